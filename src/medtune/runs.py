@@ -1,0 +1,208 @@
+"""The run folder: what a run is, how far it came, and who holds it.
+
+::
+
+    run/
+      recipe.yaml       the resolved recipe; running it again is the reproduction
+      run.json          RunRecord
+      events.jsonl      one event a line, appended
+      adapter/          PEFT adapter and contract.json (``model/`` for a full fine-tune)
+      checkpoints/      of the trainer; complete or absent
+      evaluations/<label>/{predictions.jsonl, scores.jsonl}
+      report.json, report.html, loss.png
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from medtune.errors import RunError
+from medtune.language import msg
+from medtune.types import Event, RunRecord
+
+__all__ = ["Run", "atomic_folder", "atomic_write", "now"]
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601 to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def atomic_write(path: Path, text: str | bytes) -> None:
+    """Write a file so that readers see the old one or the whole new one: write beside it, flush to disk, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text.encode("utf-8") if isinstance(text, str) else text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A folder that appears under ``path`` when the block ends well, and not at all when it does not.
+
+    What stood there before is replaced in the last moment. The caller decides beforehand whether that is allowed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    os.chmod(temporary, 0o755)
+    try:
+        yield temporary
+        if path.exists():
+            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+            os.replace(path, old / path.name)
+            os.replace(temporary, path)
+            shutil.rmtree(old)
+        else:
+            os.replace(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+class Run:
+    """A run folder on disk. Reading needs nothing else; writing needs :meth:`hold`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def create(cls, folder: Path, *, recipe_text: str, record: RunRecord) -> Run:
+        """Make a new run folder.
+
+        Raises:
+            RunError: ``folder`` exists already.
+        """
+        if folder.exists():
+            raise RunError(
+                msg("The run folder exists already."),
+                file=folder,
+                remedy=msg("Choose another name with run.name=..., continue it with --resume, or delete the folder."),
+            )
+        with atomic_folder(folder) as temporary:
+            (temporary / "recipe.yaml").write_text(recipe_text, encoding="utf-8")
+            (temporary / "run.json").write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        return cls(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """An existing run folder.
+
+        Raises:
+            RunError: It is not one.
+        """
+        if not (folder / "run.json").is_file():
+            raise RunError(
+                msg("This is not a run folder: it has no run.json."), file=folder, remedy=msg("`medtune runs list` shows the runs.")
+            )
+        return cls(folder)
+
+    @property
+    def record(self) -> RunRecord:
+        """``run.json``.
+
+        Raises:
+            RunError: The file is damaged.
+        """
+        path = self.folder / "run.json"
+        try:
+            return RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValidationError) as error:
+            raise RunError(msg("run.json cannot be read: {error}", error=str(error).splitlines()[0]), file=path) from error
+
+    def update(self, **changes: Any) -> RunRecord:
+        """Change fields of ``run.json``; the time of the change is noted."""
+        record = RunRecord.model_validate({**self.record.model_dump(), **changes, "updated": now()})
+        atomic_write(self.folder / "run.json", record.model_dump_json(indent=2) + "\n")
+        return record
+
+    @property
+    def recipe_path(self) -> Path:
+        return self.folder / "recipe.yaml"
+
+    @property
+    def adapter(self) -> Path | None:
+        """The adapter folder (or ``model/`` of a full fine-tune), None before training has finished."""
+        for name in ("adapter", "model"):
+            if (self.folder / name).is_dir():
+                return self.folder / name
+        return None
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    def evaluation(self, label: str) -> Path:
+        """The folder of one evaluation condition."""
+        return self.folder / "evaluations" / label
+
+    def append(self, event: Event) -> None:
+        """Append an event to ``events.jsonl`` with its time."""
+        line: dict[str, Any] = {"time": round(time.time(), 3), "kind": event.kind}
+        if event.text is not None:
+            line["text"] = event.text.render("en")
+        if event.done is not None:
+            line["done"] = event.done
+        if event.total is not None:
+            line["total"] = event.total
+        line.update(event.values)
+        with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """All whole lines of ``events.jsonl``; a last line torn by a crash is left out."""
+        path = self.folder / "events.jsonl"
+        if not path.is_file():
+            return
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                if line.endswith("\n"):
+                    yield json.loads(line)
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep other processes from writing the run until the block ends. The lock goes with the process that held it.
+
+        Raises:
+            RunError: A living process holds it.
+        """
+        import fcntl
+
+        path = self.folder / ".lock"
+        with path.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                holder = file.read().strip() or "?"
+                raise RunError(
+                    msg("Process {pid} is working on this run.", pid=holder),
+                    file=self.folder,
+                    remedy=msg("Wait until it ends, or end it."),
+                ) from error
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            try:
+                yield
+            finally:
+                file.truncate(0)

@@ -1,0 +1,646 @@
+"""The nouns of medtune, and the Protocols that plug-ins follow.
+
+What touches disk is a frozen pydantic model; what lives in the hot path is a slotted dataclass. Nothing here imports torch,
+transformers or numpy at run time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from medtune.language import Text
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+    from torch import Tensor
+
+IMAGE_MARK = "<image>"
+"""Stands in a message where a picture belongs. The same mark as LLaMA-Factory's."""
+
+IGNORE_INDEX = -100
+"""The label of a token that carries no loss (PyTorch's ``cross_entropy`` default)."""
+
+
+class Settings(BaseModel):
+    """Base of every recipe section: frozen, unknown keys refused, a docstring under each field is its description.
+
+    Not pydantic-strict on purpose: PyYAML reads ``2e-4`` as a string, and lax mode turns it into the number meant.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+
+class Document(BaseModel):
+    """Base of everything medtune writes to disk: frozen; an unknown key is an error, never ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+# ---------------------------------------------------------------------------------------------------------------- data
+
+Role = Literal["system", "user", "assistant"]
+SplitName = Literal["train", "validation", "test"]
+GroupKind = Literal["patient", "study", "volume", "image", "row"]
+"""What a group is. ``image`` and ``row`` mean that the source has no patient ids: every later report says so."""
+
+
+class Message(Document):
+    """One turn. ``content`` is plain text with one :data:`IMAGE_MARK` for each picture."""
+
+    role: Role
+    content: str
+
+
+class TransformRecord(Document):
+    """One picture transform that was applied: its registered name and its parameters, in order of application."""
+
+    name: str
+    parameters: dict[str, JsonValue] = {}
+
+
+class ImageRef(Document):
+    """A picture of a data set.
+
+    Attributes:
+        path: POSIX path relative to the data set folder.
+        sha256: Of the stored file's bytes, 64 hexadecimal digits.
+        width: Pixels, upright (after the EXIF turn).
+        height: Pixels, upright.
+        modality: DICOM modality code (CT, MR, DX, US, ...) when the source knows it.
+        transforms: What was done to the source picture.
+    """
+
+    path: str
+    sha256: str
+    width: Annotated[int, Field(gt=0)]
+    height: Annotated[int, Field(gt=0)]
+    modality: str | None = None
+    transforms: tuple[TransformRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture as a source holds it: a file, or encoded bytes with a name for messages. Exactly one of the two.
+
+    ``modality`` is a DICOM modality code. ``name`` never holds a patient identifier.
+    """
+
+    path: Path | None = None
+    data: bytes | None = None
+    name: str = ""
+    modality: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.path is None) == (self.data is None):
+            raise ValueError("a Picture has either a path or data")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a dataset source yields: one question about zero or more pictures, before a task puts it into words.
+
+    Attributes:
+        id: Unique within the source, stable between runs.
+        task: Registered name of the task that asks it.
+        pictures: In the order of the image marks.
+        target: The reference answer; for structured tasks the text that the model should write.
+        group: The unit that a split may not cut (patient > study > volume > image).
+        question: The question's words, where the record has its own; a task with fixed instructions ignores it.
+        messages: A whole conversation with the final assistant turn, where the source has one; a task leaves it as it is.
+        metadata: Truths and tags for metrics and subgroups (``box`` is [x1, y1, x2, y2] in pixels of the source picture).
+        split: Where the source itself assigns one.
+    """
+
+    id: str
+    task: str
+    pictures: tuple[Picture, ...]
+    target: str
+    group: str
+    question: str = ""
+    messages: tuple[Message, ...] = ()
+    metadata: Mapping[str, JsonValue] = field(default_factory=dict)
+    split: SplitName | None = None
+
+
+class Sample(Document):
+    """One row of a data set: a conversation that ends with the reference answer, its pictures, and what is known about it.
+
+    Raises:
+        ValueError: The marks and the pictures differ in number, the roles do not alternate, or the last turn is not the
+            assistant's.
+    """
+
+    id: Annotated[str, Field(min_length=1)]
+    task: str
+    images: tuple[ImageRef, ...] = ()
+    messages: tuple[Message, ...]
+    target: str
+    group: str
+    source: str
+    metadata: dict[str, JsonValue] = {}
+
+    @model_validator(mode="after")
+    def _check(self) -> Sample:
+        marks = sum(message.content.count(IMAGE_MARK) for message in self.messages)
+        if marks != len(self.images):
+            raise ValueError(f"{marks} {IMAGE_MARK} marks, but {len(self.images)} pictures")
+        turns = [message.role for message in self.messages]
+        if turns[:1] == ["system"]:
+            turns = turns[1:]
+        if not turns or len(turns) % 2 or any(role != ("user", "assistant")[index % 2] for index, role in enumerate(turns)):
+            raise ValueError("after an optional system message the roles must be user, assistant, user, ... and end with assistant")
+        return self
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """The messages without the final reference answer."""
+        return self.messages[:-1]
+
+
+class SourceCard(Document):
+    """What a dataset source says of itself."""
+
+    name: str
+    title: str
+    licence: str
+    """SPDX identifier where there is one."""
+    citation: str
+    url: str = ""
+    group_kind: GroupKind
+    synthetic: bool = False
+    local_only: bool = False
+    """The data may not be sent to another machine."""
+    notes: tuple[str, ...] = ()
+    """Known problems, one sentence each."""
+
+
+Severity = Literal["error", "warning", "info"]
+
+
+class Issue(Document):
+    """One finding of ``validate``. ``code`` is stable (kebab-case); ``message`` is for people."""
+
+    code: str
+    severity: Severity
+    message: Text
+    remedy: Text | None = None
+    split: SplitName | None = None
+    sample: str | None = None
+    file: str | None = None
+    count: int = 1
+    """How many samples the finding stands for, when it is about many at once."""
+
+
+class ValidationReport(Document):
+    """Everything ``validate`` found, in file order. ``num_rows`` counts the rows read, sound or not."""
+
+    dataset: str
+    num_rows: dict[str, int]
+    issues: tuple[Issue, ...]
+    checks: tuple[str, ...]
+    """The names of the checks that ran."""
+    skipped: dict[str, Text] = {}
+    """Checks that did not run, and why."""
+
+    @property
+    def num_errors(self) -> int:
+        return sum(issue.count for issue in self.issues if issue.severity == "error")
+
+    @property
+    def num_warnings(self) -> int:
+        return sum(issue.count for issue in self.issues if issue.severity == "warning")
+
+
+class SourceRecord(Document):
+    """One source of a data set as the manifest keeps it."""
+
+    card: SourceCard
+    options: dict[str, JsonValue] = {}
+    num_samples: int
+    left_out: dict[str, int] = {}
+    """Records that did not become rows: reason -> count. Each is also a line of ``left_out.jsonl``."""
+
+
+class Manifest(Document):
+    """``manifest.json`` of a data set folder. Holds no time and no path, so that the same input gives the same bytes."""
+
+    format_version: Literal[1] = 1
+    name: str
+    medtune_version: str
+    sources: tuple[SourceRecord, ...]
+    split: dict[str, JsonValue]
+    """The split settings as used, seed included."""
+    transforms: tuple[TransformRecord, ...] = ()
+    num_samples: dict[str, int]
+    """Rows per split."""
+    num_groups: dict[str, int]
+    num_images: int
+    tasks: dict[str, int]
+    """Rows per task, all splits together."""
+    group_kind: GroupKind
+    """The weakest of the sources'."""
+    synthetic: bool
+    local_only: bool
+    files: dict[str, str]
+    """Relative path -> sha256 of the split files and ``images.jsonl``."""
+    warnings: tuple[Text, ...] = ()
+
+    @property
+    def hash(self) -> str:
+        """First 16 hexadecimal digits of a sha256 over ``files``: names the data a model was trained or measured on."""
+        import hashlib
+
+        text = "\n".join(f"{name} {digest}" for name, digest in sorted(self.files.items()))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+# -------------------------------------------------------------------------------------------------------------- tensors
+
+
+@dataclass(slots=True)
+class Features:
+    """One encoded sample.
+
+    Attributes:
+        sample_id: The sample it was made from.
+        input_ids: (T,) int64.
+        labels: (T,) int64, :data:`IGNORE_INDEX` where there is no loss. For a prompt alone, all :data:`IGNORE_INDEX`.
+        tensors: The family's own, e.g. ``pixel_values`` (num_patches, patch_dim), ``image_grid_thw`` (num_images, 3),
+            ``mm_token_type_ids`` (T,).
+    """
+
+    sample_id: str
+    input_ids: Tensor
+    labels: Tensor
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Batch:
+    """Collated features: ``inputs`` goes to ``model(**inputs)`` as it is.
+
+    Attributes:
+        sample_ids: B ids.
+        inputs: ``input_ids``, ``attention_mask``, ``labels`` (B, T), and the family's own.
+        num_target_tokens: Labels that carry loss, after the shift: the weight of this batch in the mean.
+    """
+
+    sample_ids: tuple[str, ...]
+    inputs: dict[str, Tensor]
+    num_target_tokens: int
+
+
+# ------------------------------------------------------------------------------------------------------------ generation
+
+
+class Sampling(Settings):
+    """How text is drawn. The default, temperature 0, is greedy and deterministic."""
+
+    max_new_tokens: Annotated[int, Field(gt=0)] = 256
+    """Tokens after which a generation is cut (finish reason ``length``)."""
+    temperature: Annotated[float, Field(ge=0.0)] = 0.0
+    """0 = greedy."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Nucleus: the smallest set of tokens with this probability mass. Only with temperature > 0."""
+    top_k: Annotated[int, Field(ge=0)] = 0
+    """Only the k most probable tokens; 0 = all. Only with temperature > 0."""
+    repetition_penalty: Annotated[float, Field(gt=0.0)] = 1.0
+    """1 = none (Keskar et al. 2019, arXiv:1909.05858)."""
+    seed: int = 0
+    """Of the draw; the same seed and request give the same text on the same device and versions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One thing to generate: a conversation that ends with a user turn, and its pictures in the order of the marks."""
+
+    id: str
+    messages: tuple[Message, ...]
+    images: tuple[Path | Image, ...] = ()
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+FinishReason = Literal["stop", "length", "error"]
+
+
+class Generation(Document):
+    """Raw text that a model wrote. ``text`` has no special tokens and no end token; it is never edited afterwards."""
+
+    id: str
+    text: str
+    finish_reason: FinishReason
+    num_prompt_tokens: int | None = None
+    num_generated_tokens: int | None = None
+    seconds: float | None = None
+    """Wall time of the batch it came from, divided by the batch's rows."""
+
+
+class Prediction(Document):
+    """A generation that a task has read. One line of ``predictions.jsonl``.
+
+    ``answer`` is the task's parsed form, None when the text could not be read (``error`` says why).
+    ``image_sha256`` are the pictures really shown, which differ from the sample's under a control.
+    """
+
+    sample_id: str
+    generation: Generation
+    answer: JsonValue = None
+    error: str | None = None
+    image_sha256: tuple[str, ...] = ()
+
+
+# ------------------------------------------------------------------------------------------------------------ evaluation
+
+Direction = Literal["higher", "lower"]
+
+
+class Score(Document):
+    """What one metric says of one prediction. One line of ``scores.jsonl``.
+
+    Attributes:
+        metric: ``metric/value``, for example ``llamafactory/bleu-4``.
+        value: In the metric's own range; None = unscored: counted apart, never as zero.
+        statistics: Additive statistics. A metric's number over any set of samples is a function of their sum, which makes
+            the bootstrap exact also for ratios (corpus BLEU, F1, MCC). Empty when unscored. The default is (value, 1).
+        explanation: Why this value, in a few words, for the error browser.
+    """
+
+    sample_id: str
+    metric: str
+    value: float | None
+    statistics: tuple[float, ...] = ()
+    explanation: str = ""
+
+
+class MetricValue(Document):
+    """One number that a metric reports."""
+
+    name: str
+    """``metric/value``."""
+    title: str
+    """For a table's head, in English."""
+    direction: Direction
+    low: float
+    high: float
+    """The range of the number."""
+    unit: str = ""
+
+
+class Measurement(Document):
+    """A metric over a set of predictions, with its 95 % cluster-bootstrap interval. None = nothing could be scored."""
+
+    metric: str
+    task: str | None = None
+    """None = all tasks that have the metric."""
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    num_scored: int
+    num_unscored: int
+    num_groups: int
+
+
+class Difference(Document):
+    """``second`` minus ``first`` of a metric on the same samples, paired, with its 95 % cluster-bootstrap interval."""
+
+    metric: str
+    task: str | None = None
+    first: float | None
+    second: float | None
+    difference: float | None
+    low: float | None = None
+    high: float | None = None
+    num_samples: int
+    num_groups: int
+
+
+ControlName = Literal["none", "shuffled", "blank", "question-only"]
+
+
+class Condition(Document):
+    """One way of asking: which model, and which control. ``label`` is also the folder name under ``evaluations/``."""
+
+    label: str
+    model: Literal["base", "tuned"]
+    control: ControlName = "none"
+    measurements: tuple[Measurement, ...]
+    num_predictions: int
+    num_unparsed: int
+    seconds: float | None = None
+    timing: dict[str, float] = {}
+    """LLaMA-Factory's ``predict_*`` fields, with its rounding."""
+
+
+class Report(Document):
+    """``report.json``: what a run became, on one split of one data set."""
+
+    format_version: Literal[1] = 1
+    run: str
+    dataset: str
+    dataset_hash: str
+    split: SplitName
+    group_kind: GroupKind
+    synthetic: bool
+    num_samples: int
+    num_groups: int
+    metrics: tuple[MetricValue, ...]
+    conditions: tuple[Condition, ...]
+    differences: tuple[tuple[str, str, tuple[Difference, ...]], ...] = ()
+    """(first label, second label, differences)."""
+    subgroups: dict[str, dict[str, tuple[Measurement, ...]]] = {}
+    """Field -> value -> measurements of the tuned (or only) condition without a control."""
+    headline: tuple[str, ...] = ()
+    """Metric names for the short table, most telling first."""
+    warnings: tuple[Text, ...] = ()
+    versions: dict[str, str] = {}
+    settings: dict[str, JsonValue] = {}
+    """Generation and statistics settings: sampling, seeds, number of bootstrap resamples."""
+
+
+class Comparison(Document):
+    """``compare``: two evaluations on the same samples, paired."""
+
+    first: str
+    second: str
+    dataset_hash: str
+    split: SplitName
+    num_samples: int
+    num_groups: int
+    metrics: tuple[MetricValue, ...]
+    differences: tuple[Difference, ...]
+    warnings: tuple[Text, ...] = ()
+
+
+# ------------------------------------------------------------------------------------------------------------------ runs
+
+RunStatus = Literal["created", "training", "interrupted", "failed", "trained"]
+
+
+class RunRecord(Document):
+    """``run.json``: what a run is and how far it came."""
+
+    format_version: Literal[1] = 1
+    name: str
+    status: RunStatus
+    created: str
+    """ISO 8601, UTC."""
+    updated: str
+    recipe: str
+    """The recipe's name."""
+    base_model: str
+    base_revision: str | None = None
+    dataset: str | None = None
+    dataset_hash: str | None = None
+    seed: int
+    num_steps: int | None = None
+    num_steps_planned: int | None = None
+    num_epochs: float | None = None
+    train_loss: float | None = None
+    eval_loss: float | None = None
+    best_step: int | None = None
+    seconds: float | None = None
+    trainable: dict[str, int] = {}
+    """``trainable`` and ``total`` parameters."""
+    versions: dict[str, str] = {}
+    error: Text | None = None
+
+
+class AdapterContract(Document):
+    """``contract.json`` beside an adapter: what must be the same when the adapter is used as when it was trained."""
+
+    format_version: Literal[1] = 1
+    base_model: str
+    base_revision: str | None = None
+    base_config_hash: str
+    """sha256 of the base model's ``config.json``."""
+    family: str
+    chat_template_hash: str
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    resize_backend: str | None = None
+    """``pil`` or ``torchvision``: they do not round alike."""
+    transforms: tuple[TransformRecord, ...] = ()
+    box_convention: Literal["relative-1000", "pixels", "none"]
+    """How boxes are written in text: 0-1000 of the picture's sides, or pixels of the resized picture."""
+    system_prompt: str | None = None
+
+
+# ---------------------------------------------------------------------------------------------------------------- events
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened while a verb worked. The CLI draws it, the server streams it, the run folder appends it.
+
+    ``kind`` is one of ``phase`` (a named stage began), ``progress`` (``done`` of ``total``), ``log`` (numbers of a training
+    step), ``epoch``, ``checkpoint``, ``note`` (a sentence for the reader) and ``finished``.
+    """
+
+    kind: Literal["phase", "progress", "log", "epoch", "checkpoint", "note", "finished"]
+    text: Text | None = None
+    done: int | None = None
+    total: int | None = None
+    values: Mapping[str, float | int | str | None] = field(default_factory=dict)
+
+
+class Listener(Protocol):
+    """Whoever wants to hear of events."""
+
+    def __call__(self, event: Event, /) -> None: ...
+
+
+# --------------------------------------------------------------------------------------------------------------- plug-ins
+
+
+@runtime_checkable
+class DatasetSource(Protocol):
+    """Where records come from. Constructed with the options of its recipe entry as keyword arguments."""
+
+    @property
+    def card(self) -> SourceCard: ...
+
+    def samples(self) -> Iterator[Record]:
+        """All records, in a stable order, lazily. A faulty record raises nothing here: it is yielded, and found later."""
+        ...
+
+
+@runtime_checkable
+class Task(Protocol):
+    """How a record is asked, how an answer is read, which metrics judge it."""
+
+    name: str
+    metrics: tuple[str, ...]
+
+    def messages(self, record: Record) -> tuple[Message, ...]:
+        """The conversation, ending with the reference answer. Rendered once, in ``prepare``."""
+        ...
+
+    def parse(self, text: str, sample: Sample) -> JsonValue:
+        """Read an answer into the task's structured form.
+
+        Raises:
+            ValueError: The text cannot be read; the message says why.
+        """
+        ...
+
+
+@runtime_checkable
+class ImageTransform(Protocol):
+    """Changes pixels. A frozen pydantic model: its fields are its parameters and are recorded in the manifest."""
+
+    name: str
+
+    def __call__(self, image: Image) -> Image: ...
+
+    def map_box(self, box: tuple[float, float, float, float], width: int, height: int) -> tuple[float, float, float, float]:
+        """Where a box [x1, y1, x2, y2] (pixels) of the (width, height) picture lies after the transform."""
+        ...
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """Judges predictions. See :class:`Score` for the additive statistics."""
+
+    name: str
+    values: tuple[MetricValue, ...]
+
+    def score(self, prediction: Prediction, sample: Sample) -> tuple[Score, ...]:
+        """One score for each of ``values`` that applies to the sample."""
+        ...
+
+    def aggregate(self, name: str, totals: NDArray[np.float64]) -> NDArray[np.float64]:
+        """``totals`` (..., k) are sums of statistics; returns (...) numbers of the value ``name``, NaN where undefined."""
+        ...
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """Messages in, text out."""
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Generation]:
+        """Generations as they finish, in any order; each request is answered exactly once."""
+        ...
+
+    def stream(self, request: Request) -> Iterator[str]:
+        """Pieces of the text as they come."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Retriever(Protocol):
+    """Evidence for a prompt."""
+
+    def search(self, query: str, k: int) -> Sequence[tuple[str, float]]: ...
+
+
+Rows = Iterable[Sample]
+Options = Mapping[str, Any]
