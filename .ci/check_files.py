@@ -30,7 +30,8 @@ def faults(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         return []
-    found = [f"line {number} is a conflict mark" for number, line in enumerate(text.splitlines(), 1) if line.startswith(CONFLICT_MARKS)]
+    lines = enumerate(text.splitlines(), 1)
+    found = [f"line {number} is a conflict mark" for number, line in lines if line.startswith(CONFLICT_MARKS)]
     try:
         if path.suffix in {".yaml", ".yml"}:
             for _ in yaml.safe_load_all(text):
