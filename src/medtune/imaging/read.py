@@ -1,0 +1,265 @@
+"""An ordinary picture file becomes an upright 8-bit RGB picture, or an error that names it.
+
+Files are untrusted: only listed formats reach a decoder, the limits are checked on the header, and whatever a decoder throws
+becomes :class:`~medtune.errors.UnreadableImageError`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from medtune.errors import UnreadableImageError
+from medtune.imaging.config import Limits
+from medtune.language import Text, msg
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["FORMATS", "Header", "Limits", "open_picture", "read_header", "read_size", "scale_grey"]
+
+FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+"""Pillow's names of the formats that are read. Pillow knows forty more; each is attack surface (EPS starts Ghostscript)."""
+
+_EXIF_ORIENTATION = 0x0112
+"""Tag 274 of TIFF 6.0 and Exif 2.32; 1 = upright, 5 to 8 swap width and height."""
+
+_DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+_DECODER_FAULTS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+)
+"""What Pillow's decoders were seen to raise on damaged files, beside the documented OSError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a picture file says of itself before it is decoded.
+
+    Attributes:
+        format: Pillow's name, one of :data:`FORMATS`.
+        mode: Pillow's mode as stored (``L``, ``RGB``, ``I;16``, ...).
+        width: Pixels, upright.
+        height: Pixels, upright.
+        orientation: Exif orientation, 1 to 8.
+    """
+
+    format: str
+    mode: str
+    width: int
+    height: int
+    orientation: int
+
+    @property
+    def deep(self) -> bool:
+        """The greys have more than 8 bits and must be scaled."""
+        return self.mode in _DEEP_MODES
+
+    @property
+    def plain_suffix(self) -> str | None:
+        """``.jpg`` or ``.png`` when every reader shows the file's bytes as :func:`open_picture` does, else None."""
+        if self.orientation != 1 or self.mode not in ("L", "RGB"):
+            return None
+        return {"JPEG": ".jpg", "PNG": ".png"}.get(self.format)
+
+
+def read_header(picture: Path | bytes, *, name: str = "", limits: Limits | None = None) -> Header:
+    """Read a picture's header and check it against the limits. Decodes no pixel.
+
+    Args:
+        picture: A file, or the bytes of one.
+        name: How messages call it; the file's path when empty.
+        limits: See :class:`Limits`.
+
+    Raises:
+        UnreadableImageError: Missing, not a picture of a known format, several frames, or beyond a limit.
+    """
+    with _opened(picture, name, limits or Limits()) as image:
+        return _header(image)
+
+
+def read_size(picture: Path | bytes, *, name: str = "", limits: Limits | None = None) -> tuple[int, int]:
+    """(width, height) in pixels after the Exif turn, from the header alone.
+
+    Raises:
+        UnreadableImageError: As :func:`read_header`.
+    """
+    header = read_header(picture, name=name, limits=limits)
+    return header.width, header.height
+
+
+def open_picture(picture: Path | bytes, *, name: str = "", limits: Limits | None = None) -> Image.Image:
+    """Decode a picture: upright, RGB, 8 bits a channel.
+
+    Greys of more than 8 bits are scaled from their own minimum and maximum (:func:`scale_grey`): Pillow's ``convert`` would
+    clip them at 255 and leave a white picture. Transparent parts become black, the background of radiology.
+
+    Raises:
+        UnreadableImageError: As :func:`read_header`, or the pixels are damaged or cut short.
+    """
+    called = name or _called(picture)
+    with _opened(picture, name, limits or Limits()) as image:
+        try:
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode in _DEEP_MODES:
+                return Image.fromarray(scale_grey(np.asarray(upright))).convert("RGB")
+            if upright.has_transparency_data:
+                layer = upright.convert("RGBA")
+                return Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer).convert("RGB")
+            return upright.convert("RGB")
+        except _DECODER_FAULTS as error:
+            raise UnreadableImageError(
+                msg("The picture is damaged or cut short: {error}", error=_one_line(error)),
+                file=called,
+                remedy=msg("Fetch the file again from where it came, or leave the sample out."),
+            ) from error
+
+
+def scale_grey(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Map grey values (H, W) of any depth linearly from their finite minimum and maximum to 0..255; a constant becomes 0.
+
+    Values that are not finite become 0.
+    """
+    grey = values.astype(np.float64)
+    finite = np.isfinite(grey)
+    if not finite.any():
+        return np.zeros(grey.shape, np.uint8)
+    low, high = float(grey[finite].min()), float(grey[finite].max())
+    if high <= low:
+        return np.zeros(grey.shape, np.uint8)
+    scaled = (np.where(finite, grey, low) - low) * (255.0 / (high - low))
+    return np.rint(scaled).astype(np.uint8)
+
+
+def _opened(picture: Path | bytes, name: str, limits: Limits) -> Image.Image:
+    called = name or _called(picture)
+    if isinstance(picture, Path) and not picture.is_file():
+        raise UnreadableImageError(
+            msg("The picture is missing."),
+            file=called,
+            remedy=msg("Check the path, or the folder that the pictures are looked for in."),
+        )
+    size = picture.stat().st_size if isinstance(picture, Path) else len(picture)
+    if size > limits.max_bytes:
+        raise UnreadableImageError(
+            msg("The picture file has {size} bytes; the limit is {limit}.", size=size, limit=limits.max_bytes),
+            file=called,
+            remedy=_limit_remedy("max_bytes"),
+        )
+    try:
+        image = Image.open(picture if isinstance(picture, Path) else BytesIO(picture), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UnreadableImageError(
+            msg("The picture is too large: {error}", error=_one_line(error)), file=called, remedy=_limit_remedy("max_pixels")
+        ) from error
+    except UnidentifiedImageError as error:
+        raise _not_a_picture(picture, called) from error
+    except _DECODER_FAULTS as error:
+        raise UnreadableImageError(
+            msg("The picture cannot be opened: {error}", error=_one_line(error)),
+            file=called,
+            remedy=msg("Fetch the file again from where it came, or leave the sample out."),
+        ) from error
+    try:
+        _check(image, called, limits)
+    except BaseException:
+        image.close()
+        raise
+    return image
+
+
+def _check(image: Image.Image, called: str, limits: Limits) -> None:
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        raise UnreadableImageError(
+            msg(
+                "The picture has {width} x {height} pixels; the limit is {limit}.",
+                width=width,
+                height=height,
+                limit=limits.max_pixels,
+            ),
+            file=called,
+            remedy=_limit_remedy("max_pixels"),
+        )
+    if max(width, height) > limits.max_ratio * min(width, height):
+        raise UnreadableImageError(
+            msg(
+                "The picture has {width} x {height} pixels, an aspect ratio above {limit}.",
+                width=width,
+                height=height,
+                limit=limits.max_ratio,
+            ),
+            file=called,
+            remedy=msg("Crop the picture to the part that matters."),
+        )
+    # An MPO file is a JPEG photograph with a preview or a second view behind it: the first frame is the picture.
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":
+        raise UnreadableImageError(
+            msg("The file holds {frames} frames; one picture is expected.", frames=frames),
+            file=called,
+            remedy=msg("Save the frame that matters as a file of its own."),
+        )
+
+
+def _header(image: Image.Image) -> Header:
+    # The base class's getexif on purpose: PngImageFile's own decodes all pixels to look for a chunk behind them.
+    orientation = Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1)
+    if orientation not in range(1, 9):
+        orientation = 1
+    width, height = image.size
+    if orientation >= 5:
+        width, height = height, width
+    return Header(format=image.format or "", mode=image.mode, width=width, height=height, orientation=orientation)
+
+
+def _not_a_picture(picture: Path | bytes, called: str) -> UnreadableImageError:
+    if isinstance(picture, Path):
+        with picture.open("rb") as file:
+            head = file.read(132)
+    else:
+        head = picture[:132]
+    if not head:
+        return UnreadableImageError(
+            msg("The picture file is empty."),
+            file=called,
+            remedy=msg("Fetch the file again from where it came, or leave the sample out."),
+        )
+    # A DICOM file has 128 free bytes and then DICM (PS3.10, section 7.1).
+    if head[128:132] == b"DICM":
+        return UnreadableImageError(
+            msg("This is a DICOM file; only ordinary picture files are read here."),
+            file=called,
+            remedy=msg("Export it as PNG with the window that shows the finding."),
+        )
+    return UnreadableImageError(
+        msg("This is not a picture in a format that is read ({formats}).", formats=", ".join(FORMATS)),
+        file=called,
+        remedy=msg("Convert it to PNG or JPEG."),
+    )
+
+
+def _limit_remedy(field: str) -> Text:
+    return msg("Make the picture smaller, or raise data.limits.{field}.", field=field)
+
+
+def _called(picture: Path | bytes) -> str:
+    return str(picture) if isinstance(picture, Path) else "<bytes>"
+
+
+def _one_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
