@@ -340,6 +340,8 @@ class Generation(Document):
     num_generated_tokens: int | None = None
     seconds: float | None = None
     """Wall time of the batch it came from, divided by the batch's rows."""
+    error: str | None = None
+    """Why there is no text, where ``finish_reason`` is ``error``."""
 
 
 class Prediction(Document):

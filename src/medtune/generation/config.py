@@ -1,0 +1,60 @@
+"""Settings of the recipe's ``generation`` section."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from medtune.types import Sampling, Settings
+
+__all__ = ["EchoSettings", "GenerationSettings", "GeneratorSettings", "HfSettings", "OpenAiSettings"]
+
+
+class HfSettings(Settings):
+    """The model in this process, with transformers."""
+
+    kind: Literal["hf"] = "hf"
+    """Transformers on this machine."""
+
+
+class OpenAiSettings(Settings):
+    """A server that speaks the OpenAI chat-completions protocol (vLLM, SGLang, llama.cpp, a cloud service)."""
+
+    kind: Literal["openai"] = "openai"
+    """A server with the OpenAI chat-completions protocol."""
+    base_url: Annotated[str, Field(pattern=r"^https?://[^/]+")]
+    """Up to and including the version, for example ``http://127.0.0.1:8000/v1``."""
+    model: Annotated[str, Field(min_length=1)]
+    """The name under which the server offers the model."""
+    api_key_env: str | None = None
+    """The environment variable that holds the key. The key itself never stands in a recipe."""
+    max_concurrency: Annotated[int, Field(ge=1, le=256)] = 8
+    """Requests under way at the same time."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
+    """Longest silence of the server within one request."""
+    max_retries: Annotated[int, Field(ge=0, le=20)] = 5
+    """Further attempts after status 408, 429 or 5xx, a timeout or a lost connection."""
+
+
+class EchoSettings(Settings):
+    """No model: given answers in turn, or the question again. For tests and for trying a pipeline."""
+
+    kind: Literal["echo"] = "echo"
+    """No model; for tests."""
+    answers: tuple[str, ...] = ()
+    """Given in turn, from the start again after the last. Empty: the question is the answer."""
+
+
+GeneratorSettings = Annotated[HfSettings | OpenAiSettings | EchoSettings, Field(discriminator="kind")]
+
+
+class GenerationSettings(Settings):
+    """How answers are generated, for ``evaluate`` and ``chat``."""
+
+    generator: GeneratorSettings = HfSettings()
+    """Who writes: ``hf``, ``openai`` or ``echo``."""
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    """Requests decoded together by ``hf``; halved by itself when the accelerator's memory does not hold them."""
+    sampling: Sampling = Sampling()
+    """How text is drawn. Greedy unless stated: a score then means the same on every run."""

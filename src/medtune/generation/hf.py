@@ -1,0 +1,354 @@
+"""Generation with a transformers model in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+import weakref
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from medtune.errors import GenerationError, MedtuneError
+from medtune.generation.draw import logits_processors
+from medtune.generation.incremental import IncrementalText
+from medtune.imaging.read import open_picture, read_size
+from medtune.language import msg
+from medtune.types import IMAGE_MARK, Event, Features, FinishReason, Generation, Listener, Request, Sampling
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor, nn
+
+    from medtune.models.encoder import Encoder
+
+__all__ = ["HfGenerator"]
+
+_log = logging.getLogger(__name__)
+
+# A model keeps state while it generates (Qwen-VL its rope deltas, PEFT whether the adapter is on), and two generators may
+# share one model: base and tuned do.
+_LOCKS: weakref.WeakKeyDictionary[nn.Module, threading.Lock] = weakref.WeakKeyDictionary()
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    request: Request
+    num_prompt_tokens: int
+
+
+class HfGenerator:
+    """Greedy by default and deterministic: neither batch size nor the order of the requests changes a text.
+
+    Args:
+        model: A transformers model, or a PEFT model around one. It stays the caller's: :meth:`close` does not unload it.
+        encoder: Its encoder, from :func:`medtune.models.encoder.load_encoder`.
+        batch_size: Rows decoded together. Halved for the rest of this generator's life when the accelerator runs out of memory.
+        use_adapter: False switches a PEFT adapter off while this generator works, so that base and tuned share the weights.
+        listener: Hears a ``note`` when the batch size is halved.
+
+    Only the request's :class:`~medtune.types.Sampling` decides how tokens are drawn. What ``generation_config.json`` of the
+    model says is ignored (Qwen3-VL ships temperature 0.7, top-p 0.8, top-k 20), and only the encoder's end tokens stop a text.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        encoder: Encoder,
+        *,
+        batch_size: int = 8,
+        use_adapter: bool = True,
+        listener: Listener | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError("batch_size must be at least 1")
+        self.batch_size = batch_size
+        self._peft = model if hasattr(model, "get_base_model") else None
+        # LoRA layers sit inside the transformers model; PEFT's own generate() would put the model's sampling defaults back.
+        self._model = model.get_base_model() if self._peft is not None else model
+        self._encoder = encoder
+        self._use_adapter = use_adapter
+        self._listener = listener
+        self._end_token_ids = frozenset(encoder.end_token_ids)
+
+    # ------------------------------------------------------------------------------------------------------------- many
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Generation]:
+        """Generations as each batch ends, longest prompts first, so that a lack of memory shows at once.
+
+        Pictures are opened when their batch begins. A picture that turns out to be damaged then, or a row that does not fit
+        into memory alone, gives a generation with ``finish_reason`` ``error`` and the reason; the others go on.
+        ``num_generated_tokens`` counts the end token.
+
+        Raises:
+            GenerationError: Before any work: a conversation does not end with a question, its marks and pictures differ in
+                number, a picture is missing or is none, or prompt and answer together exceed the model's context.
+        """
+        repeated = [name for name, count in Counter(request.id for request in requests).items() if count > 1]
+        if repeated:
+            raise ValueError(f"request ids must be unique; repeated: {repeated[:3]}")
+        by_sampling: dict[Sampling, list[_Planned]] = {}
+        for request in requests:
+            by_sampling.setdefault(request.sampling, []).append(_Planned(request, self._checked_length(request)))
+        return self._run(by_sampling)
+
+    def _run(self, by_sampling: dict[Sampling, list[_Planned]]) -> Iterator[Generation]:
+        for sampling, planned in by_sampling.items():
+            waiting = sorted(planned, key=lambda row: row.num_prompt_tokens, reverse=True)
+            while waiting:
+                batch, waiting = waiting[: self.batch_size], waiting[self.batch_size :]
+                started = time.perf_counter()
+                features: list[Features] = []
+                done: list[Generation] = []
+                for row in batch:
+                    try:
+                        features.append(self._encode(row.request))
+                    except MedtuneError as error:
+                        _log.warning("request %s: %s", row.request.id, error.render("en"))
+                        done.append(_failed(row.request.id, error))
+                done += self._answers(features, sampling)
+                seconds = (time.perf_counter() - started) / len(batch)
+                yield from (generation.model_copy(update={"seconds": seconds}) for generation in done)
+
+    def _answers(self, features: list[Features], sampling: Sampling) -> list[Generation]:
+        """Decode one batch; out of memory, decode its halves."""
+        if not features:
+            return []
+        rows = self._decode_or_run_out(features, sampling)
+        if rows is not None:
+            return [self._generation(row, ids) for row, ids in zip(features, rows, strict=True)]
+        # Here, and not inside an except block: the exception's frames would keep the tensors alive.
+        if self._model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(features) == 1:
+            return [_failed(features[0].sample_id, _out_of_memory())]
+        half = (len(features) + 1) // 2
+        self.batch_size = min(self.batch_size, half)
+        _log.warning("out of memory with %d rows; going on with %d", len(features), self.batch_size)
+        if self._listener is not None:
+            text = msg("Memory does not hold {rows} answers at a time; going on with {half}.", rows=len(features), half=self.batch_size)
+            self._listener(Event("note", text=text, values={"batch_size": self.batch_size}))
+        return self._answers(features[:half], sampling) + self._answers(features[half:], sampling)
+
+    def _decode_or_run_out(self, features: list[Features], sampling: Sampling) -> list[list[int]] | None:
+        try:
+            return self._decode(features, sampling)
+        except torch.OutOfMemoryError:
+            return None
+
+    def _generation(self, features: Features, ids: list[int]) -> Generation:
+        words, finish_reason = self._until_end(ids)
+        return Generation(
+            id=features.sample_id,
+            text=self._encoder.decode(words),
+            finish_reason=finish_reason,
+            num_prompt_tokens=features.input_ids.numel(),
+            num_generated_tokens=len(words) + (finish_reason == "stop"),
+        )
+
+    def _until_end(self, ids: list[int]) -> tuple[list[int], FinishReason]:
+        """The ids before the first end token; behind it there is only padding."""
+        for index, token in enumerate(ids):
+            if token in self._end_token_ids:
+                return ids[:index], "stop"
+        return ids, "length"
+
+    # -------------------------------------------------------------------------------------------------------------- one
+
+    def stream(self, request: Request) -> Iterator[str]:
+        """Pieces of the text as they come, whole characters only; joined they are the text :meth:`generate` gives.
+
+        The iterator's ``StopIteration`` carries the finish reason. Closing it stops the model after the token under way.
+
+        Raises:
+            GenerationError: At once, for the same reasons as :meth:`generate` and for a damaged picture; while streaming, when
+                memory runs out.
+        """
+        self._checked_length(request)
+        return self._pieces(self._encode(request), request.sampling)
+
+    def _pieces(self, features: Features, sampling: Sampling) -> Iterator[str]:
+        tokens: queue.SimpleQueue[list[int] | BaseException | None] = queue.SimpleQueue()
+        stop = threading.Event()
+
+        def work() -> None:
+            try:
+                self._decode([features], sampling, _Stream(tokens), _StopOn(stop))
+                tokens.put(None)
+            except BaseException as error:
+                tokens.put(error)
+
+        thread = threading.Thread(target=work, name="medtune-generation", daemon=True)
+        thread.start()
+        text = IncrementalText(self._encoder.decode)
+        try:
+            finish_reason: FinishReason = "length"
+            while (item := tokens.get()) is not None:
+                if isinstance(item, torch.OutOfMemoryError):
+                    raise _out_of_memory()
+                if isinstance(item, BaseException):
+                    raise item
+                words, reason = self._until_end(item)
+                if reason == "stop":
+                    finish_reason = "stop"
+                if piece := text.add(words):
+                    yield piece
+            if rest := text.end():
+                yield rest
+        finally:
+            stop.set()
+            thread.join()
+        return finish_reason
+
+    def close(self) -> None:
+        """Give cached accelerator memory back; the model stays the caller's."""
+        if self._model.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    # ------------------------------------------------------------------------------------------------------------- both
+
+    def _checked_length(self, request: Request) -> int:
+        """Prompt tokens, from the headers of the pictures alone.
+
+        Raises:
+            GenerationError: The request cannot be answered.
+        """
+        if not request.messages or request.messages[-1].role != "user":
+            raise GenerationError(msg("A conversation to go on with must end with a question."), sample=request.id)
+        num_marks = sum(message.content.count(IMAGE_MARK) for message in request.messages)
+        if num_marks != len(request.images):
+            what = msg("The messages have {marks} <image> marks for {pictures} pictures.", marks=num_marks, pictures=len(request.images))
+            raise GenerationError(what, sample=request.id)
+        try:
+            sizes = [image.size if hasattr(image, "size") else read_size(image) for image in request.images]
+            num_tokens = self._encoder.count_tokens(request.messages, sizes)
+        except MedtuneError as error:
+            raise _named(error, request.id) from error
+        context = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+        if context is not None and num_tokens + request.sampling.max_new_tokens > context:
+            raise GenerationError(
+                msg(
+                    "The prompt has {tokens} tokens; with up to {new} of the answer it exceeds the model's context of {context}.",
+                    tokens=num_tokens,
+                    new=request.sampling.max_new_tokens,
+                    context=context,
+                ),
+                sample=request.id,
+                remedy=msg(
+                    "Start a new conversation (/clear in the chat), ask less at once, or lower model.max_pixels "
+                    "or generation.sampling.max_new_tokens."
+                ),
+            )
+        return num_tokens
+
+    def _encode(self, request: Request) -> Features:
+        pictures: list[Image] = []
+        try:
+            for image in request.images:
+                pictures.append(image if hasattr(image, "size") else open_picture(image, name=image.name))
+            return self._encoder.encode(request.messages, pictures, sample_id=request.id)
+        except MedtuneError as error:
+            raise _named(error, request.id) from error
+
+    def _decode(
+        self,
+        features: list[Features],
+        sampling: Sampling,
+        streamer: BaseStreamer | None = None,
+        stop: StoppingCriteria | None = None,
+    ) -> list[list[int]]:
+        """Generated ids of each row, with whatever follows the end token."""
+        batch = self._encoder.collate(features, padding="left")
+        device, dtype = self._model.device, self._model.dtype
+        inputs = {
+            name: tensor.to(device, dtype if tensor.is_floating_point() else None)
+            for name, tensor in batch.inputs.items()
+            if name != "labels"
+        }
+        pad_token_id = self._encoder.tokenizer.pad_token_id
+        config = GenerationConfig(
+            max_new_tokens=sampling.max_new_tokens,
+            do_sample=False,  # a draw is the last of the logits processors
+            eos_token_id=sorted(self._end_token_ids),
+            pad_token_id=min(self._end_token_ids) if pad_token_id is None else pad_token_id,
+        )
+        with self._ready():
+            output = self._model.generate(
+                **inputs,
+                generation_config=config,
+                logits_processor=logits_processors(sampling, batch.sample_ids, inputs["attention_mask"]),
+                stopping_criteria=None if stop is None else StoppingCriteriaList([stop]),
+                streamer=streamer,
+            )
+        ids: list[list[int]] = output[:, inputs["input_ids"].shape[1] :].tolist()
+        return ids
+
+    @contextlib.contextmanager
+    def _ready(self) -> Iterator[None]:
+        """The model alone, in eval mode, with the adapter as wanted; everything as before at the end."""
+        model = self._model
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_LOCKS.setdefault(model, threading.Lock()))
+            stack.enter_context(torch.inference_mode())
+            if self._peft is not None and not self._use_adapter:
+                stack.enter_context(self._peft.disable_adapter())
+            if model.device.type == "cuda" and torch.backends.cuda.cudnn_sdp_enabled():
+                # cuDNN attention plans a kernel for every new key length, and a growing cache has one each token: measured 2.3
+                # times slower than without on an H100 the first time a length is met (109.5 against 46.9 ms a step, 8B, 16 rows).
+                torch.backends.cuda.enable_cudnn_sdp(False)
+                stack.callback(torch.backends.cuda.enable_cudnn_sdp, True)
+            # transformers fills what a GenerationConfig leaves open from the model's own.
+            stack.callback(setattr, model, "generation_config", model.generation_config)
+            model.generation_config = GenerationConfig()
+            if model.training:
+                stack.callback(model.train)
+                model.eval()
+            yield
+
+
+class _Stream(BaseStreamer):  # type: ignore[misc]
+    """Hands the ids of one row to a queue; ``generate`` shows the prompt first."""
+
+    def __init__(self, tokens: queue.SimpleQueue[list[int] | BaseException | None]) -> None:
+        self._tokens = tokens
+        self._seen_prompt = False
+
+    def put(self, value: Tensor) -> None:
+        if self._seen_prompt:
+            self._tokens.put(value.flatten().tolist())
+        self._seen_prompt = True
+
+    def end(self) -> None:
+        """The worker says so itself, also when ``generate`` fails."""
+
+
+class _StopOn(StoppingCriteria):  # type: ignore[misc]
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:  # noqa: ARG002
+        return torch.full((input_ids.shape[0],), self._stop.is_set(), dtype=torch.bool, device=input_ids.device)
+
+
+def _failed(name: str, error: MedtuneError) -> Generation:
+    return Generation(id=name, text="", finish_reason="error", error=error.render("en"))
+
+
+def _named(error: MedtuneError, name: str) -> GenerationError:
+    """The same fault, with the request it belongs to."""
+    return GenerationError(error.what, file=error.file, sample=name, key=error.key, remedy=error.remedy)
+
+
+def _out_of_memory() -> GenerationError:
+    return GenerationError(
+        msg("The accelerator's memory does not hold this one answer."),
+        remedy=msg("Lower model.max_pixels or generation.sampling.max_new_tokens, or load the model in fewer bits."),
+    )
