@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "Header", "Limits", "open_picture", "read_header", "read_size", "scale_grey"]
 
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 """Pillow's names of the formats that are read. Pillow knows forty more; each is attack surface (EPS starts Ghostscript)."""
 
 _EXIF_ORIENTATION = 0x0112
@@ -50,7 +50,7 @@ class Header:
     """What a picture file says of itself before it is decoded.
 
     Attributes:
-        format: Pillow's name, one of :data:`FORMATS`.
+        format: Pillow's name, one of :data:`FORMATS`, or ``MPO``, a JPEG file with more pictures behind the first.
         mode: Pillow's mode as stored (``L``, ``RGB``, ``I;16``, ...).
         width: Pixels, upright.
         height: Pixels, upright.

@@ -95,7 +95,9 @@ class LimitPixels(Settings):
         scale = math.sqrt(self.max_pixels / (width * height))
         # Rounding down, so that the limit holds strictly; a side of a very long picture never becomes 0.
         new_width, new_height = max(1, int(width * scale)), max(1, int(height * scale))
-        return min(new_width, self.max_pixels // new_height), min(new_height, self.max_pixels // new_width)
+        if new_width * new_height > self.max_pixels:
+            new_width, new_height = min(new_width, self.max_pixels), min(new_height, self.max_pixels)
+        return new_width, new_height
 
 
 def _scaled(box: Box, horizontal: float, vertical: float, left: int, top: int) -> Box:
