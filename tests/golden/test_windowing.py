@@ -29,7 +29,7 @@ def test_width_1_is_a_threshold(center: float, below: float, above: float) -> No
 
 
 def test_brain_window_by_hand() -> None:
-    # center 40, width 80: the ramp runs from 0 to 79 HU; 39.5 HU is the middle. 60 HU (fresh blood): (20.5/79 + 0.5) * 255 = 193.67.
+    # The ramp runs from 0 to 79 HU; 39.5 HU is the middle. 60 HU (fresh blood): (20.5/79 + 0.5) * 255 = 193.67.
     window = WINDOW_PRESETS["brain"]
     assert apply_window(np.array([-1000, 0, 39.5, 60, 79, 1000]), window.center, window.width).tolist() == [
         0,

@@ -30,19 +30,6 @@ _EXIF_ORIENTATION = 0x0112
 """Tag 274 of TIFF 6.0 and Exif 2.32; 1 = upright, 5 to 8 swap width and height."""
 
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-_DECODER_FAULTS = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    EOFError,
-    MemoryError,
-    RuntimeError,
-)
-"""What Pillow's decoders were seen to raise on damaged files, beside the documented OSError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +108,7 @@ def open_picture(picture: Path | bytes, *, name: str = "", limits: Limits | None
                 layer = upright.convert("RGBA")
                 return Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer).convert("RGB")
             return upright.convert("RGB")
-        except _DECODER_FAULTS as error:
+        except Exception as error:  # decoders raise whatever a damaged file leads them to: struct.error, SyntaxError, KeyError, ...
             raise UnreadableImageError(
                 msg("The picture is damaged or cut short: {error}", error=_one_line(error)),
                 file=called,
@@ -168,7 +155,7 @@ def _opened(picture: Path | bytes, name: str, limits: Limits) -> Image.Image:
         ) from error
     except UnidentifiedImageError as error:
         raise _not_a_picture(picture, called) from error
-    except _DECODER_FAULTS as error:
+    except Exception as error:  # as in open_picture
         raise UnreadableImageError(
             msg("The picture cannot be opened: {error}", error=_one_line(error)),
             file=called,
