@@ -103,6 +103,16 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a record cannot become a row. ``reason`` is stable (kebab-case); ``message`` and ``remedy`` are for people."""
+
+    reason: str
+    message: Text
+    remedy: Text | None = None
+    file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """What a dataset source yields: one question about zero or more pictures, before a task puts it into words.
 
@@ -114,8 +124,9 @@ class Record:
         group: The unit that a split may not cut (patient > study > volume > image).
         question: The question's words, where the record has its own; a task with fixed instructions ignores it.
         messages: A whole conversation with the final assistant turn, where the source has one; a task leaves it as it is.
-        metadata: Truths and tags for metrics and subgroups (``box`` is [x1, y1, x2, y2] in pixels of the source picture).
+        metadata: Truths and tags for metrics and subgroups (``box`` is [x1, y1, x2, y2] in pixels of the source picture, upright).
         split: Where the source itself assigns one.
+        fault: Set when the source could not read the record; ``prepare`` lists it among the left out.
     """
 
     id: str
@@ -127,6 +138,7 @@ class Record:
     messages: tuple[Message, ...] = ()
     metadata: Mapping[str, JsonValue] = field(default_factory=dict)
     split: SplitName | None = None
+    fault: Fault | None = None
 
 
 class Sample(Document):
@@ -251,6 +263,8 @@ class Manifest(Document):
     files: dict[str, str]
     """Relative path -> sha256 of the split files and ``images.jsonl``."""
     warnings: tuple[Text, ...] = ()
+    settings_hash: str = ""
+    """sha256 of the recipe's data settings as written: tells a data set that can be used again from one of other settings."""
 
     @property
     def hash(self) -> str:

@@ -109,11 +109,7 @@ def open_picture(picture: Path | bytes, *, name: str = "", limits: Limits | None
                 return Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer).convert("RGB")
             return upright.convert("RGB")
         except Exception as error:  # decoders raise whatever a damaged file leads them to: struct.error, SyntaxError, KeyError, ...
-            raise UnreadableImageError(
-                msg("The picture is damaged or cut short: {error}", error=_one_line(error)),
-                file=called,
-                remedy=msg("Fetch the file again from where it came, or leave the sample out."),
-            ) from error
+            raise _damaged(called, error) from error
 
 
 def scale_grey(values: NDArray[np.generic]) -> NDArray[np.uint8]:
@@ -156,16 +152,15 @@ def _opened(picture: Path | bytes, name: str, limits: Limits) -> Image.Image:
     except UnidentifiedImageError as error:
         raise _not_a_picture(picture, called) from error
     except Exception as error:  # as in open_picture
-        raise UnreadableImageError(
-            msg("The picture cannot be opened: {error}", error=_one_line(error)),
-            file=called,
-            remedy=msg("Fetch the file again from where it came, or leave the sample out."),
-        ) from error
+        raise _damaged(called, error) from error
     try:
         _check(image, called, limits)
-    except BaseException:
+    except UnreadableImageError:
         image.close()
         raise
+    except Exception as error:  # counting the frames of a damaged file already decodes a part of it
+        image.close()
+        raise _damaged(called, error) from error
     return image
 
 
@@ -212,6 +207,14 @@ def _header(image: Image.Image) -> Header:
     if orientation >= 5:
         width, height = height, width
     return Header(format=image.format or "", mode=image.mode, width=width, height=height, orientation=orientation)
+
+
+def _damaged(called: str, error: Exception) -> UnreadableImageError:
+    return UnreadableImageError(
+        msg("The picture is damaged or cut short: {error}", error=_one_line(error)),
+        file=called,
+        remedy=msg("Fetch the file again from where it came, or leave the sample out."),
+    )
 
 
 def _not_a_picture(picture: Path | bytes, called: str) -> UnreadableImageError:
