@@ -1,0 +1,226 @@
+"""What is trained: low-rank adapters or the weights themselves, and the report of what that touches."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from medtune.errors import RecipeError
+from medtune.language import Text, msg
+from medtune.models.config import AdapterSettings, FullSettings, LoraSettings
+from medtune.models.contract import check_contract, read_contract
+from medtune.models.family import Family, find_family
+from medtune.models.load import load_adapter
+from medtune.types import AdapterContract
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+
+def add_adapter(
+    model: PreTrainedModel, settings: AdapterSettings, family: Family, *, contract: AdapterContract | None = None
+) -> PreTrainedModel | PeftModel:
+    """Make the chosen parts of ``model`` trainable, and nothing else.
+
+    LoRA goes to every ``nn.Linear`` of the target scopes except the output layer, and to the fused weights of experts when
+    ``experts`` is among the targets. Adapter weights are float32 also beside 16-bit base weights.
+
+    Args:
+        contract: What is about to be trained under; compared with the contract of ``init_from``.
+
+    Raises:
+        RecipeError: A target has nothing to adapt in this model, or settings contradict each other.
+        ModelError: ``init_from`` does not fit.
+    """
+    if isinstance(settings, FullSettings):
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(family.scope_of(name) not in settings.freeze)
+        return model
+    if settings.init_from is not None:
+        return _continue(model, settings, contract)
+    from peft import LoraConfig, get_peft_model
+
+    if "experts" in settings.targets and (settings.dropout or settings.dora):
+        raise RecipeError(
+            msg("Adapters on experts take neither dropout nor DoRA."),
+            key="adapter.dropout" if settings.dropout else "adapter.dora",
+            remedy=msg("Set adapter.dropout=0 and adapter.dora=false, or leave experts out of adapter.targets."),
+        )
+    modules = target_modules(model, settings, family)
+    parameters = target_parameters(model, settings, family)
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha if settings.alpha is not None else 2 * settings.rank,
+        lora_dropout=settings.dropout,
+        use_rslora=settings.rslora,
+        use_dora=settings.dora,
+        target_modules=modules,
+        target_parameters=parameters or None,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config, autocast_adapter_dtype=True)
+
+
+def target_modules(model: torch.nn.Module, settings: LoraSettings, family: Family) -> list[str]:
+    """Full names of the linear modules that get an adapter, in the model's order.
+
+    Raises:
+        RecipeError: A target scope or an ``extra`` pattern matches no linear module.
+    """
+    import torch
+
+    chosen: list[str] = []
+    found: set[str] = set()
+    output = _output_layer(model)
+    for name, module in model.named_modules():
+        if not isinstance(module, torch.nn.Linear):
+            continue
+        scope = family.scope_of(name)
+        extra = [pattern for pattern in settings.extra if re.search(pattern, name)]
+        found.update(extra)
+        if not extra and (scope not in settings.targets or module is output):
+            continue
+        if scope is not None:
+            found.add(scope)
+        if extra or not any(re.search(pattern, name) for pattern in settings.exclude):
+            chosen.append(name)
+    for scope in settings.targets:
+        if scope not in found and scope != "experts":
+            raise _nothing(scope, family)
+    for pattern in settings.extra:
+        if pattern not in found:
+            raise RecipeError(
+                msg("No linear module's name matches {pattern}.", pattern=pattern),
+                key="adapter.extra",
+                remedy=msg("The names are those of model.named_modules(), such as {example}.", example=(chosen or ["-"])[0]),
+            )
+    return chosen
+
+
+def target_parameters(model: torch.nn.Module, settings: LoraSettings, family: Family) -> list[str]:
+    """Full names of the fused expert weights, (num_experts, ..., ...), that get an adapter; empty without ``experts``.
+
+    Raises:
+        RecipeError: ``experts`` is a target and the model has none.
+    """
+    if "experts" not in settings.targets:
+        return []
+    chosen = [name for name, parameter in model.named_parameters() if family.scope_of(name) == "experts" and parameter.ndim == 3]
+    linear = any(family.scope_of(name) == "experts" for name in target_modules(model, settings, family))
+    if not chosen and not linear:
+        raise _nothing("experts", family)
+    return [name for name in chosen if not any(re.search(pattern, name) for pattern in settings.exclude)]
+
+
+class AdapterRow(NamedTuple):
+    """One line of the report: a kind of module (layer numbers as ``*``), its trained parameters, their share of the model."""
+
+    module: str
+    count: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterReport:
+    """What training touches. Iterating gives the rows.
+
+    Attributes:
+        rows: In the model's order.
+        num_trainable: Parameters that are trained.
+        num_total: All parameters, those of the adapter included.
+        notes: What stays as it is, one sentence for each part of the model.
+    """
+
+    rows: tuple[AdapterRow, ...]
+    num_trainable: int
+    num_total: int
+    notes: tuple[Text, ...]
+
+    def __iter__(self) -> Iterator[AdapterRow]:
+        return iter(self.rows)
+
+
+def adapter_report(model: torch.nn.Module) -> AdapterReport:
+    """What of ``model`` is trained, by kind of module, and which parts are left alone."""
+    config: Any = model.config
+    family = find_family({"model_type": config.model_type}, None)
+    total = trainable = 0
+    counts: dict[str, int] = {}
+    of_scope: dict[str, int] = {}
+    touched: set[str] = set()
+    for full_name, parameter in model.named_parameters():
+        name = _base_name(full_name)
+        scope = family.scope_of(name) or "other"
+        count = _num_elements(parameter)
+        total += count
+        if ".lora_" not in full_name:
+            of_scope[scope] = of_scope.get(scope, 0) + count
+        if parameter.requires_grad:
+            trainable += count
+            touched.add(scope)
+            module = re.sub(r"\.\d+\b", ".*", _module_name(model, full_name, name))
+            counts[module] = counts.get(module, 0) + count
+    rows = tuple(AdapterRow(module, count, count / total) for module, count in counts.items())
+    notes = tuple(
+        msg(
+            "{scope}: {count} parameters ({percent} % of the model) stay as they are.",
+            scope=scope,
+            count=f"{count:,}",
+            percent=f"{100 * count / total:.1f}",
+        )
+        for scope, count in of_scope.items()
+        if scope not in touched
+    )
+    return AdapterReport(rows, trainable, total, notes)
+
+
+def _continue(model: PreTrainedModel, settings: LoraSettings, contract: AdapterContract | None) -> PeftModel:
+    assert settings.init_from is not None
+    earlier = read_contract(settings.init_from)
+    if contract is not None:
+        check_contract(earlier, contract, settings.init_from)
+    adapted = load_adapter(model, settings.init_from, trainable=True)
+    config: Any = adapted.peft_config["default"]
+    if "rank" in settings.model_fields_set and settings.rank != config.r:
+        raise RecipeError(
+            msg("adapter.rank is {wanted}, but the adapter to continue from has {found}.", wanted=settings.rank, found=config.r),
+            key="adapter.rank",
+            remedy=msg("Leave adapter.rank out, or start a new adapter without adapter.init_from."),
+        )
+    return adapted
+
+
+def _nothing(scope: str, family: Family) -> RecipeError:
+    return RecipeError(
+        msg("There is nothing to adapt under {scope} in this model (family {family}).", scope=scope, family=family.name),
+        key="adapter.targets",
+        remedy=msg("This family has: {scopes}.", scopes=", ".join(family.scopes)),
+    )
+
+
+def _output_layer(model: torch.nn.Module) -> torch.nn.Module | None:
+    get = getattr(model, "get_output_embeddings", None)
+    return get() if get is not None else None
+
+
+def _base_name(name: str) -> str:
+    """A parameter's name in the base model, or that of the module that carries the adapter parameter."""
+    name = name.removeprefix("base_model.model.").replace(".base_layer", "")
+    return re.sub(r"\.lora_.*$", "", name)
+
+
+def _module_name(model: torch.nn.Module, full_name: str, base_name: str) -> str:
+    if ".lora_" not in full_name:
+        return base_name.rpartition(".")[0]
+    owner: Any = model.get_submodule(full_name[: full_name.index(".lora_")])
+    parameter = getattr(owner, "parameter_name", None)
+    return f"{base_name}.{parameter}" if parameter else base_name
+
+
+def _num_elements(parameter: torch.nn.Parameter) -> int:
+    # bitsandbytes packs two 4-bit numbers into a byte.
+    return parameter.numel() * 2 if type(parameter).__name__ == "Params4bit" else parameter.numel()
