@@ -20,7 +20,7 @@ class SourceSettings(Settings):
 
     source: Name
     """Registered name of the source, or `package.module:Class`."""
-    options: dict[str, JsonValue] = {}
+    options: dict[str, JsonValue] = Field(default_factory=dict)
     """The source's own options, e.g. `path`. Relative paths start at the current directory."""
     task: Name | None = None
     """Ask every record of this source as this task, instead of the task that the source names."""
@@ -63,7 +63,7 @@ class TransformSettings(Settings):
 
     transform: Name
     """Registered name of the transform, or `package.module:Class`."""
-    options: dict[str, JsonValue] = {}
+    options: dict[str, JsonValue] = Field(default_factory=dict)
     """Its parameters."""
 
 
@@ -78,7 +78,7 @@ class DataSettings(Settings):
     """How the groups are shared out."""
     transforms: tuple[TransformSettings, ...] = ()
     """Applied to every picture, in this order, before it is stored. Boxes move along."""
-    task_options: dict[str, dict[str, JsonValue]] = {}
+    task_options: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
     """Options of a task by its name, e.g. another instruction; see the task."""
     limits: Limits = Limits()
     """What a picture file may be at most."""

@@ -1,0 +1,265 @@
+"""Rows of the files that data sets come in: JSON, JSON lines, CSV, Parquet, Arrow. Lazily, and with their place.
+
+Parquet and Arrow are read a record batch at a time, so that a shard larger than memory is no trouble. A JSON file is one value
+and is read whole. A damaged JSON line is a row with a fault; a damaged file is an error.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medtune.errors import DataError
+from medtune.language import msg
+from medtune.types import Fault, Picture, Record, SplitName
+
+__all__ = ["SUFFIXES", "RecordFault", "Row", "data_files", "faulty", "picture_of", "read_rows", "split_of"]
+
+_BATCH_ROWS = 64
+"""Rows decoded at a time from Parquet and Arrow; with pictures inside, about 64 x 100 kB."""
+
+_SPLIT_NAME = re.compile(r"^(train|validation|valid|val|dev|test)(?![a-z])", re.IGNORECASE)
+_SPLITS: dict[str, SplitName] = {
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+}
+
+
+class RecordFault(Exception):
+    """Raised while one record is read; the source yields the record with the fault and goes on."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row: its values, or why it could not be read. ``number`` counts from 1 (in JSON lines, the line)."""
+
+    file: Path
+    number: int
+    values: Mapping[str, Any]
+    fault: Fault | None = None
+
+    @property
+    def place(self) -> str:
+        """``file:number``."""
+        return f"{self.file}:{self.number}"
+
+    @property
+    def id(self) -> str:
+        """An id for rows that bring none: the file's name and the row's number."""
+        return f"{self.file.stem}-{self.number}"
+
+
+def data_files(path: Path, suffixes: Sequence[str]) -> list[Path]:
+    """The files that ``path`` names, sorted: a file, a folder's files with one of ``suffixes``, or a pattern with ``*``.
+
+    Raises:
+        DataError: There is no such file.
+    """
+    path = path.expanduser()
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        found = [entry for entry in path.rglob("*") if entry.is_file() and entry.suffix.lower() in suffixes]
+    else:
+        found = [Path(entry) for entry in glob.glob(str(path), recursive=True) if Path(entry).is_file()]
+    if not found:
+        raise DataError(
+            msg("No data file is there (looked for {suffixes}).", suffixes=", ".join(suffixes)),
+            file=path,
+            key="data.sources.options.path",
+            remedy=msg("Give the path of a file, of a folder that holds such files, or a pattern in quotes."),
+        )
+    return sorted(found)
+
+
+def split_of(file: Path) -> SplitName | None:
+    """The split that a file's name begins with (``test-00000-of-00001.parquet``), the usage of the Hugging Face hub."""
+    match = _SPLIT_NAME.match(file.name)
+    return _SPLITS[match.group(1).lower()] if match else None
+
+
+def read_rows(file: Path) -> Iterator[Row]:
+    """All rows of a file, by its suffix: .json, .jsonl, .csv, .parquet, .arrow.
+
+    Raises:
+        DataError: The file is missing, damaged, of another kind, or does not hold rows.
+    """
+    reader = SUFFIXES.get(file.suffix.lower())
+    if reader is None:
+        raise DataError(
+            msg("Files of the kind {suffix} are not read.", suffix=file.suffix or "?"),
+            file=file,
+            remedy=msg("Known: {known}.", known=", ".join(SUFFIXES)),
+        )
+    if not file.is_file():
+        raise DataError(msg("The data file is missing."), file=file, remedy=msg("Check the path in the recipe."))
+    try:
+        yield from reader(file)
+    except UnicodeDecodeError as error:
+        raise DataError(msg("The file is not UTF-8 text."), file=file, remedy=msg("Save it as UTF-8.")) from error
+
+
+def faulty(row: Row, fault: Fault, *, record_id: str | None = None) -> Record:
+    """The record that stands for a row which could not be read."""
+    placed = Fault(fault.reason, fault.message, fault.remedy, fault.file or row.place)
+    return Record(id=record_id or row.id, task="", pictures=(), target="", group=row.id, fault=placed)
+
+
+def picture_of(value: Any, *, name: str, base: Path | None = None) -> Picture:
+    """A picture as data files hold it: a path, bytes, or the Hugging Face image struct ``{"bytes", "path"}``.
+
+    A relative path is joined to ``base`` when that file exists, and is left as it is otherwise (LLaMA-Factory's rule for
+    ``media_dir``).
+
+    Raises:
+        RecordFault: It is none of these.
+    """
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes) and value:
+        return Picture(data=value, name=name)
+    if isinstance(value, str) and value:
+        joined = base / value if base is not None else None
+        return Picture(path=joined if joined is not None and joined.is_file() else Path(value), name=name)
+    raise RecordFault(
+        Fault("picture-missing", msg("The record has no picture."), msg("Complete the record in the source, or leave it out."))
+    )
+
+
+def picture_group(picture: Picture, base: Path | None = None) -> str:
+    """A group name for records whose only known unit is the picture: its path below ``base``, or the hash of its bytes."""
+    if picture.data is not None:
+        return hashlib.sha256(picture.data).hexdigest()[:16]
+    assert picture.path is not None
+    if base is not None and picture.path.is_relative_to(base):
+        return picture.path.relative_to(base).as_posix()
+    return picture.path.as_posix()
+
+
+def _json(file: Path) -> Iterator[Row]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(
+            msg("This is not valid JSON: {error}", error=str(error)),
+            file=file,
+            remedy=msg("Was the download cut short? Files with one JSON object a line must be named .jsonl."),
+        ) from error
+    if not isinstance(content, list):
+        raise DataError(
+            msg("The JSON file holds one {kind}; a list of records is expected.", kind=type(content).__name__),
+            file=file,
+            remedy=msg("Put the records into one list: [{{...}}, {{...}}]."),
+        )
+    for number, values in enumerate(content, start=1):
+        yield _object(file, number, values)
+
+
+def _jsonl(file: Path) -> Iterator[Row]:
+    with file.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                values = json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                yield Row(
+                    file,
+                    number,
+                    {},
+                    Fault("not-json", msg("The line is not valid JSON: {error}", error=str(error)), msg("Correct the line.")),
+                )
+                continue
+            yield _object(file, number, values)
+
+
+def _object(file: Path, number: int, values: Any) -> Row:
+    if isinstance(values, dict):
+        return Row(file, number, values)
+    fault = Fault(
+        "not-an-object", msg("The record is not a JSON object, but {kind}.", kind=type(values).__name__), msg("Correct the record.")
+    )
+    return Row(file, number, {}, fault)
+
+
+def _csv(file: Path) -> Iterator[Row]:
+    with file.open(encoding="utf-8-sig", newline="") as text:
+        try:
+            for number, values in enumerate(csv.DictReader(text, strict=True), start=1):
+                yield Row(file, number, values)
+        except csv.Error as error:
+            raise DataError(
+                msg("This is not valid CSV: {error}", error=str(error)),
+                file=file,
+                remedy=msg("Quote fields that hold commas or line ends."),
+            ) from error
+
+
+def _parquet(file: Path) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(file) as table:
+            number = 0
+            for batch in table.iter_batches(batch_size=_BATCH_ROWS):
+                for values in batch.to_pylist():
+                    number += 1
+                    yield Row(file, number, values)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(file, error) from error
+
+
+def _arrow(file: Path) -> Iterator[Row]:
+    import pyarrow as pa
+
+    try:
+        with pa.memory_map(str(file)) as mapped:
+            # The datasets library writes the stream format under this suffix; the file format begins with a magic word.
+            stream = pa.ipc.open_stream(mapped) if bytes(mapped.read(6)) != b"ARROW1" and not mapped.seek(0) else None
+            if stream is None:
+                table = pa.ipc.open_file(mapped)
+                batches: Iterator[Any] = (table.get_batch(index) for index in range(table.num_record_batches))
+            else:
+                batches = iter(stream)
+            number = 0
+            for batch in batches:
+                for start in range(0, batch.num_rows, _BATCH_ROWS):
+                    for values in batch.slice(start, _BATCH_ROWS).to_pylist():
+                        number += 1
+                        yield Row(file, number, values)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, error: Exception) -> DataError:
+    return DataError(
+        msg("The data file is damaged: {error}", error=(str(error) or type(error).__name__).splitlines()[0]),
+        file=file,
+        remedy=msg("Was the download cut short? Fetch the file again."),
+    )
+
+
+SUFFIXES: dict[str, Callable[[Path], Iterator[Row]]] = {
+    ".json": _json,
+    ".jsonl": _jsonl,
+    ".csv": _csv,
+    ".parquet": _parquet,
+    ".arrow": _arrow,
+}
+"""Reader of each kind of file."""
