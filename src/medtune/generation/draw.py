@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["GumbelDraw", "PaddingBlindPenalty", "logits_processors"]
 
 
-class GumbelDraw(LogitsProcessor):  # type: ignore[misc]
+class GumbelDraw(LogitsProcessor):
     """Turns the arg-max that follows into a draw from softmax(scores), each row with a random generator of its own.
 
     If g_i are independent Gumbel(0, 1) then arg max_i (scores_i + g_i) is distributed as softmax(scores) (Gumbel 1954; Maddison
@@ -46,7 +46,7 @@ class GumbelDraw(LogitsProcessor):  # type: ignore[misc]
         return scores - noise.log()
 
 
-class PaddingBlindPenalty(LogitsProcessor):  # type: ignore[misc]
+class PaddingBlindPenalty(LogitsProcessor):
     """The repetition penalty of Keskar et al. 2019 (arXiv:1909.05858) over prompt and answer, as transformers applies it.
 
     Except that padding does not count as said before. Qwen pads with ``<|endoftext|>``, which also ends an answer: penalising

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from medtune.generation.check import check_requests
 from medtune.types import IMAGE_MARK, FinishReason, Generation, Request
 
 __all__ = ["EchoGenerator"]
@@ -29,7 +30,12 @@ class EchoGenerator:
         self._num_asked = 0
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Generation]:
-        """One generation a request, in their order."""
+        """One generation a request, in their order.
+
+        Raises:
+            GenerationError: A conversation does not end with a question, or its marks and pictures differ in number.
+        """
+        check_requests(requests)
         for request in requests:
             pieces, finish_reason = self._pieces(request)
             yield Generation(
@@ -43,6 +49,7 @@ class EchoGenerator:
 
     def stream(self, request: Request) -> Iterator[str]:
         """The same text as :meth:`generate`, a word or a CJK character at a time."""
+        check_requests([request])
         yield from self._pieces(request)[0]
 
     def close(self) -> None:

@@ -8,9 +8,9 @@ import queue
 import threading
 import time
 import weakref
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,11 +18,12 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 from transformers.generation.streamers import BaseStreamer
 
 from medtune.errors import GenerationError, MedtuneError
+from medtune.generation.check import check_requests
 from medtune.generation.draw import logits_processors
 from medtune.generation.incremental import IncrementalText
 from medtune.imaging.read import open_picture, read_size
 from medtune.language import msg
-from medtune.types import IMAGE_MARK, Event, Features, FinishReason, Generation, Listener, Request, Sampling
+from medtune.types import Event, Features, FinishReason, Generation, Listener, Request, Sampling
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -92,9 +93,7 @@ class HfGenerator:
             GenerationError: Before any work: a conversation does not end with a question, its marks and pictures differ in
                 number, a picture is missing or is none, or prompt and answer together exceed the model's context.
         """
-        repeated = [name for name, count in Counter(request.id for request in requests).items() if count > 1]
-        if repeated:
-            raise ValueError(f"request ids must be unique; repeated: {repeated[:3]}")
+        check_requests(requests)
         by_sampling: dict[Sampling, list[_Planned]] = {}
         for request in requests:
             by_sampling.setdefault(request.sampling, []).append(_Planned(request, self._checked_length(request)))
@@ -134,7 +133,9 @@ class HfGenerator:
         self.batch_size = min(self.batch_size, half)
         _log.warning("out of memory with %d rows; going on with %d", len(features), self.batch_size)
         if self._listener is not None:
-            text = msg("Memory does not hold {rows} answers at a time; going on with {half}.", rows=len(features), half=self.batch_size)
+            text = msg(
+                "Memory does not hold {rows} answers at a time; going on with {half}.", rows=len(features), half=self.batch_size
+            )
             self._listener(Event("note", text=text, values={"batch_size": self.batch_size}))
         return self._answers(features[:half], sampling) + self._answers(features[half:], sampling)
 
@@ -163,7 +164,7 @@ class HfGenerator:
 
     # -------------------------------------------------------------------------------------------------------------- one
 
-    def stream(self, request: Request) -> Iterator[str]:
+    def stream(self, request: Request) -> Generator[str, None, FinishReason]:
         """Pieces of the text as they come, whole characters only; joined they are the text :meth:`generate` gives.
 
         The iterator's ``StopIteration`` carries the finish reason. Closing it stops the model after the token under way.
@@ -172,10 +173,11 @@ class HfGenerator:
             GenerationError: At once, for the same reasons as :meth:`generate` and for a damaged picture; while streaming, when
                 memory runs out.
         """
+        check_requests([request])
         self._checked_length(request)
         return self._pieces(self._encode(request), request.sampling)
 
-    def _pieces(self, features: Features, sampling: Sampling) -> Iterator[str]:
+    def _pieces(self, features: Features, sampling: Sampling) -> Generator[str, None, FinishReason]:
         tokens: queue.SimpleQueue[list[int] | BaseException | None] = queue.SimpleQueue()
         stop = threading.Event()
 
@@ -221,39 +223,34 @@ class HfGenerator:
         Raises:
             GenerationError: The request cannot be answered.
         """
-        if not request.messages or request.messages[-1].role != "user":
-            raise GenerationError(msg("A conversation to go on with must end with a question."), sample=request.id)
-        num_marks = sum(message.content.count(IMAGE_MARK) for message in request.messages)
-        if num_marks != len(request.images):
-            what = msg("The messages have {marks} <image> marks for {pictures} pictures.", marks=num_marks, pictures=len(request.images))
-            raise GenerationError(what, sample=request.id)
         try:
-            sizes = [image.size if hasattr(image, "size") else read_size(image) for image in request.images]
+            sizes = [read_size(image) if isinstance(image, Path) else image.size for image in request.images]
             num_tokens = self._encoder.count_tokens(request.messages, sizes)
         except MedtuneError as error:
             raise _named(error, request.id) from error
-        context = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+        remedy = msg(
+            "Start a new conversation (/clear in the chat), ask less at once, or lower model.max_pixels "
+            "or generation.sampling.max_new_tokens."
+        )
+        limit, context = self._encoder.max_tokens, getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+        if limit is not None and num_tokens > limit:
+            what = msg("The prompt has {tokens} tokens; model.max_tokens allows {limit}.", tokens=num_tokens, limit=limit)
+            raise GenerationError(what, sample=request.id, remedy=remedy)
         if context is not None and num_tokens + request.sampling.max_new_tokens > context:
-            raise GenerationError(
-                msg(
-                    "The prompt has {tokens} tokens; with up to {new} of the answer it exceeds the model's context of {context}.",
-                    tokens=num_tokens,
-                    new=request.sampling.max_new_tokens,
-                    context=context,
-                ),
-                sample=request.id,
-                remedy=msg(
-                    "Start a new conversation (/clear in the chat), ask less at once, or lower model.max_pixels "
-                    "or generation.sampling.max_new_tokens."
-                ),
+            what = msg(
+                "The prompt has {tokens} tokens; with up to {new} of the answer it exceeds the model's context of {context}.",
+                tokens=num_tokens,
+                new=request.sampling.max_new_tokens,
+                context=context,
             )
+            raise GenerationError(what, sample=request.id, remedy=remedy)
         return num_tokens
 
     def _encode(self, request: Request) -> Features:
         pictures: list[Image] = []
         try:
             for image in request.images:
-                pictures.append(image if hasattr(image, "size") else open_picture(image, name=image.name))
+                pictures.append(open_picture(image) if isinstance(image, Path) else image)
             return self._encoder.encode(request.messages, pictures, sample_id=request.id)
         except MedtuneError as error:
             raise _named(error, request.id) from error
@@ -273,12 +270,11 @@ class HfGenerator:
             for name, tensor in batch.inputs.items()
             if name != "labels"
         }
-        pad_token_id = self._encoder.tokenizer.pad_token_id
-        config = GenerationConfig(
+        config = _generation_config(
             max_new_tokens=sampling.max_new_tokens,
             do_sample=False,  # a draw is the last of the logits processors
             eos_token_id=sorted(self._end_token_ids),
-            pad_token_id=min(self._end_token_ids) if pad_token_id is None else pad_token_id,
+            pad_token_id=self._encoder.pad_token_id,
         )
         with self._ready():
             output = self._model.generate(
@@ -300,21 +296,21 @@ class HfGenerator:
             stack.enter_context(torch.inference_mode())
             if self._peft is not None and not self._use_adapter:
                 stack.enter_context(self._peft.disable_adapter())
-            if model.device.type == "cuda" and torch.backends.cuda.cudnn_sdp_enabled():
+            if model.device.type == "cuda" and torch.backends.cuda.cudnn_sdp_enabled():  # type: ignore[no-untyped-call]
                 # cuDNN attention plans a kernel for every new key length, and a growing cache has one each token: measured 2.3
                 # times slower than without on an H100 the first time a length is met (109.5 against 46.9 ms a step, 8B, 16 rows).
                 torch.backends.cuda.enable_cudnn_sdp(False)
                 stack.callback(torch.backends.cuda.enable_cudnn_sdp, True)
             # transformers fills what a GenerationConfig leaves open from the model's own.
             stack.callback(setattr, model, "generation_config", model.generation_config)
-            model.generation_config = GenerationConfig()
+            model.generation_config = _generation_config()
             if model.training:
                 stack.callback(model.train)
                 model.eval()
             yield
 
 
-class _Stream(BaseStreamer):  # type: ignore[misc]
+class _Stream(BaseStreamer):
     """Hands the ids of one row to a queue; ``generate`` shows the prompt first."""
 
     def __init__(self, tokens: queue.SimpleQueue[list[int] | BaseException | None]) -> None:
@@ -330,12 +326,16 @@ class _Stream(BaseStreamer):  # type: ignore[misc]
         """The worker says so itself, also when ``generate`` fails."""
 
 
-class _StopOn(StoppingCriteria):  # type: ignore[misc]
+class _StopOn(StoppingCriteria):
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:  # noqa: ARG002
         return torch.full((input_ids.shape[0],), self._stop.is_set(), dtype=torch.bool, device=input_ids.device)
+
+
+def _generation_config(**settings: Any) -> GenerationConfig:
+    return GenerationConfig(**settings)  # type: ignore[no-untyped-call]
 
 
 def _failed(name: str, error: MedtuneError) -> Generation:
