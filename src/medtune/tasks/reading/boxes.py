@@ -1,0 +1,100 @@
+"""Boxes in text: ``{"bbox_2d": [x1, y1, x2, y2], "label": "..."}``, integers of 0 to 1000 of the picture's sides.
+
+The convention of Qwen2-VL (arXiv:2409.12191) and Qwen3-VL. Qwen2.5-VL writes pixels of the resized picture
+instead: its boxes must be converted before they come here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+
+from pydantic import JsonValue
+
+from medtune.language import msg
+from medtune.tasks.reading.json_text import all_json
+
+__all__ = ["SCALE", "Box", "read_boxes", "relative_box", "write_boxes"]
+
+SCALE = 1000
+
+Box = tuple[float, float, float, float]
+"""x1, y1, x2, y2 with x1 <= x2 and y1 <= y2."""
+
+_KEYS = ("bbox_2d", "bbox", "box_2d", "box")
+_NUMBER = r"(-?\d{1,5}(?:\.\d{1,9})?)"
+# What Qwen2-VL's <|box_start|>(x1,y1),(x2,y2)<|box_end|> leaves when special tokens are taken out.
+_CORNERS = re.compile(rf"\(\s*{_NUMBER}\s*,\s*{_NUMBER}\s*\)\s*,?\s*\(\s*{_NUMBER}\s*,\s*{_NUMBER}\s*\)")
+_BARE = re.compile(rf"\[\s*{_NUMBER}\s*,\s*{_NUMBER}\s*,\s*{_NUMBER}\s*,\s*{_NUMBER}\s*\]")
+
+
+def relative_box(box: Sequence[float], width: float, height: float) -> Box:
+    """A box in pixels of a (width, height) picture, in 0 to 1000 of its sides.
+
+    Raises:
+        ValueError: It is not four finite numbers, or the picture has no extent.
+    """
+    x1, y1, x2, y2 = _ordered(box)
+    if not (width > 0 and height > 0):
+        raise ValueError(msg("A picture of {width} x {height} pixels cannot hold a box.", width=width, height=height))
+    return (SCALE * x1 / width, SCALE * y1 / height, SCALE * x2 / width, SCALE * y2 / height)
+
+
+def write_boxes(boxes: Sequence[tuple[Box, str]]) -> str:
+    """The text of boxes (0 to 1000) with labels: one object, a JSON list of several, ``[]`` of none."""
+    objects = [{"bbox_2d": [min(max(round(side), 0), SCALE) for side in box], "label": label} for box, label in boxes]
+    return json.dumps(objects[0] if len(objects) == 1 else objects, ensure_ascii=False)
+
+
+def read_boxes(text: str) -> tuple[list[Box], list[str]]:
+    """Boxes and their labels ("" where there is none), in the order of the text; ``[]`` is the answer "no box".
+
+    Reads the JSON form, also under the keys ``bbox``, ``box_2d`` and ``box`` and in a list that was cut off, Qwen2-VL's corner form
+    ``(x1,y1),(x2,y2)``, and bare lists of four numbers. Corners in the wrong order are exchanged.
+
+    Raises:
+        ValueError: There is neither a box nor an empty list.
+    """
+    values = list(all_json(text))
+    found = [item for value in values for item in _collect(value)]
+    if not found:
+        for match in (*_CORNERS.finditer(text), *_BARE.finditer(text)):
+            found.append((_ordered([float(number) for number in match.groups()]), ""))
+    if not found and [] not in values:
+        raise ValueError(msg("The answer holds no box."))
+    return [box for box, _ in found], [label for _, label in found]
+
+
+def _collect(value: JsonValue) -> list[tuple[Box, str]]:
+    found: list[tuple[Box, str]] = []
+    if isinstance(value, list):
+        if _is_box(value):
+            return [(_ordered(value), "")]
+        for item in value:
+            found.extend(_collect(item))
+    elif isinstance(value, dict):
+        for key in _KEYS:
+            if key in value:
+                box = value[key]
+                label = value.get("label", "")
+                found.extend((corners, label if isinstance(label, str) else "") for corners, _ in _collect(box))
+                break
+    return found
+
+
+def _is_box(value: list[JsonValue]) -> bool:
+    return len(value) == 4 and all(isinstance(side, int | float) and not isinstance(side, bool) for side in value)
+
+
+def _ordered(box: Sequence[object]) -> Box:
+    if len(box) != 4 or not all(isinstance(side, int | float) and not isinstance(side, bool) for side in box):
+        raise ValueError(msg("A box is four numbers: x1, y1, x2, y2."))
+    try:
+        x1, y1, x2, y2 = (float(side) for side in box)  # type: ignore[arg-type]
+    except OverflowError:
+        x1 = y1 = x2 = y2 = math.inf
+    if not all(map(math.isfinite, (x1, y1, x2, y2))):
+        raise ValueError(msg("A box is four numbers: x1, y1, x2, y2."))
+    return (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
