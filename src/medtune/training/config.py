@@ -121,7 +121,7 @@ class TrainSettings(Settings):
     """Keep encoded rows in memory, so that pictures are read only once. ``auto``: when they fit into 2 GB."""
     seed: int = 0
     """Of the order of the rows, of dropout and of everything else that is drawn."""
-    hf: dict[str, JsonValue] = {}
+    hf: dict[str, JsonValue] = Field(default_factory=dict)
     """Further arguments of ``transformers.TrainingArguments``, checked by name. None that medtune sets itself."""
 
     @field_validator("warmup_steps", mode="before")

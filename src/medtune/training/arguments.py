@@ -1,0 +1,126 @@
+"""``TrainSettings`` -> ``transformers.TrainingArguments``."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from medtune.errors import RecipeError, TrainingError
+from medtune.language import Text, msg
+from medtune.training.config import DEFAULT_WARMUP_RATIO, TrainSettings
+
+__all__ = ["check_hf", "num_workers", "training_arguments"]
+
+
+def check_hf(settings: TrainSettings) -> None:
+    """Check the names in ``train.hf`` against ``TrainingArguments``.
+
+    Raises:
+        RecipeError: Some name is unknown; all faults at once, each with the nearest name.
+    """
+    known = [field.name for field in dataclasses.fields(TrainingArguments) if field.init]
+    faults: list[tuple[str, Text]] = []
+    for name in settings.hf:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            if nearest:
+                fault = msg("TrainingArguments has no {name}; did you mean {nearest}?", name=name, nearest=nearest[0])
+            else:
+                fault = msg("TrainingArguments has no {name}.", name=name)
+            faults.append((f"train.hf.{name}", fault))
+    if faults:
+        raise RecipeError(msg("train.hf holds arguments that this version of transformers does not have."), faults=faults)
+
+
+def use_bf16(settings: TrainSettings) -> bool:
+    """Whether to compute in bfloat16 here.
+
+    Raises:
+        TrainingError: bf16 was asked for, but there is no device for it.
+    """
+    has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    if settings.precision == "bf16" and not has_bf16:
+        raise TrainingError(
+            msg("There is no GPU here that computes in bfloat16."),
+            key="train.precision",
+            remedy=msg("Write train.precision=auto: bfloat16 where there is such a GPU, float32 elsewhere."),
+        )
+    return has_bf16 and settings.precision != "float32"
+
+
+def num_workers(settings: TrainSettings, *, cached: bool) -> int:
+    """Processes that load data. None when rows are cached: the cache lives in the process that trains."""
+    if cached:
+        return 0
+    if settings.num_workers is not None:
+        return settings.num_workers
+    if not torch.cuda.is_available():
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
+
+
+def training_arguments(
+    settings: TrainSettings, folder: Path, *, num_steps: int, steps_per_epoch: int, cached: bool
+) -> TrainingArguments:
+    """The arguments for the trainer; when to evaluate and to save is decided by :mod:`medtune.training.callbacks`.
+
+    Raises:
+        RecipeError: ``train.hf`` holds an unknown name, or a value that ``TrainingArguments`` refuses.
+    """
+    check_hf(settings)
+    workers = num_workers(settings, cached=cached)
+    warmup_steps = settings.warmup_steps
+    if warmup_steps is None:
+        ratio = DEFAULT_WARMUP_RATIO if settings.warmup_ratio is None else settings.warmup_ratio
+        warmup_steps = round(ratio * num_steps)
+    on_gpu = torch.cuda.is_available()
+    values: dict[str, Any] = {
+        "output_dir": str(folder),
+        "max_steps": num_steps,
+        "num_train_epochs": num_steps / steps_per_epoch,
+        "learning_rate": settings.learning_rate,
+        "per_device_train_batch_size": settings.batch_size,
+        "per_device_eval_batch_size": settings.batch_size,
+        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
+        "lr_scheduler_type": {"constant": "constant_with_warmup"}.get(settings.schedule, settings.schedule),
+        "warmup_steps": warmup_steps,
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        "bf16": use_bf16(settings),
+        "seed": settings.seed,
+        "logging_strategy": "steps",
+        "logging_steps": settings.log_every,
+        "logging_first_step": True,
+        # The trainer's filter hides NaN losses from the log. medtune stops instead.
+        "logging_nan_inf_filter": False,
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "dataloader_num_workers": workers,
+        "dataloader_persistent_workers": workers > 0,
+        "dataloader_prefetch_factor": 4 if workers else None,
+        "dataloader_pin_memory": on_gpu,
+        "accelerator_config": {"non_blocking": on_gpu},
+        "remove_unused_columns": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "log_level": "error",
+        "log_level_replica": "error",
+        "use_cpu": not on_gpu,
+        "ddp_find_unused_parameters": False,
+    }
+    values |= settings.hf
+    try:
+        arguments = TrainingArguments(**values)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(msg("transformers refuses the settings: {error}", error=str(error)), key="train.hf") from error
+    if arguments.n_gpu > 1:
+        # One process that sees several GPUs would get nn.DataParallel, which nobody asked for.
+        arguments._n_gpu = 1
+    return arguments

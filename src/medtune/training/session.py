@@ -1,0 +1,121 @@
+"""What surrounds the training loop: a run folder that tells of failures, quiet libraries, threads, a model left as it came."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from logging import ERROR
+from typing import Any
+
+import torch
+from torch import nn
+
+from medtune.errors import MedtuneError, TrainingError
+from medtune.language import Text, msg
+from medtune.runs import Run
+from medtune.training.checkpoints import all_checkpoints
+from medtune.training.config import TrainSettings
+from medtune.training.trainer import TokenWeightedTrainer
+from medtune.types import Event
+
+__all__ = ["failures_noted", "library_threads", "memory_errors_explained", "quiet_libraries", "ready_for_training"]
+
+
+@contextlib.contextmanager
+def failures_noted(run: Run, *, enabled: bool) -> Iterator[None]:
+    """Leave a run folder that says what happened, whatever happened."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if enabled:
+            run.update(status="interrupted")
+            saved = all_checkpoints(run.checkpoints)
+            step = saved[-1][0] if saved else 0
+            run.append(Event("note", msg("Interrupted; the last checkpoint is of step {step}.", step=step), values={"step": step}))
+        raise
+    except Exception as error:
+        if enabled:
+            what = error.what if isinstance(error, MedtuneError) else Text("{error}", {"error": f"{type(error).__name__}: {error}"})
+            run.update(status="failed", error=what)
+            run.append(Event("note", what))
+        raise
+
+
+@contextlib.contextmanager
+def memory_errors_explained(settings: TrainSettings) -> Iterator[None]:
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
+            raise
+        advice = [] if settings.gradient_checkpointing else ["train.gradient_checkpointing=true"]
+        if settings.batch_size > 1:
+            accumulation = settings.gradient_accumulation_steps * 2
+            advice.append(f"train.batch_size={settings.batch_size // 2} train.gradient_accumulation_steps={accumulation}")
+        advice += ["model.max_pixels", "adapter.kind=qlora"]
+        raise TrainingError(
+            msg("Memory ran out: {error}", error=str(error).split(".")[0] or "MemoryError"),
+            key="train.batch_size",
+            remedy=msg(
+                "In this order: {advice}. The first ones change no result; fewer pixels and 4-bit weights do.",
+                advice="; ".join(advice),
+            ),
+        ) from error
+
+
+@contextlib.contextmanager
+def ready_for_training(trainer: TokenWeightedTrainer, model: nn.Module, settings: TrainSettings) -> Iterator[None]:
+    """Switch on what training needs, and leave the model as plain as it came."""
+    config: Any = getattr(model, "config", None)
+    use_cache = getattr(config, "use_cache", None)
+    if settings.gradient_checkpointing:
+        _switch_checkpointing(model, "enable", {"use_reentrant": False})
+    try:
+        yield
+    finally:
+        trainer.token_loss.close()
+        if settings.gradient_checkpointing:
+            _switch_checkpointing(model, "disable")
+        if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+            trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        if use_cache is not None:
+            config.use_cache = use_cache
+        model.eval()
+
+
+def _switch_checkpointing(model: nn.Module, switch: str, *arguments: Any) -> None:
+    # Renamed in transformers 5.2x; the old name warns there.
+    method = getattr(model, f"activation_checkpointing_{switch}", None) or getattr(model, f"gradient_checkpointing_{switch}", None)
+    if method is None:
+        raise TrainingError(msg("This model cannot recompute activations."), key="train.gradient_checkpointing")
+    method(*arguments)
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """No log lines below an error and no progress bars from transformers: progress is told by events."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(ERROR)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def library_threads() -> Iterator[None]:
+    """On a CPU, as many threads as cores that this process may use (not as the machine has), shared among local processes."""
+    before = torch.get_num_threads()
+    if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ and hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        torch.set_num_threads(max(1, min(before, cores)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

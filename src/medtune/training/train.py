@@ -1,0 +1,263 @@
+"""One training run, from rows and a model to an adapter in the run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from medtune import __version__
+from medtune.errors import TrainingError
+from medtune.language import msg
+from medtune.runs import Run
+from medtune.training.arguments import training_arguments
+from medtune.training.callbacks import EventCallback, Journal, ScheduleCallback, StopRequest
+from medtune.training.checkpoints import all_checkpoints, load_weights
+from medtune.training.config import TrainSettings
+from medtune.training.data import Collator, RowEncoder, RowSampler
+from medtune.training.plan import Plan, make_plan, world_size
+from medtune.training.plot import plot_losses
+from medtune.training.result import save_result
+from medtune.training.session import failures_noted, library_threads, memory_errors_explained, quiet_libraries, ready_for_training
+from medtune.training.trainer import TokenWeightedTrainer, best_step
+from medtune.types import AdapterContract, Event, ImageRef, Listener, RunRecord, Sample
+
+__all__ = ["train"]
+
+
+def train(
+    run: Run,
+    *,
+    model: nn.Module,
+    encoder: RowEncoder,
+    train_rows: Sequence[Sample],
+    validation_rows: Sequence[Sample] = (),
+    image_path: Callable[[ImageRef], Path],
+    settings: TrainSettings,
+    contract: AdapterContract | None = None,
+    listener: Listener | None = None,
+    resume: bool = False,
+) -> RunRecord:
+    """Tune ``model`` on ``train_rows`` and leave the result in the run folder.
+
+    Writes ``adapter/`` (``model/`` when the weights themselves are tuned) with ``contract.json`` and
+    ``adapter_report.json``, ``loss.png``, ``checkpoints/``, ``events.jsonl``, ``run.json``, and ``left_out.jsonl`` where
+    rows were left out. On return ``model`` holds the saved weights and is in eval mode.
+
+    Takes hold of the run (:meth:`medtune.runs.Run.hold`) itself; the caller must not hold it. Under a launcher of several
+    processes every process calls this with the same arguments, and the first one writes.
+
+    Args:
+        run: An existing run folder.
+        model: With its adapter, as :func:`medtune.models.adapter.add_adapter` returns it; some parameters must require a
+            gradient.
+        encoder: Turns rows into tensors.
+        train_rows: Rows to tune on.
+        validation_rows: Rows for the validation loss; empty = none is measured.
+        image_path: Where the file of a picture lies.
+        settings: The recipe's section ``train``.
+        contract: Saved beside the adapter; ``encoder.contract()`` when not given. Give one that holds the transforms of the
+            data set.
+        listener: Hears every event. It may raise ``KeyboardInterrupt`` to stop the run after the current step.
+        resume: Go on from the last complete checkpoint, with the same losses as if the run had never stopped. Starts from
+            the beginning where there is none yet.
+
+    Returns:
+        The run's record, with status ``trained``.
+
+    Raises:
+        TrainingError: There is nothing to train on, a row is longer than ``max_tokens``, the loss became NaN, memory ran
+            out, or the checkpoint was made by other settings, rows or weights. The run is marked ``failed``.
+        RecipeError: ``settings.hf`` holds an unknown argument.
+        RunError: The run is held by another process.
+        DataError: A picture or a row cannot be read.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or the listener. The step was finished, a checkpoint saved, and the run marked
+            ``interrupted``.
+    """
+    is_first = int(os.environ.get("RANK", "0")) == 0
+    stop = StopRequest()
+    journal = Journal(run, listener, stop, silent=not is_first)
+    with run.hold() if is_first else contextlib.nullcontext():
+        _check_startable(run, resume)
+        with failures_noted(run, enabled=is_first), quiet_libraries(), library_threads(), stop.listening():
+            plan = make_plan(
+                run,
+                model=model,
+                encoder=encoder,
+                train_rows=train_rows,
+                validation_rows=validation_rows,
+                image_path=image_path,
+                settings=settings,
+                journal=journal,
+                resume=resume,
+            )
+            counts = _count_parameters(model)
+            if is_first:
+                run.update(status="training", error=None, num_steps_planned=plan.num_steps, trainable=counts, versions=_versions())
+            journal(
+                Event(
+                    "note",
+                    msg(
+                        "Training {trainable} of {total} parameters ({percent} %).",
+                        trainable=f"{counts['trainable']:,}",
+                        total=f"{counts['total']:,}",
+                        percent=f"{100 * counts['trainable'] / counts['total']:.2f}",
+                    ),
+                    values=counts,
+                )
+            )
+            return _fit(run, plan, model, settings, contract or encoder.contract(), journal, stop, is_first=is_first)
+
+
+def _fit(
+    run: Run,
+    plan: Plan,
+    model: nn.Module,
+    settings: TrainSettings,
+    contract: AdapterContract,
+    journal: Journal,
+    stop: StopRequest,
+    *,
+    is_first: bool,
+) -> RunRecord:
+    has_validation = len(plan.validation) > 0 and settings.evaluate_every != "never"
+    arguments = training_arguments(
+        settings, run.checkpoints, num_steps=plan.num_steps, steps_per_epoch=plan.steps_per_epoch, cached=plan.cached
+    )
+    schedule = ScheduleCallback(settings, has_validation=has_validation, stop=stop)
+    events = EventCallback(journal, run, seconds_before=run.record.seconds or 0.0 if plan.checkpoint else 0.0)
+    if is_first:
+        _clean(run.checkpoints)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    trainer = TokenWeightedTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=plan.train,
+        eval_dataset=plan.validation if has_validation else None,
+        collator=Collator(plan.train.encoder),
+        sampler=RowSampler(
+            plan.lengths, seed=settings.seed, group=settings.batch_size * world_size() if settings.group_by_length else 0
+        ),
+        eval_lengths=plan.eval_lengths,
+        callbacks=[schedule, events],
+        description=plan.description,
+        save_total_limit=settings.save_total_limit,
+    )
+    schedule.trainer = events.trainer = trainer
+    with ready_for_training(trainer, model, settings), memory_errors_explained(settings):
+        trainer.train(resume_from_checkpoint=str(plan.checkpoint) if plan.checkpoint else None)
+        trainer.check_finite()
+    history = trainer.state.log_history
+    step = int(trainer.state.global_step)
+    if is_first:
+        plot_losses(
+            history,
+            run.folder / "loss.png",
+            title=run.record.name,
+            num_train=len(plan.train),
+            num_validation=len(plan.validation),
+        )
+    if stop.requested and step < plan.num_steps:
+        raise KeyboardInterrupt
+    if step < plan.num_steps:
+        journal(Event("note", msg("Stopped early after step {step}: the validation loss no longer falls.", step=step)))
+    best = best_step(history)
+    kept_best = settings.keep_best and best is not None and best != step
+    if kept_best:
+        load_weights(model, run.checkpoints / f"checkpoint-{best}")
+        journal(Event("note", msg("Keeping the weights of step {step}, which have the lowest validation loss.", step=best or 0)))
+    if is_first:
+        journal(Event("phase", msg("Saving the result.")))
+        save_result(run, model, contract, plan.train.encoder.folder)
+    eval_losses = {int(entry["step"]): float(entry["eval_loss"]) for entry in history if "eval_loss" in entry}
+    last_eval = eval_losses[max(eval_losses)] if eval_losses else None
+    if not is_first:
+        return run.record
+    record = run.update(
+        status="trained",
+        num_steps=step,
+        num_epochs=trainer.state.epoch,
+        train_loss=mean_loss(history),
+        eval_loss=eval_losses.get(best, last_eval) if settings.keep_best and best is not None else last_eval,
+        best_step=best,
+        seconds=round(events.seconds, 2),
+    )
+    journal(
+        Event(
+            "finished",
+            msg("Trained {steps} steps in {seconds} s.", steps=step, seconds=f"{record.seconds or 0.0:.0f}"),
+            values={
+                "step": step,
+                "train_loss": record.train_loss,
+                "eval_loss": record.eval_loss,
+                "best_step": record.best_step,
+                "seconds": record.seconds,
+            },
+        )
+    )
+    return record
+
+
+def mean_loss(history: Sequence[dict[str, Any]]) -> float | None:
+    """Mean training loss over all steps; a log entry stands for the steps since the one before it."""
+    total, last = 0.0, 0
+    for entry in history:
+        if "loss" in entry:
+            total += entry["loss"] * (entry["step"] - last)
+            last = entry["step"]
+    return total / last if last else None
+
+
+def _check_startable(run: Run, resume: bool) -> None:
+    if run.adapter is not None:
+        raise TrainingError(
+            msg("This run has finished training already."),
+            file=run.folder,
+            remedy=msg("Start another run with run.name=..., or continue from its adapter with adapter.init_from=..."),
+        )
+    if not resume and all_checkpoints(run.checkpoints):
+        raise TrainingError(
+            msg("This run was started before and has checkpoints."),
+            file=run.folder,
+            remedy=msg("Continue it with --resume, or start another run with run.name=..."),
+        )
+
+
+def _clean(checkpoints: Path) -> None:
+    """Take away what a crash left half-written."""
+    if checkpoints.is_dir():
+        for path in checkpoints.iterdir():
+            if path.name.startswith("."):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _count_parameters(model: nn.Module) -> dict[str, int]:
+    counts = {"trainable": 0, "total": 0}
+    for parameter in model.parameters():
+        # A 4-bit weight is packed, two values in a byte.
+        count = parameter.numel() * (2 if type(parameter).__name__ == "Params4bit" else 1)
+        counts["total"] += count
+        counts["trainable"] += count if parameter.requires_grad else 0
+    return counts
+
+
+def _versions() -> dict[str, str]:
+    import accelerate
+    import peft
+    import transformers
+
+    return {
+        "medtune": __version__,
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+        "peft": peft.__version__,
+        "accelerate": accelerate.__version__,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
