@@ -120,7 +120,7 @@ class AdapterRow(NamedTuple):
     """One line of the report: a kind of module (layer numbers as ``*``), its trained parameters, their share of the model."""
 
     module: str
-    count: int
+    num_parameters: int
     share: float
 
 

@@ -59,7 +59,7 @@ class LoraSettings(Settings):
     """Tag of this choice."""
     rank: Annotated[int, Field(gt=0)] = 8
     """Inner dimension r of each adapter."""
-    alpha: Annotated[float, Field(gt=0)] | None = None
+    alpha: Annotated[int, Field(gt=0)] | None = None
     """The update is scaled by alpha / rank (alpha / sqrt(rank) with ``rslora``). Not given: twice the rank."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Of the adapter's input, while training. Must be 0 with ``experts``."""

@@ -110,7 +110,7 @@ class Encoder:
         input_ids = torch.tensor(ids, dtype=torch.int64)
         if self.pictures is not None:
             # Tells M-RoPE (arXiv:2409.12191) which tokens are a picture's; transformers 5 wants it beside the grid.
-            tensors["mm_token_type_ids"] = (input_ids == self.image_token_id).to(torch.int64)
+            tensors["mm_token_type_ids"] = torch.eq(input_ids, self.image_token_id or -1).to(torch.int64)
         return Features(sample_id, input_ids, torch.tensor(labels, dtype=torch.int64), tensors)
 
     def count_tokens(self, messages: Sequence[Message], sizes: Sequence[tuple[int, int]] = (), *, sample_id: str = "") -> int:

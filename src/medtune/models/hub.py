@@ -100,20 +100,24 @@ def _require_safetensors(folder: Path) -> None:
 
 
 def _from_huggingface(settings: ModelSettings, weights: bool) -> Path:
-    import httpx
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     unwanted = list(_UNWANTED) if weights else [*_UNWANTED, "*.safetensors"]
     try:
         return Path(snapshot_download(settings.base, revision=settings.revision, ignore_patterns=unwanted))
+    except RevisionNotFoundError as error:
+        raise ModelError(
+            msg("The model {base} has no revision {revision}.", base=settings.base, revision=settings.revision or "main"),
+            key="model.revision",
+        ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise ModelError(
             msg("Hugging Face has no model {base}, and there is no folder of that name.", base=settings.base),
             key="model.base",
             remedy=msg("Check the spelling; for a private or gated model run `hf auth login` first."),
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
+    except Exception as error:  # connection errors are of whichever HTTP library the hub client uses this year
         raise ModelError(
             msg("The model {base} is not on this machine, and Hugging Face cannot be reached.", base=settings.base),
             key="model.base",

@@ -148,9 +148,10 @@ def _quantization_config(settings: QloraSettings) -> Any:
             key="adapter.kind",
             remedy=msg("Use adapter.kind=lora, or a machine with an NVIDIA GPU."),
         )
-    from transformers import BitsAndBytesConfig
+    import transformers
 
-    return BitsAndBytesConfig(
+    config: Any = transformers.BitsAndBytesConfig
+    return config(
         load_in_4bit=True,
         bnb_4bit_quant_type=settings.quantization,
         bnb_4bit_use_double_quant=settings.double_quantization,
@@ -161,8 +162,9 @@ def _quantization_config(settings: QloraSettings) -> Any:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without transformers' own progress bars: whoever called draws one, or none."""
-    from transformers.utils import logging
+    from transformers import utils
 
+    logging: Any = utils.logging
     was_on = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

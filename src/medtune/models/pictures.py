@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -110,9 +111,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
 
 def _processor_class(backend: ResizeBackend) -> Any:
     if backend == "torchvision":
-        from transformers.utils import is_torchvision_available
-
-        if not is_torchvision_available():
+        if importlib.util.find_spec("torchvision") is None:
             raise MissingDependencyError("torchvision", needed_for=msg("model.resize_backend=torchvision"))
         from transformers import Qwen2VLImageProcessor
 
