@@ -1,0 +1,299 @@
+"""A data set folder on disk.
+
+::
+
+    dataset/
+      manifest.json          what it is, and the hashes of the files below
+      dataset_info.json      makes the folder a LLaMA-Factory data set
+      train.jsonl, validation.jsonl, test.jsonl
+                             rows: id, messages, images, task, target, group, source, metadata (JSON text)
+      images.jsonl           one ImageRef a line
+      left_out.jsonl         records that did not become rows, and why
+      images/<2 hex>/<16 hex>.<jpg|png>
+
+``metadata`` is JSON *text* because Arrow readers, LLaMA-Factory's among them, refuse rows whose objects differ in their keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+from pydantic import JsonValue, ValidationError
+
+from medtune.data.split import SPLITS
+from medtune.errors import DataError
+from medtune.language import Text, msg
+from medtune.types import Document, Fault, ImageRef, Manifest, Message, Sample, SplitName
+
+__all__ = ["Dataset", "LeftOut", "RowError", "RowSequence", "file_sha256", "sample_of", "write_row"]
+
+
+class LeftOut(Document):
+    """A line of ``left_out.jsonl``: a record that did not become a row. ``message`` is English; ``text`` can be translated."""
+
+    source: str
+    id: str
+    reason: str
+    message: str
+    text: Text
+    remedy: Text | None = None
+    file: str | None = None
+
+    @classmethod
+    def of(cls, fault: Fault, *, source: str, record_id: str) -> LeftOut:
+        """The line for a record with a fault."""
+        return cls(
+            source=source,
+            id=record_id,
+            reason=fault.reason,
+            message=fault.message.render("en"),
+            text=fault.message,
+            remedy=fault.remedy,
+            file=fault.file,
+        )
+
+
+class RowError(ValueError):
+    """A row that is not a sample. ``code`` is stable (kebab-case)."""
+
+    def __init__(self, code: str, message: Text, *, row_id: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.row_id = row_id
+
+
+def write_row(sample: Sample) -> str:
+    """A sample as a line of a split file, without the line end."""
+    row = {
+        "id": sample.id,
+        "messages": [message.model_dump() for message in sample.messages],
+        "images": [image.path for image in sample.images],
+        "task": sample.task,
+        "target": sample.target,
+        "group": sample.group,
+        "source": sample.source,
+        "metadata": json.dumps(sample.metadata, ensure_ascii=False, sort_keys=True),
+    }
+    return json.dumps(row, ensure_ascii=False)
+
+
+def sample_of(line: str | bytes, images: Mapping[str, ImageRef]) -> Sample:
+    """The sample of a line of a split file.
+
+    Raises:
+        RowError: The line is not JSON (``row-not-json``), lacks a key or has one of the wrong kind (``row-malformed``), names a
+            picture that ``images.jsonl`` does not know (``image-unknown``), has another number of marks than of pictures
+            (``image-marks``), or roles out of order (``role-order``).
+    """
+    row_id: str | None = None
+    try:
+        values = json.loads(line)
+        row_id = str(values["id"])
+        metadata: dict[str, JsonValue] = json.loads(values["metadata"])
+        paths: list[str] = values["images"]
+        messages = tuple(Message.model_validate(message) for message in values["messages"])
+        unknown = [path for path in paths if path not in images]
+        if unknown:
+            raise RowError("image-unknown", msg("The picture {path} is not in images.jsonl.", path=unknown[0]), row_id=row_id)
+        marks = sum(message.content.count("<image>") for message in messages)
+        if marks != len(paths):
+            raise RowError(
+                "image-marks",
+                msg(
+                    "The messages have {marks} <image> marks, but the row has {pictures} pictures.",
+                    marks=marks,
+                    pictures=len(paths),
+                ),
+                row_id=row_id,
+            )
+        fields: dict[str, Any] = {name: values[name] for name in ("id", "task", "target", "group", "source")}
+    except json.JSONDecodeError as error:
+        raise RowError("row-not-json", msg("The row is not valid JSON: {error}", error=str(error)), row_id=row_id) from error
+    except (KeyError, TypeError, AttributeError, ValidationError) as error:
+        raise RowError("row-malformed", msg("The row is not complete: {error}", error=_first_line(error)), row_id=row_id) from error
+    try:
+        return Sample(images=tuple(images[path] for path in paths), messages=messages, metadata=metadata, **fields)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        code = "row-malformed" if problem["loc"] else "role-order"
+        raise RowError(code, msg("The row cannot be used: {error}", error=problem["msg"]), row_id=row_id) from error
+
+
+class RowSequence(Sequence[Sample]):
+    """The rows of a split by number, each read from disk when asked for. Holds 8 bytes a row; can be sent to worker processes."""
+
+    def __init__(self, file: Path, images: Mapping[str, ImageRef]) -> None:
+        self.file = file
+        self._images = images
+        self._offsets = array("q")
+        offset = 0
+        with file.open("rb") as lines:
+            for line in lines:
+                if line.strip():
+                    self._offsets.append(offset)
+                offset += len(line)
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        offset = self._offsets[index]
+        with self.file.open("rb") as file:
+            file.seek(offset)
+            line = file.readline()
+        return _sample(line, self._images, self.file, index % len(self) + 1)
+
+
+class Dataset:
+    """A data set folder. Rows are read lazily; nothing is kept but the index of pictures."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, folder: Path) -> Dataset:
+        """Open a data set folder.
+
+        Raises:
+            DataError: There is no manifest, or it cannot be read.
+        """
+        file = folder / "manifest.json"
+        if not file.is_file():
+            raise DataError(
+                msg("This is not a data set folder: it has no manifest.json."),
+                file=folder,
+                remedy=msg("`medtune prepare RECIPE` makes one."),
+            )
+        try:
+            return cls(folder, Manifest.model_validate_json(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise DataError(
+                msg("manifest.json cannot be read: {error}", error=_first_line(error)),
+                file=file,
+                remedy=msg("Prepare the data set again."),
+            ) from error
+
+    @cached_property
+    def images(self) -> dict[str, ImageRef]:
+        """Path -> picture, from ``images.jsonl``.
+
+        Raises:
+            DataError: A line cannot be read; file and line are named.
+        """
+        file = self.folder / "images.jsonl"
+        found: dict[str, ImageRef] = {}
+        for number, line in self._lines(file):
+            try:
+                ref = ImageRef.model_validate_json(line)
+            except ValidationError as error:
+                raise DataError(
+                    msg("The line does not describe a picture: {error}", error=_first_line(error)),
+                    file=f"{file}:{number}",
+                    remedy=msg("Prepare the data set again."),
+                ) from error
+            found[ref.path] = ref
+        return found
+
+    def split_file(self, split: SplitName) -> Path:
+        """The file of a split's rows."""
+        return self.folder / f"{split}.jsonl"
+
+    def lines(self, split: SplitName) -> Iterator[tuple[int, str]]:
+        """(line number from 1, text) of a split's rows as they stand in the file; nothing when there is no such file."""
+        if self.split_file(split).is_file():
+            yield from self._lines(self.split_file(split))
+
+    def rows(self, split: SplitName) -> Iterator[Sample]:
+        """The samples of a split, in file order.
+
+        Raises:
+            DataError: A row cannot be used; file, line and sample are named.
+        """
+        for number, line in self.lines(split):
+            yield _sample(line, self.images, self.split_file(split), number)
+
+    def sequence(self, split: SplitName) -> RowSequence:
+        """The samples of a split by number."""
+        if not self.split_file(split).is_file():
+            raise DataError(
+                msg("The split file is missing."), file=self.split_file(split), remedy=msg("Prepare the data set again.")
+            )
+        return RowSequence(self.split_file(split), self.images)
+
+    def num_rows(self, split: SplitName) -> int:
+        """Rows of a split, counted in the file."""
+        return sum(1 for _ in self.lines(split))
+
+    def image_path(self, ref: ImageRef) -> Path:
+        """Where a picture lies."""
+        return self.folder / ref.path
+
+    def left_out(self) -> Iterator[LeftOut]:
+        """The records that did not become rows."""
+        file = self.folder / "left_out.jsonl"
+        if file.is_file():
+            for _, line in self._lines(file):
+                yield LeftOut.model_validate_json(line)
+
+    def changed_files(self) -> list[str]:
+        """Files whose hash is not the manifest's, or that are missing."""
+        return [
+            name
+            for name, digest in self.manifest.files.items()
+            if not (self.folder / name).is_file() or file_sha256(self.folder / name) != digest
+        ]
+
+    @property
+    def splits(self) -> tuple[SplitName, ...]:
+        """The splits that have rows according to the manifest."""
+        return tuple(split for split in SPLITS if self.manifest.num_samples.get(split, 0))
+
+    def _lines(self, file: Path) -> Iterator[tuple[int, str]]:
+        try:
+            # Only "\n" ends a row: str.splitlines would also cut at U+2028, which JSON texts may hold.
+            with file.open(encoding="utf-8", newline="\n") as lines:
+                for number, line in enumerate(lines, start=1):
+                    if line.strip():
+                        yield number, line
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(
+                msg("The file cannot be read: {error}", error=_first_line(error)),
+                file=file,
+                remedy=msg("Prepare the data set again."),
+            ) from error
+
+
+def file_sha256(file: Path) -> str:
+    """sha256 of a file's bytes, hexadecimal."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _sample(line: str | bytes, images: Mapping[str, ImageRef], file: Path, number: int) -> Sample:
+    try:
+        return sample_of(line, images)
+    except RowError as error:
+        raise DataError(
+            error.message,
+            file=f"{file}:{number}",
+            sample=error.row_id,
+            remedy=msg("Correct the row; `medtune validate` lists all faults."),
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
