@@ -1,0 +1,217 @@
+"""Every shipped recipe goes its whole road on a tiny random model of its family and a few rows in its data's schema."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixtures_data import write_alpaca, write_brain, write_medtrinity, write_vqa_rad
+from medtune import api
+from medtune.recipe import diff_settings, load_recipe, read_head, shipped_recipes
+from tiny_models import tiny_model
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Recipe -> family of the tiny model, and what writes the data to the place that the recipe names.
+REFERENCE: dict[str, tuple[str, Callable[[], None]]] = {
+    "medtrinity_qwen3_vl_30b": (
+        "qwen3-vl-moe",
+        lambda: write_medtrinity(Path("data/medtrinity/train-00000-of-00010.parquet")),
+    ),
+    "brain_qwen3_vl_8b": ("qwen3-vl", lambda: write_brain(Path("data/medtrinity_brain"))),
+    "medical_qa_qwen3": ("qwen3", lambda: write_alpaca(Path("data/medical_qa.json"))),
+    "vqa_rad_qwen2_vl_2b": ("qwen2-vl", lambda: write_vqa_rad(Path("data/vqa-rad"))),
+}
+
+# Recipe -> what makes it small: fewer synthetic patients instead of other data.
+EMBEDDED: dict[str, tuple[str, ...]] = {}
+
+# What the originals are known to have set. A value that is changed in a recipe is no longer the reference's.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "medtrinity_qwen3_vl_30b": {
+        "data.sources.0.max_samples": 100000,
+        "data.split.fractions.train": 0.8,
+        "data.num_workers": 32,
+        "adapter.kind": "lora",
+        "adapter.rank": 8,
+        "adapter.alpha": 16.0,
+        "adapter.dropout": 0.0,
+        "train.epochs": 2.0,
+        "train.learning_rate": 5e-5,
+        "train.schedule": "cosine",
+        "train.warmup_steps": 0,
+        "train.batch_size": 32,
+        "train.gradient_accumulation_steps": 8,
+        "train.max_grad_norm": 1.0,
+        "train.precision": "bf16",
+        "train.max_tokens": 2048,
+        "train.log_every": 5,
+        "train.save_every": 200,
+        "distributed.zero_stage": 3,
+        "distributed.num_processes": 4,
+    },
+    "brain_qwen3_vl_8b": {
+        "adapter.rank": 8,
+        "adapter.alpha": 16.0,
+        "adapter.dropout": 0.1,
+        "adapter.targets": ["language"],
+        "data.num_workers": 15,
+        "model.max_pixels": 589824,
+        "model.min_pixels": 1024,
+        "train.epochs": 3.0,
+        "train.learning_rate": 5e-5,
+        "train.schedule": "cosine",
+        "train.batch_size": 2,
+        "train.gradient_accumulation_steps": 8,
+        "train.precision": "bf16",
+        "train.max_tokens": 2048,
+    },
+    "medical_qa_qwen3": {
+        "model.system_prompt": "You are a professional doctor",
+        "generation.sampling.temperature": 0.6,
+        "generation.sampling.top_p": 0.8,
+        "generation.sampling.top_k": 10,
+    },
+    "vqa_rad_qwen2_vl_2b": {
+        "adapter.rank": 64,
+        "adapter.alpha": 16.0,
+        "train.epochs": 3.0,
+        "train.learning_rate": 2e-4,
+        "train.schedule": "cosine",
+        "train.weight_decay": 0.01,
+        "train.batch_size": 1,
+        "train.gradient_accumulation_steps": 8,
+        "train.max_tokens": 2048,
+    },
+}
+
+SMALL = (
+    "model.dtype=float32",
+    "train.precision=float32",
+    "train.max_steps=2",
+    "train.batch_size=2",
+    "train.gradient_accumulation_steps=1",
+    "train.num_workers=0",
+    "data.num_workers=1",
+    "distributed.kind=none",
+    "generation.batch_size=4",
+    "generation.sampling.max_new_tokens=8",
+    "evaluation.max_samples=6",
+    "evaluation.num_resamples=100",
+)
+
+
+def test_every_shipped_recipe_is_run_here() -> None:
+    files = sorted((ROOT / "src" / "medtune" / "recipes").rglob("*.y*ml"))
+    assert len(files) == len(REFERENCE) + len(EMBEDDED)
+    assert set(shipped_recipes()) == REFERENCE.keys() | EMBEDDED.keys()
+
+
+def test_the_link_at_the_top_shows_the_shipped_recipes() -> None:
+    assert (ROOT / "recipes").resolve() == ROOT / "src" / "medtune" / "recipes"
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current directory: the recipes' relative paths start here."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return tmp_path
+
+
+def run(name: str, overrides: tuple[str, ...]) -> None:
+    """prepare, validate, train, evaluate and report, and look at what each leaves."""
+    dataset = api.prepare(name, overrides)
+    rows = dataset.manifest.num_samples
+    assert all(rows[split] for split in ("train", "validation", "test")), rows
+    assert not any(record.left_out for record in dataset.manifest.sources)
+
+    found = api.validate(name, overrides)
+    assert found.num_errors == 0, [issue.message.render("en") for issue in found.issues if issue.severity == "error"]
+
+    trained = api.train(name, overrides)
+    assert trained.record.status == "trained"
+    assert trained.record.num_steps == 2
+    assert trained.record.dataset_hash == dataset.manifest.hash
+    assert trained.record.train_loss is not None
+    assert trained.record.train_loss > 0
+
+    report = api.evaluate(trained.folder)
+    assert {condition.model for condition in report.conditions} == {"base", "tuned"}
+    assert report.dataset_hash == dataset.manifest.hash
+    assert report.num_samples > 0
+    for condition in report.conditions:
+        assert condition.num_predictions > 0
+        assert any(measurement.num_scored + measurement.num_unscored for measurement in condition.measurements)
+    stored = json.loads((trained.folder / "report.json").read_text(encoding="utf-8"))
+    assert stored["dataset_hash"] == dataset.manifest.hash
+    page = (trained.folder / "report.html").read_text(encoding="utf-8")
+    assert "<html" in page
+    assert not re.search(r"""(?:src|href)=["']https?://""", page), "the page loads something from elsewhere"
+
+
+@pytest.mark.parametrize("name", sorted(REFERENCE))
+def test_a_reference_recipe_goes_the_whole_road(workplace: Path, name: str) -> None:
+    family, write_data = REFERENCE[name]
+    write_data()
+    base = tiny_model(workplace / "tiny", family)
+    run(name, (f"model.base={base}", *SMALL))
+
+
+@pytest.mark.parametrize("name", sorted(EMBEDDED))
+def test_an_embedded_recipe_goes_the_whole_road(workplace: Path, name: str) -> None:
+    run(name, EMBEDDED[name])
+    assert sorted(path.name for path in workplace.iterdir()) == ["datasets", "runs"]
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_a_reference_recipe_has_the_settings_of_its_original(name: str) -> None:
+    settings = {setting.key: setting.value for setting in api.show_recipe(name).settings}
+    wrong = {key: (settings.get(key), value) for key, value in SETTINGS[name].items() if settings.get(key) != value}
+    assert not wrong, f"key: (recipe, original) {wrong}"
+
+
+def test_r2_applies_its_enhancement_and_letterbox_in_order() -> None:
+    transforms = load_recipe("brain_qwen3_vl_8b").data.transforms
+    assert [(entry.transform, entry.options) for entry in transforms] == [
+        ("clahe", {"clip_limit": 2.0, "tiles": 8}),
+        ("letterbox", {"size": 448, "fill": 0}),
+    ]
+
+
+def test_the_two_parameter_sets_of_r1_differ_in_two_settings() -> None:
+    line = next(line for line in commands("medtrinity_qwen3_vl_30b") if "zero_stage" in line)
+    first = load_recipe("medtrinity_qwen3_vl_30b")
+    second = load_recipe("medtrinity_qwen3_vl_30b", shlex.split(line)[3:])
+    differences = {
+        entry.key: (entry.first, entry.second) for entry in diff_settings(first, second) if not entry.key.startswith("run.")
+    }
+    assert differences == {"train.batch_size": (32, 4), "distributed.zero_stage": (3, 2)}
+
+
+def commands(name: str) -> list[str]:
+    """The command lines in the comment at the head of a recipe."""
+    return re.findall(r"(?m)^#\s+(medtune .*)$", read_head(shipped_recipes()[name]))
+
+
+@pytest.mark.parametrize("name", sorted(REFERENCE))
+def test_the_head_of_a_reference_recipe_tells_what_is_needed(name: str) -> None:
+    head = read_head(shipped_recipes()[name])
+    for words in ("# Needs:", "# Launch", "# One override", "# The original", "# What is not repeated here:"):
+        assert words in head, words
+    lines = commands(name)
+    launched = [shlex.split(line)[2:] for line in lines if line.startswith("medtune train ")]
+    assert [name] in launched, "the plain launch line"
+    assert any(len(arguments) > 1 for arguments in launched), "an override"
+    for recipe, *overrides in launched:
+        assert recipe == name
+        load_recipe(recipe, overrides)
+    for line in lines:
+        if line.startswith(("medtune evaluate ", "medtune chat ")):
+            assert shlex.split(line)[2] == f"runs/{name}"
