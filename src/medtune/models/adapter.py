@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from medtune.errors import RecipeError
 from medtune.language import Text, msg
-from medtune.models.config import AdapterSettings, FullSettings, LoraSettings
+from medtune.models.config import AdapterSettings, FullSettings, LoraSettings, Scope
 from medtune.models.contract import check_contract, read_contract
 from medtune.models.family import Family, find_family
 from medtune.models.load import load_adapter
@@ -52,6 +52,10 @@ def add_adapter(
         )
     modules = target_modules(model, settings, family)
     parameters = target_parameters(model, settings, family)
+    if not modules and not parameters:
+        raise RecipeError(
+            msg("adapter.exclude leaves nothing to adapt."), key="adapter.exclude", remedy=msg("Make the patterns narrower.")
+        )
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha if settings.alpha is not None else 2 * settings.rank,
@@ -110,8 +114,8 @@ def target_parameters(model: torch.nn.Module, settings: LoraSettings, family: Fa
     if "experts" not in settings.targets:
         return []
     chosen = [name for name, parameter in model.named_parameters() if family.scope_of(name) == "experts" and parameter.ndim == 3]
-    linear = any(family.scope_of(name) == "experts" for name in target_modules(model, settings, family))
-    if not chosen and not linear:
+    # Experts that are a list of linear layers are modules like any other.
+    if not chosen and not any(family.scope_of(name) == "experts" for name, _ in model.named_modules()):
         raise _nothing("experts", family)
     return [name for name in chosen if not any(re.search(pattern, name) for pattern in settings.exclude)]
 
@@ -145,37 +149,48 @@ class AdapterReport:
 
 
 def adapter_report(model: torch.nn.Module) -> AdapterReport:
-    """What of ``model`` is trained, by kind of module, and which parts are left alone."""
+    """What of ``model`` is trained, by kind of module, and what is left alone: whole parts, and within the others every kind
+    of module that holds 1 % of the model or more."""
     config: Any = model.config
     family = find_family({"model_type": config.model_type}, None)
     total = trainable = 0
     counts: dict[str, int] = {}
-    of_scope: dict[str, int] = {}
+    base: dict[str, tuple[Scope | None, int]] = {}
     touched: set[str] = set()
     for full_name, parameter in model.named_parameters():
-        name = _base_name(full_name)
-        scope = family.scope_of(name) or "other"
         count = _num_elements(parameter)
         total += count
+        module = _module_name(model, full_name, parameter)
+        kind = re.sub(r"\.\d+\b", ".*", module)
         if ".lora_" not in full_name:
-            of_scope[scope] = of_scope.get(scope, 0) + count
+            base[kind] = (family.scope_of(module), base.get(kind, (None, 0))[1] + count)
         if parameter.requires_grad:
             trainable += count
-            touched.add(scope)
-            module = re.sub(r"\.\d+\b", ".*", _module_name(model, full_name, name))
-            counts[module] = counts.get(module, 0) + count
-    rows = tuple(AdapterRow(module, count, count / total) for module, count in counts.items())
-    notes = tuple(
-        msg(
-            "{scope}: {count} parameters ({percent} % of the model) stay as they are.",
-            scope=scope,
+            touched.add(kind)
+            counts[kind] = counts.get(kind, 0) + count
+    rows = tuple(AdapterRow(kind, count, count / total) for kind, count in counts.items())
+    return AdapterReport(rows, trainable, total, tuple(_untouched(base, touched, total)))
+
+
+def _untouched(base: dict[str, tuple[Scope | None, int]], touched: set[str], total: int) -> Iterator[Text]:
+    touched_scopes = {scope for kind, (scope, _) in base.items() if kind in touched}
+    left: dict[str, int] = {}
+    for kind, (scope, count) in base.items():
+        if kind in touched:
+            continue
+        if scope not in touched_scopes:
+            part: str = scope or "other"
+            left[part] = left.get(part, 0) + count
+        elif count >= 0.01 * total:
+            left[kind] = count
+    for part, count in left.items():
+        percent = f"{100 * count / total:.1f}"
+        yield msg(
+            "{part}: {count} parameters ({percent} % of the model) stay as they are.",
+            part=part,
             count=f"{count:,}",
-            percent=f"{100 * count / total:.1f}",
+            percent=percent,
         )
-        for scope, count in of_scope.items()
-        if scope not in touched
-    )
-    return AdapterReport(rows, trainable, total, notes)
 
 
 def _continue(model: PreTrainedModel, settings: LoraSettings, contract: AdapterContract | None) -> PeftModel:
@@ -207,18 +222,16 @@ def _output_layer(model: torch.nn.Module) -> torch.nn.Module | None:
     return get() if get is not None else None
 
 
-def _base_name(name: str) -> str:
-    """A parameter's name in the base model, or that of the module that carries the adapter parameter."""
-    name = name.removeprefix("base_model.model.").replace(".base_layer", "")
-    return re.sub(r"\.lora_.*$", "", name)
-
-
-def _module_name(model: torch.nn.Module, full_name: str, base_name: str) -> str:
+def _module_name(model: torch.nn.Module, full_name: str, parameter: torch.nn.Parameter) -> str:
+    """The base model's name of the module that a parameter belongs to, or that an adapter parameter adapts. A fused expert
+    weight, (num_experts, ..., ...), counts as a module of its own."""
+    name = full_name.removeprefix("base_model.model.").replace(".base_layer", "")
     if ".lora_" not in full_name:
-        return base_name.rpartition(".")[0]
+        return name if parameter.ndim == 3 else name.rpartition(".")[0]
     owner: Any = model.get_submodule(full_name[: full_name.index(".lora_")])
-    parameter = getattr(owner, "parameter_name", None)
-    return f"{base_name}.{parameter}" if parameter else base_name
+    fused = getattr(owner, "parameter_name", None)
+    module = name[: name.index(".lora_")]
+    return f"{module}.{fused}" if fused else module
 
 
 def _num_elements(parameter: torch.nn.Parameter) -> int:

@@ -70,6 +70,12 @@ class AutoEncoder(Encoder):
     def resize_backend(self) -> str | None:
         return _backend(self.processor)
 
+    def _find_image_token(self, config: dict[str, Any]) -> int | None:
+        # The processor's mark for a picture need not be the token that its places are filled with (Gemma 3).
+        own = getattr(self.processor, "image_token_id", None)
+        token = own if own is not None else config.get("image_token_id", config.get("image_token_index"))
+        return None if token is None else int(token)
+
     def encode(self, messages: Sequence[Message], images: Sequence[Image] = (), *, sample_id: str = "") -> Features:
         import torch
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from medtune.types import Settings
 
@@ -75,6 +76,16 @@ class LoraSettings(Settings):
     """Regular expressions; linear modules outside ``targets`` whose full name contains a match get one."""
     init_from: Path | None = None
     """An earlier adapter folder to continue from; its rank, alpha and modules hold."""
+
+    @field_validator("exclude", "extra")
+    @classmethod
+    def _patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
+        return patterns
 
 
 class QloraSettings(LoraSettings):

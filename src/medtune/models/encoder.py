@@ -105,12 +105,13 @@ class Encoder:
         if images and self.pictures is not None:
             tensors = self.pictures.tensors(images, sample_id=sample_id)
             counts = [int(grid.prod()) // self.pictures.merge for grid in tensors["image_grid_thw"]]
-        ids, labels = self._tokens(shape, texts, counts)
+        ids, labels = self._tokens(shape, texts, counts, sample_id)
         self._check_length(len(ids), sum(counts), sample_id)
         input_ids = torch.tensor(ids, dtype=torch.int64)
         if self.pictures is not None:
             # Tells M-RoPE (arXiv:2409.12191) which tokens are a picture's; transformers 5 wants it beside the grid.
-            tensors["mm_token_type_ids"] = torch.eq(input_ids, self.image_token_id or -1).to(torch.int64)
+            assert self.image_token_id is not None
+            tensors["mm_token_type_ids"] = torch.eq(input_ids, self.image_token_id).to(torch.int64)
         return Features(sample_id, input_ids, torch.tensor(labels, dtype=torch.int64), tensors)
 
     def count_tokens(self, messages: Sequence[Message], sizes: Sequence[tuple[int, int]] = (), *, sample_id: str = "") -> int:
@@ -123,7 +124,7 @@ class Encoder:
         """
         shape, texts = self._parts(messages, len(sizes), sample_id)
         counts = [] if self.pictures is None else [self.pictures.num_tokens(*size, sample_id=sample_id) for size in sizes]
-        return len(self._tokens(shape, texts, counts)[0])
+        return len(self._tokens(shape, texts, counts, sample_id)[0])
 
     def collate(self, features: Sequence[Features], *, padding: Literal["left", "right"] = "right") -> Batch:
         """Pad to the longest row. ``right`` for training, ``left`` for generation.
@@ -227,7 +228,7 @@ class Encoder:
             )
         return shape, texts
 
-    def _tokens(self, shape: Shape, texts: Sequence[str], counts: Sequence[int]) -> tuple[list[int], list[int]]:
+    def _tokens(self, shape: Shape, texts: Sequence[str], counts: Sequence[int], sample_id: str) -> tuple[list[int], list[int]]:
         """Token ids and labels. Text is tokenised in runs between special tokens and answers, so that merges never cross into
         an answer and a prompt's tokens are what the tokenizer makes of the whole rendered prompt."""
         layout = self.layouts.of(shape)
@@ -257,6 +258,7 @@ class Encoder:
             run = ""
             if isinstance(piece, Content):
                 in_answer = piece.index in supervised
+                self._check_thought(ids, texts[piece.index], sample_id)
                 add(self._text_ids(texts[piece.index]), loss=in_answer)
             elif isinstance(piece, Special):
                 add([piece.id], loss=piece.ends_answer and in_answer)
@@ -265,6 +267,14 @@ class Encoder:
                 add([self.image_token_id] * next(remaining))
         add(self._text_ids(run))
         return ids, labels
+
+    def _check_thought(self, before: list[int], answer: str, sample_id: str) -> None:
+        if "</think>" in answer and before and "</think>" in self.tokenizer.decode(before[-2:]):
+            raise DataError(
+                msg("The answer holds a thought, but the chat template has already put an empty one before it."),
+                sample=sample_id or None,
+                remedy=msg("Take <think>...</think> out of the answers; this model is trained with thinking off."),
+            )
 
     def _text_ids(self, text: str) -> list[int]:
         if not text:

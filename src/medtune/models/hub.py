@@ -45,7 +45,7 @@ def base_folder(settings: ModelSettings, *, weights: bool = True) -> Path:
         folder = _from_huggingface(settings, weights)
     read_config(folder)
     if weights:
-        _require_safetensors(folder)
+        require_safetensors(folder)
     return folder
 
 
@@ -81,7 +81,12 @@ def _looks_like_path(base: str) -> bool:
     return base.startswith((".", "/", "~")) or base.count("/") != 1 or "\\" in base
 
 
-def _require_safetensors(folder: Path) -> None:
+def require_safetensors(folder: Path) -> None:
+    """Check that a model folder has weights, and none but safetensors would be read.
+
+    Raises:
+        ModelError: It has pickled weights only, or none.
+    """
     if any(folder.glob("*.safetensors")):
         return
     if any(path.suffix in (".bin", ".pt", ".pth", ".ckpt") for path in folder.iterdir()):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal
 
 from medtune.errors import DataError, ModelError
@@ -99,9 +98,20 @@ class Layouts:
         special = {tokenizer.convert_ids_to_tokens(token): token for token in tokenizer.all_special_ids}
         special |= {str(token): index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
         self.special_ids: dict[str, int] = special
-        longest_first = sorted(special, key=len, reverse=True)
+        tokens = [*special, image_token] if image_token is not None else [*special]
+        longest_first = sorted(tokens, key=len, reverse=True)
         self._split = re.compile("|".join([r"MEDTUNEPART\d{4}", *map(re.escape, longest_first)]))
-        self.of = lru_cache(maxsize=512)(self._of)
+        self._known: dict[Shape, tuple[Piece, ...]] = {}
+
+    def of(self, shape: Shape) -> tuple[Piece, ...]:
+        """The pieces of a conversation of this shape; one that ends with a user turn ends with the generation prompt.
+
+        Raises:
+            ModelError: The template loses or repeats a part, or the prompt is not the beginning of the conversation.
+        """
+        if shape not in self._known:
+            self._known[shape] = self._lay_out(shape)
+        return self._known[shape]
 
     def render(self, messages: list[dict[str, Any]], *, add_generation_prompt: bool) -> str:
         """The template's text.
@@ -138,12 +148,7 @@ class Layouts:
             messages.append({"role": role, "content": parts})
         return messages
 
-    def _of(self, shape: Shape) -> tuple[Piece, ...]:
-        """The pieces of a conversation of this shape; one that ends with a user turn ends with the generation prompt.
-
-        Raises:
-            ModelError: The template loses or repeats a part, or the prompt is not the beginning of the conversation.
-        """
+    def _lay_out(self, shape: Shape) -> tuple[Piece, ...]:
         answers: set[int] = set()
         num_texts = 0
         for role, kinds in shape:

@@ -12,7 +12,7 @@ from medtune.language import msg
 from medtune.models.config import ModelSettings, QloraSettings
 from medtune.models.contract import check_contract, read_contract, with_contract
 from medtune.models.family import Family, find_family
-from medtune.models.hub import base_folder, config_hash, read_config
+from medtune.models.hub import base_folder, config_hash, read_config, require_safetensors
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +48,9 @@ def load_model(
         check_contract(contract, now, adapter)
     target = default_device() if device is None else device
     full = adapter if adapter is not None and not is_peft(adapter) else None
+    if full is not None:
+        read_config(full)
+        require_safetensors(full)
     model = _load_base(full or folder, settings, family, target, quantization)
     if adapter is None or full is not None:
         return model.eval()  # type: ignore[no-any-return]
