@@ -177,19 +177,19 @@ class OpenAiGenerator:
         try:
             answer = response.json()
             choice, usage = answer["choices"][0], answer.get("usage") or {}
-            text, reason = choice["message"].get("content") or "", choice.get("finish_reason")
+            reason = choice.get("finish_reason")
+            finish_reason = _FINISH_REASONS.get(reason, "error")
+            return Generation(
+                id=request.id,
+                text=choice["message"].get("content") or "",
+                finish_reason=finish_reason,
+                num_prompt_tokens=usage.get("prompt_tokens"),
+                num_generated_tokens=usage.get("completion_tokens"),
+                seconds=seconds,
+                error=f"finish reason {reason}" if finish_reason == "error" else None,
+            )
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise self._not_understood(request.id) from error
-        finish_reason = _FINISH_REASONS.get(reason, "error")
-        return Generation(
-            id=request.id,
-            text=text,
-            finish_reason=finish_reason,
-            num_prompt_tokens=usage.get("prompt_tokens"),
-            num_generated_tokens=usage.get("completion_tokens"),
-            seconds=seconds,
-            error=f"finish reason {reason}" if finish_reason == "error" else None,
-        )
 
     def _sent(self, name: str, body: dict[str, Any], stop: threading.Event) -> Any:
         """The response: 200, or a refusal of this one request. Retried as the class says."""
