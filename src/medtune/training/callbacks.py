@@ -31,6 +31,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
+        self._heard = 0.0
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -46,9 +47,11 @@ class StopRequest:
                 signal.signal(number, handler)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        if self.requested:
+        # A launcher passes on the signal that the terminal has sent already: two within a second are one request.
+        if self.requested and number == signal.SIGINT and time.monotonic() - self._heard > 1.0:
             raise KeyboardInterrupt
         self.requested = True
+        self._heard = time.monotonic()
 
 
 class Journal:

@@ -8,12 +8,12 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from medtune.errors import TrainingError
 from medtune.language import msg
@@ -82,12 +82,16 @@ def remove_old(folder: Path, *, keep: int, best_step: int | None) -> None:
             shutil.rmtree(doomed, ignore_errors=True)
 
 
-def save_weights(model: nn.Module, folder: Path) -> None:
-    """Save what is trained: a PEFT adapter as PEFT saves it, else the trainable parameters under their names in the module."""
+def save_weights(model: nn.Module, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Save what is trained: a PEFT adapter as PEFT saves it, else the trainable parameters under their names in the module.
+
+    Args:
+        weights: The gathered state dict, where the model's own is spread over several devices. Only for an adapter.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if is_peft(model):
         # "auto" would ask the hub for the base model's config, to compare vocabulary sizes; medtune never resizes them.
-        model.save_pretrained(folder, save_embedding_layers=False)  # type: ignore[operator]
+        model.save_pretrained(folder, save_embedding_layers=False, state_dict=weights)  # type: ignore[operator]
         with contextlib.suppress(FileNotFoundError):
             (folder / "README.md").unlink()
         return

@@ -126,7 +126,7 @@ def make_plan(
 
 def _fitting(
     split: str, rows: Sequence[Sample], encoder: RowEncoder, settings: TrainSettings, run: Run, journal: Journal
-) -> tuple[list[Sample], list[int]]:
+) -> tuple[Sequence[Sample], list[int]]:
     """The rows that fit into ``max_tokens``, and their lengths."""
     lengths = measure_lengths(rows, encoder, progress=lambda done: journal(Event("progress", done=done, total=len(rows))))
     long = [index for index, length in enumerate(lengths) if length > settings.max_tokens]
@@ -172,6 +172,8 @@ def _fitting(
                 values={"split": split, "count": len(long)},
             )
         )
+    if not long:
+        return rows, lengths
     left_out = set(long)
     kept = [index for index in range(len(rows)) if index not in left_out]
     return [rows[index] for index in kept], [lengths[index] for index in kept]

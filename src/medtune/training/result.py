@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from medtune.models.adapter import adapter_report
 from medtune.models.contract import write_contract
@@ -20,10 +21,15 @@ _COMPANIONS = ("*.json", "*.jinja", "*.txt", "*.model", "LICENSE*", "NOTICE*")
 _NOT_COMPANIONS = ("config.json", "generation_config.json", "*.index.json", "adapter_config.json", "contract.json")
 
 
-def save_result(run: Run, model: nn.Module, contract: AdapterContract, base_folder: Path) -> Path:
+def save_result(
+    run: Run, model: nn.Module, contract: AdapterContract, base_folder: Path, *, weights: Mapping[str, Tensor] | None = None
+) -> Path:
     """Save ``adapter/``, or ``model/`` when the weights themselves were tuned.
 
     ``model/`` loads in plain transformers: it has the tokenizer, processor and chat template files of ``base_folder``.
+
+    Args:
+        weights: The gathered state dict, where the model's own is spread over several devices.
     """
     adapter = is_peft(model)
     target = run.folder / ("adapter" if adapter else "model")
@@ -32,10 +38,10 @@ def save_result(run: Run, model: nn.Module, contract: AdapterContract, base_fold
             for config in model.peft_config.values():  # type: ignore[operator]
                 # PEFT writes the folder the base was loaded from, which is a place of this machine.
                 config.base_model_name_or_path = contract.base_model
-            save_weights(model, folder)
+            save_weights(model, folder, weights)
         else:
             copy_companions(base_folder, folder)
-            model.save_pretrained(folder)  # type: ignore[operator]
+            model.save_pretrained(folder, state_dict=weights)  # type: ignore[operator]
         write_contract(contract, folder)
         report = adapter_report(model)
         document = {

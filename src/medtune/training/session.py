@@ -95,8 +95,9 @@ def _switch_checkpointing(model: nn.Module, switch: str, *arguments: Any) -> Non
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
     """No log lines below an error and no progress bars from transformers: progress is told by events."""
-    from transformers.utils import logging
+    from transformers.utils import logging as hf_logging
 
+    logging: Any = hf_logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(ERROR)
     logging.disable_progress_bar()

@@ -18,7 +18,7 @@ from medtune.language import msg
 from medtune.runs import Run
 from medtune.training.arguments import training_arguments
 from medtune.training.callbacks import EventCallback, Journal, ScheduleCallback, StopRequest
-from medtune.training.checkpoints import all_checkpoints, load_weights
+from medtune.training.checkpoints import all_checkpoints
 from medtune.training.config import TrainSettings
 from medtune.training.data import Collator, RowEncoder, RowSampler
 from medtune.training.plan import Plan, make_plan, world_size
@@ -171,11 +171,12 @@ def _fit(
     best = best_step(history)
     kept_best = settings.keep_best and best is not None and best != step
     if kept_best:
-        load_weights(model, run.checkpoints / f"checkpoint-{best}")
+        trainer.load_best(run.checkpoints / f"checkpoint-{best}")
         journal(Event("note", msg("Keeping the weights of step {step}, which have the lowest validation loss.", step=best or 0)))
+    journal(Event("phase", msg("Saving the result.")))
+    weights = trainer.gathered_weights()
     if is_first:
-        journal(Event("phase", msg("Saving the result.")))
-        save_result(run, model, contract, plan.train.encoder.folder)
+        save_result(run, model, contract, plan.train.encoder.folder, weights=weights)
     eval_losses = {int(entry["step"]): float(entry["eval_loss"]) for entry in history if "eval_loss" in entry}
     last_eval = eval_losses[max(eval_losses)] if eval_losses else None
     if not is_first:

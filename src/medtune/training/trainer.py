@@ -248,6 +248,21 @@ class TokenWeightedTrainer(Trainer):
         else:
             load_weights(self.tuned, Path(resume_from_checkpoint))
 
+    def load_best(self, checkpoint: Path) -> None:
+        """Put the weights of a checkpoint back into the model."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            self.state.best_model_checkpoint = str(checkpoint)
+            self._load_best_model()
+        else:
+            load_weights(self.tuned, checkpoint)
+
+    def gathered_weights(self) -> dict[str, Tensor] | None:
+        """The whole state dict where the weights are spread over devices (every process must ask), else None."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            weights: dict[str, Tensor] = self.accelerator.get_state_dict(self.model_wrapped)
+            return weights
+        return None
+
 
 class Meter:
     """Adds up losses and tokens without waiting for the device, and reads the clock."""

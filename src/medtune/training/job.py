@@ -1,0 +1,105 @@
+"""A training run as data: what a worker process needs to know, written into the run folder for it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from medtune.data.dataset import Dataset
+from medtune.errors import RunError
+from medtune.language import msg
+from medtune.models.adapter import add_adapter
+from medtune.models.config import AdapterSettings, LoraSettings, ModelSettings, QloraSettings
+from medtune.models.encoder import load_encoder
+from medtune.models.load import load_model
+from medtune.runs import Run, atomic_write
+from medtune.training.config import DistributedSettings, NoDistribution, TrainSettings
+from medtune.training.train import train
+from medtune.types import Document, Listener, RunRecord
+
+__all__ = ["JOB_FILE", "TrainJob", "read_job", "run_job", "write_job"]
+
+JOB_FILE = "job.json"
+
+
+class TrainJob(Document):
+    """What :func:`run_job` does.
+
+    Attributes:
+        dataset: The data set's folder, with the splits ``train`` and ``validation``.
+        box_convention: How the rows write boxes, for the adapter contract; None = as the base model does.
+        resume: Go on from the last checkpoint.
+    """
+
+    dataset: Path
+    model: ModelSettings
+    adapter: AdapterSettings = Field(default_factory=LoraSettings)
+    train: TrainSettings = Field(default_factory=TrainSettings)
+    distributed: DistributedSettings = Field(default_factory=NoDistribution)
+    box_convention: Literal["relative-1000", "pixels", "none"] | None = None
+    resume: bool = False
+
+
+def write_job(run: Run, job: TrainJob) -> None:
+    """Put ``job.json`` into the run folder."""
+    atomic_write(run.folder / JOB_FILE, job.model_dump_json(indent=2) + "\n")
+
+
+def read_job(run: Run) -> TrainJob:
+    """``job.json`` of a run folder.
+
+    Raises:
+        RunError: It is missing or damaged.
+    """
+    path = run.folder / JOB_FILE
+    try:
+        return TrainJob.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise RunError(
+            msg("{name} cannot be read: {error}", name=JOB_FILE, error=str(error).splitlines()[0]),
+            file=path,
+            remedy=msg("Start the training with `medtune train`, which writes it."),
+        ) from error
+
+
+def run_job(run: Run, job: TrainJob, *, listener: Listener | None = None) -> RunRecord:
+    """Load data set, encoder and model, and train in this process.
+
+    Raises:
+        MedtuneError: As the rooms that it goes through, and as :func:`medtune.training.train.train`.
+        KeyboardInterrupt: As :func:`medtune.training.train.train`.
+    """
+    import torch
+
+    dataset = Dataset.open(job.dataset)
+    encoder = load_encoder(job.model)
+    contract = encoder.contract(transforms=dataset.manifest.transforms, box_convention=job.box_convention)
+    quantization = job.adapter if isinstance(job.adapter, QloraSettings) else None
+    base: Any = load_model(job.model, device=_own_device(), quantization=quantization)
+    torch.manual_seed(job.train.seed)  # an adapter's first weights are drawn
+    model = add_adapter(base, job.adapter, encoder.family, contract=contract)
+    return train(
+        run,
+        model=model,
+        encoder=encoder,
+        contract=contract,
+        train_rows=dataset.sequence("train"),
+        validation_rows=dataset.sequence("validation"),
+        image_path=dataset.image_path,
+        settings=job.train,
+        listener=listener,
+        resume=job.resume,
+    )
+
+
+def _own_device() -> str | None:
+    """The device of this process under a launcher; None leaves the choice to the loader."""
+    import torch
+
+    rank = os.environ.get("LOCAL_RANK")
+    if rank is None:
+        return None
+    return f"cuda:{rank}" if torch.cuda.is_available() else "cpu"
