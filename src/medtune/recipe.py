@@ -9,6 +9,7 @@ anywhere and run from the project's folder, and a run folder that was moved stil
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -41,6 +42,7 @@ __all__ = [
     "explain",
     "find_recipe",
     "load_recipe",
+    "make_recipe",
     "read_head",
     "recipe_schema",
     "rename",
@@ -165,20 +167,26 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Reci
     path = find_recipe(path_or_name)
     data = _read_yaml(path)
     data.setdefault("name", path.stem)
+    return make_recipe(data, overrides, file=path)
+
+
+def make_recipe(data: Mapping[str, Any], overrides: Sequence[str] = (), *, file: Path | None = None) -> Recipe:
+    """A recipe from settings as YAML holds them, changed by overrides; see :func:`load_recipe`."""
+    settings = copy.deepcopy(dict(data))
     found: list[tuple[str, Text]] = []
     for override in overrides:
-        fault = _override(data, override)
+        fault = _override(settings, override)
         if fault is not None:
             found.append(fault)
     try:
-        recipe = Recipe.model_validate(fill_tags(Recipe, data))
+        recipe = Recipe.model_validate(fill_tags(Recipe, settings))
     except ValidationError as error:
         found += faults(Recipe, error)
     if found:
         raise RecipeError(
             msg("The recipe has {count} faults.", count=len(found)) if len(found) > 1 else msg("The recipe has a fault."),
             faults=found,
-            file=path,
+            file=file,
             remedy=msg("`medtune recipe show demo --explain` lists every setting."),
         )
     return recipe
@@ -203,13 +211,8 @@ def read_head(path: Path) -> str:
 
 
 def rename(text: str, name: str) -> str:
-    """Recipe text with another ``name``; comments and layout stay."""
-    renamed, count = re.subn(r"(?m)^name:.*$", f"name: {name}", text, count=1)
-    if count:
-        return renamed
-    head = re.match(r"(?:(?:#.*)?\n)*", text)
-    start = head.end() if head is not None else 0
-    return f"{text[:start]}name: {name}\n{text[start:]}"
+    """Recipe text with another ``name``; comments and layout stay. Text without a name is left as it is: the file names it."""
+    return re.sub(r"(?m)^name:.*$", f"name: {name}", text, count=1)
 
 
 def explain(recipe: Recipe) -> list[Setting]:

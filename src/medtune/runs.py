@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import os
 import shutil
@@ -31,7 +32,7 @@ from medtune.errors import RunError
 from medtune.language import msg
 from medtune.types import Event, RunRecord
 
-__all__ = ["Run", "atomic_folder", "atomic_write", "now"]
+__all__ = ["Run", "atomic_folder", "atomic_write", "find_run", "is_run", "list_runs", "now"]
 
 
 def now() -> str:
@@ -206,3 +207,35 @@ class Run:
                 yield
             finally:
                 file.truncate(0)
+
+
+def is_run(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder is a run folder."""
+    return (Path(folder) / "run.json").is_file()
+
+
+def list_runs(folder: Path = Path("runs")) -> list[Run]:
+    """The runs in a folder, the latest change first; one whose ``run.json`` is damaged comes last."""
+
+    def updated(run: Run) -> str:
+        try:
+            return run.record.updated
+        except RunError:
+            return ""
+
+    found = sorted((Run(path.parent) for path in folder.glob("*/run.json")), key=lambda run: run.folder.name)
+    return sorted(found, key=updated, reverse=True)
+
+
+def find_run(run: str | Path) -> Run:
+    """A run by its folder, or by the name of a folder in ``runs``.
+
+    Raises:
+        RunError: There is none; the nearest name is given.
+    """
+    for folder in (Path(run), Path("runs") / run):
+        if is_run(folder):
+            return Run(folder)
+    nearest = difflib.get_close_matches(Path(run).name, [found.folder.name for found in list_runs()], n=1, cutoff=0.5)
+    remedy = msg("Did you mean {nearest}?", nearest=f"runs/{nearest[0]}") if nearest else msg("`medtune runs list` shows the runs.")
+    raise RunError(msg("There is no such run."), file=run, remedy=remedy)

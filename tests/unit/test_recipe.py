@@ -217,7 +217,7 @@ def test_the_head_is_the_comments_before_the_first_setting(small: Path) -> None:
 
 def test_rename_changes_nothing_but_the_name() -> None:
     assert rename(TEXT, "mine") == TEXT.replace("name: small", "name: mine")
-    assert rename("# head\n\ndata: 1\n", "mine") == "# head\n\nname: mine\ndata: 1\n"
+    assert rename("# head\n\ndata: 1\n", "mine") == "# head\n\ndata: 1\n"
 
 
 def test_explain_has_every_setting_with_a_description(small: Path) -> None:

@@ -1,0 +1,430 @@
+"""The verbs: prepare, validate, train, evaluate, compare, chat, and what is known of recipes, runs and the machine.
+
+A verb takes a recipe (a path, the name of a shipped one, or a :class:`~medtune.recipe.Recipe`) with overrides, or a run (a
+folder, the name of a folder in ``runs``, or a :class:`~medtune.runs.Run`). It returns typed objects, prints nothing, and
+tells a ``listener`` of its progress. Faults that a user can put right are :class:`~medtune.errors.MedtuneError`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medtune import assembly, runs
+from medtune.environment import Finding, examine
+from medtune.errors import RecipeError, RunError
+from medtune.language import language, msg
+from medtune.recipe import (
+    Recipe,
+    Setting,
+    SettingDifference,
+    dataset_folder,
+    diff_settings,
+    dump_recipe,
+    explain,
+    find_recipe,
+    load_recipe,
+    make_recipe,
+    read_head,
+    recipe_schema,
+    rename,
+    run_folder,
+    shipped_recipes,
+)
+from medtune.runs import Run, atomic_write, is_run, now
+from medtune.types import Comparison, Event, Listener, Report, RunRecord, Sample, ValidationReport
+
+if TYPE_CHECKING:
+    from medtune.data.dataset import Dataset
+    from medtune.generation.chat import ChatSession
+
+__all__ = [
+    "DemoResult",
+    "RunView",
+    "ShownRecipe",
+    "compare",
+    "copy_recipe",
+    "demo",
+    "diff_recipes",
+    "doctor",
+    "evaluate",
+    "find_run",
+    "list_recipes",
+    "list_runs",
+    "open_chat",
+    "prepare",
+    "recipe_schema",
+    "show_recipe",
+    "show_run",
+    "train",
+    "validate",
+]
+
+RecipeLike = str | Path | Recipe
+RunLike = str | Path | Run
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRecipe:
+    """A recipe for readers.
+
+    Attributes:
+        recipe: As it would be used.
+        head: The comments at the head of its file.
+        text: The file as it stands.
+        resolved: Head and every setting, defaults written out.
+        settings: Every setting with its default and its meaning.
+    """
+
+    recipe: Recipe
+    head: str
+    text: str
+    resolved: str
+    settings: tuple[Setting, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run for readers. ``report`` is None before the run was evaluated, ``evaluations`` are the conditions asked so far."""
+
+    folder: Path
+    record: RunRecord
+    evaluations: tuple[str, ...]
+    report: Report | None
+    next_command: str
+
+
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """What ``demo`` made, and the command that goes on from there."""
+
+    run: RunView
+    report: Report
+    next_command: str
+
+
+# ---------------------------------------------------------------------------------------------------------------- recipes
+
+
+def list_recipes() -> dict[str, Recipe]:
+    """The shipped recipes by name."""
+    return {name: load_recipe(path) for name, path in shipped_recipes().items()}
+
+
+def show_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> ShownRecipe:
+    """A recipe with its comments, its resolved form and what its settings mean.
+
+    Raises:
+        RecipeError: It cannot be found, or is wrong.
+    """
+    path = find_recipe(recipe)
+    loaded = load_recipe(path, overrides)
+    head = read_head(path)
+    resolved = f"{head}\n\n{dump_recipe(loaded)}" if head else dump_recipe(loaded)
+    return ShownRecipe(loaded, head, path.read_text(encoding="utf-8"), resolved, tuple(explain(loaded)))
+
+
+def copy_recipe(recipe: str | Path, target: Path) -> Path:
+    """Copy a recipe, comments and all, under the name of its new file; returns the file.
+
+    Raises:
+        RecipeError: The recipe cannot be found, ``target`` exists, or its name cannot be a recipe's.
+    """
+    path = find_recipe(recipe)
+    load_recipe(path)
+    target = target if target.suffix in (".yaml", ".yml") else target.with_name(f"{target.name}.yaml")
+    if target.exists():
+        raise RecipeError(msg("The file exists already."), file=target, remedy=msg("Give another name."))
+    text = rename(path.read_text(encoding="utf-8"), target.stem)
+    atomic_write(target, text)
+    try:
+        load_recipe(target)
+    except RecipeError:
+        target.unlink()
+        raise
+    return target
+
+
+def diff_recipes(first: str | Path, second: str | Path) -> list[SettingDifference]:
+    """The settings in which two recipes (files, names or run folders) differ."""
+    return diff_settings(load_recipe(first), load_recipe(second))
+
+
+# ------------------------------------------------------------------------------------------------------------------- data
+
+
+def prepare(
+    recipe: RecipeLike, overrides: Sequence[str] = (), *, overwrite: bool = False, listener: Listener | None = None
+) -> Dataset:
+    """Make the data set of a recipe; one that was made with the same settings is used again.
+
+    Args:
+        overwrite: Make it anew where the folder exists.
+
+    Raises:
+        DataError: The folder holds a data set made with other settings, or a source cannot be read.
+    """
+    return assembly.make_dataset(_recipe(recipe, overrides), listener, overwrite=overwrite)
+
+
+def validate(target: RecipeLike, overrides: Sequence[str] = (), *, listener: Listener | None = None) -> ValidationReport:
+    """Check a data set and list every finding.
+
+    Args:
+        target: The folder of a data set; or a recipe, whose data set is made first when it is missing, and whose model says
+            how many tokens each row takes (its configuration is read, its weights are not).
+
+    Raises:
+        DataError: The folder is not a data set.
+    """
+    from medtune.data.dataset import Dataset
+    from medtune.data.validate import validate as check
+
+    if isinstance(target, (str, Path)) and (Path(target) / "manifest.json").is_file():
+        return check(Dataset.open(Path(target)), listener=listener)
+    loaded = _recipe(target, overrides)
+    dataset = assembly.make_dataset(loaded, listener)
+    from medtune.models.encoder import load_encoder
+
+    encoder = load_encoder(loaded.model)
+
+    def count_tokens(sample: Sample) -> int:
+        return encoder.count_tokens(sample.messages, [(image.width, image.height) for image in sample.images], sample_id=sample.id)
+
+    assembly.say(listener, Event("phase", msg("Checking the data set")))
+    return check(dataset, count_tokens=count_tokens, max_tokens=loaded.train.max_tokens, listener=listener)
+
+
+# --------------------------------------------------------------------------------------------------------------- training
+
+
+def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, resume: bool = False, listener: Listener | None = None) -> RunView:
+    """Tune the model of a recipe; the data set is made first when it is missing.
+
+    Args:
+        resume: Continue the interrupted run from its last checkpoint. The settings must be those it began with.
+
+    Raises:
+        DataError: The data set has errors.
+        RunError: The run folder exists (without ``resume``), or there is none (with it), or another process holds it.
+        RecipeError: A resumed run began with other settings, or settings do not fit the model.
+        TrainingError: The training cannot start or go on.
+    """
+    loaded = _recipe(recipe, overrides)
+    folder = run_folder(loaded)
+    if resume and isinstance(recipe, (str, Path)) and is_run(recipe):
+        folder = Path(recipe)  # a run folder may have been moved since its recipe was written
+    run = assembly.resumable(folder, loaded) if resume else None
+    if run is None and folder.exists():
+        raise RunError(
+            msg("The run folder exists already."),
+            file=folder,
+            remedy=msg("Choose another name with run.name=..., continue it with --resume, or delete the folder."),
+        )
+    dataset = assembly.make_dataset(loaded, listener)
+    assembly.refuse_errors(dataset, listener)
+    record = RunRecord(
+        name=folder.name,
+        status="created",
+        created=now(),
+        updated=now(),
+        recipe=loaded.name,
+        base_model=loaded.model.base,
+        base_revision=loaded.model.revision,
+        dataset=dataset.manifest.name,
+        dataset_hash=dataset.manifest.hash,
+        seed=loaded.train.seed,
+    )
+    run = run or Run.create(folder, recipe_text=dump_recipe(loaded), record=record)
+    assembly.tune(run, loaded, dataset, resume=resume, listener=listener)
+    return show_run(run)
+
+
+# ------------------------------------------------------------------------------------------------------------- evaluation
+
+
+def evaluate(run: RunLike, overrides: Sequence[str] = (), *, overwrite: bool = False, listener: Listener | None = None) -> Report:
+    """Ask base and tuned model every question of the split, with the right pictures and with the controls, and report.
+
+    The run's own recipe says what is measured. Answers that are there already are kept: an evaluation that was cut off
+    goes on where it stopped. Writes ``evaluations/``, ``report.json`` and ``report.html`` into the run folder.
+
+    Args:
+        overrides: Of the run's recipe, for example ``evaluation.max_samples=200``.
+        overwrite: Throw earlier answers away.
+
+    Raises:
+        RunError: There is no such run, or it has not been trained.
+        EvaluationError: The split is empty, or the run folder holds answers to other questions.
+    """
+    from medtune.data.dataset import Dataset
+    from medtune.evaluation.evaluate import evaluate as measure
+    from medtune.evaluation.report_html import render_report
+
+    opened = find_run(run)
+    recipe = load_recipe(opened.recipe_path, overrides)
+    tuned = assembly.trained(opened)
+    dataset = Dataset.open(dataset_folder(recipe))
+    record = opened.record
+    if dataset.manifest.hash != record.dataset_hash:
+        change = msg(
+            "The run was trained on the data set {trained}; it is evaluated on {evaluated}.",
+            trained=f"{record.dataset} ({record.dataset_hash})",
+            evaluated=f"{dataset.manifest.name} ({dataset.manifest.hash})",
+        )
+        assembly.say(listener, Event("note", change))
+    report = measure(
+        dataset,
+        generators=assembly.generators(recipe, tuned, local_only=dataset.manifest.local_only, listener=listener),
+        settings=recipe.evaluation,
+        folder=opened.folder,
+        sampling=recipe.generation.sampling,
+        identities={"tuned": assembly.weights_hash(tuned)},
+        overwrite=overwrite,
+        listener=listener,
+    )
+    atomic_write(opened.folder / "report.html", render_report(report, opened.folder, dataset, language()))
+    return report
+
+
+def compare(first: RunLike, second: RunLike) -> Comparison:
+    """Two evaluated runs on the samples that both answered, paired; differences are ``second`` minus ``first``.
+
+    Raises:
+        EvaluationError: A report is missing, or the two were made from different data.
+    """
+    from medtune.evaluation.compare import compare as paired
+
+    return paired(find_run(first).folder, find_run(second).folder)
+
+
+# ------------------------------------------------------------------------------------------------------------------- chat
+
+
+def open_chat(
+    run: RunLike | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    adapter: Path | None = None,
+    base_only: bool = False,
+    side_by_side: bool = False,
+    images: Sequence[Path] = (),
+    listener: Listener | None = None,
+) -> tuple[ChatSession, ChatSession | None]:
+    """A conversation with a tuned model, and a second one with its base model where ``side_by_side`` asks for it.
+
+    Args:
+        run: A run, or with ``base_only`` also a recipe; the latest trained run when left out.
+        overrides: Of the run's recipe, for example ``generation.sampling.temperature=0.6``.
+        adapter: An adapter folder instead of the run's.
+        base_only: Talk with the base model; the adapter is not loaded.
+        images: Pictures that the first question carries.
+
+    Raises:
+        RunError: There is no such run, or it has not been trained.
+        ModelError: The adapter does not fit the base model.
+        UnreadableImageError: A picture cannot be read.
+    """
+    from medtune.generation.chat import ChatSession
+    from medtune.generation.hf import HfGenerator
+    from medtune.models.load import is_peft
+
+    recipe, tuned = assembly.chat_source(run, adapter, overrides, base_only=base_only)
+    assembly.say(listener, Event("phase", msg("Loading {model}", model=recipe.model.base)))
+    model, encoder = assembly.load(recipe, tuned)
+
+    def session(model: Any, adapter: Path | None) -> ChatSession:
+        made = ChatSession(
+            HfGenerator(model, encoder, batch_size=1, use_adapter=adapter is not None, listener=listener),
+            base_model=recipe.model.base,
+            adapter=None if adapter is None else str(adapter),
+            sampling=recipe.generation.sampling,
+            transforms=encoder.transforms,
+        )
+        made.add_images(images)
+        return made
+
+    if not side_by_side or tuned is None:
+        return session(model, tuned), None
+    # An adapter can be switched off; a full fine-tune needs the base weights beside its own.
+    return session(model, tuned), session(model if is_peft(tuned) else assembly.load(recipe, None)[0], None)
+
+
+# ------------------------------------------------------------------------------------------------------------------- runs
+
+
+def list_runs(folder: Path = Path("runs")) -> list[Run]:
+    """The runs in a folder, the latest change first; one whose ``run.json`` is damaged comes last."""
+    return runs.list_runs(folder)
+
+
+def show_run(run: RunLike) -> RunView:
+    """What a run is, how far it came, what it measured, and the command that goes on.
+
+    Raises:
+        RunError: There is no such run, or its ``run.json`` is damaged.
+    """
+    from medtune.evaluation.evaluate import read_report
+
+    opened = find_run(run)
+    record = opened.record
+    report = read_report(opened.folder) if (opened.folder / "report.json").is_file() else None
+    if record.status != "trained":
+        command = f"medtune train {opened.folder} --resume"
+    else:
+        command = f"medtune {'evaluate' if report is None else 'chat'} {opened.folder}"
+    evaluations = tuple(sorted(path.parent.name for path in (opened.folder / "evaluations").glob("*/predictions.jsonl")))
+    return RunView(opened.folder, record, evaluations, report, command)
+
+
+def find_run(run: RunLike) -> Run:
+    """A run by its folder, or by the name of a folder in ``runs``.
+
+    Raises:
+        RunError: There is none; the nearest name is given.
+    """
+    return run if isinstance(run, Run) else runs.find_run(run)
+
+
+# ---------------------------------------------------------------------------------------------------------- machine, demo
+
+
+def doctor(*, folder: Path = Path(), network: bool = False) -> list[Finding]:
+    """Look at this machine: versions, processor, memory, accelerators, optional packages, disk.
+
+    Args:
+        folder: Where data sets and runs will be written.
+        network: Also try to reach the model hubs; nothing leaves the machine otherwise.
+    """
+    return examine(folder=folder, network=network)
+
+
+def demo(folder: Path = Path(), *, listener: Listener | None = None) -> DemoResult:
+    """The whole road on the embedded data and model: prepare, validate, train, evaluate.
+
+    What an earlier demo finished is used again; one that was cut off goes on where it stopped.
+
+    Args:
+        folder: ``datasets/demo`` and ``runs/demo`` are made in it.
+    """
+    places = [
+        f"{key}={json.dumps(str(folder / place))}" for key, place in (("data.folder", "datasets/demo"), ("run.folder", "runs/demo"))
+    ]
+    recipe = load_recipe("demo", places)
+    run = Run(run_folder(recipe))
+    if run.adapter is None:
+        train(recipe, resume=is_run(run.folder), listener=listener)
+    else:
+        assembly.say(listener, Event("note", msg("Using the finished run {folder}.", folder=run.folder)))
+    report = evaluate(run, listener=listener)
+    view = show_run(run)
+    return DemoResult(view, report, view.next_command)
+
+
+def _recipe(recipe: RecipeLike, overrides: Sequence[str]) -> Recipe:
+    if not isinstance(recipe, Recipe):
+        return load_recipe(recipe, overrides)
+    return make_recipe(recipe.model_dump(mode="json"), overrides) if overrides else recipe

@@ -1,0 +1,253 @@
+"""How the rooms' pieces are put together for one recipe: the data set, the training, the generators, who answers in a chat.
+
+The verbs of :mod:`medtune.api` call these; a room never sees a recipe, only its own section or plain arguments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medtune.errors import DataError, RecipeError, RunError
+from medtune.language import msg
+from medtune.models.config import QloraSettings
+from medtune.plugins import resolve
+from medtune.recipe import Recipe, dataset_folder, diff_settings, load_recipe, make_recipe
+from medtune.runs import Run, find_run, is_run, list_runs
+from medtune.types import Event, Generator, Listener
+
+if TYPE_CHECKING:
+    from medtune.data.dataset import Dataset
+    from medtune.evaluation.evaluate import Model
+    from medtune.models.encoder import Encoder
+
+__all__ = [
+    "chat_source",
+    "generators",
+    "load",
+    "make_dataset",
+    "refuse_errors",
+    "resumable",
+    "say",
+    "trained",
+    "tune",
+    "weights_hash",
+]
+
+
+def say(listener: Listener | None, event: Event) -> None:
+    """Tell the listener, when there is one."""
+    if listener is not None:
+        listener(event)
+
+
+# ------------------------------------------------------------------------------------------------------------------- data
+
+
+def make_dataset(recipe: Recipe, listener: Listener | None, *, overwrite: bool = False) -> Dataset:
+    """The recipe's data set; one that was made with the same settings is used again.
+
+    Raises:
+        DataError: The folder holds another data set, or a source cannot be read.
+    """
+    from medtune.data.dataset import Dataset
+    from medtune.data.prepare import prepare
+
+    folder = dataset_folder(recipe)
+    say(listener, Event("phase", msg("Preparing the data set {folder}", folder=folder)))
+    prepare(recipe.data, name=recipe.name, folder=folder, listener=listener, overwrite=overwrite)
+    return Dataset.open(folder)
+
+
+def refuse_errors(dataset: Dataset, listener: Listener | None) -> None:
+    """Check what can be checked without a model.
+
+    Raises:
+        DataError: The data set has errors; the first is told.
+    """
+    from medtune.data.validate import validate
+
+    say(listener, Event("phase", msg("Checking the data set")))
+    report = validate(dataset, listener=listener)
+    first = next((issue for issue in report.issues if issue.severity == "error"), None)
+    command = msg("`medtune validate {folder}` lists them all.", folder=dataset.folder)
+    if first is not None:
+        raise DataError(
+            msg("The data set has {count} errors, the first: {first}", count=report.num_errors, first=str(first.message)),
+            file=first.file or dataset.folder,
+            sample=first.sample,
+            remedy=first.remedy or command,
+        )
+    if report.num_warnings:
+        say(listener, Event("note", msg("{count} warnings. {command}", count=report.num_warnings, command=str(command))))
+
+
+# --------------------------------------------------------------------------------------------------------------- training
+
+_FREE_ON_RESUME = (
+    "name",
+    "title",
+    "data.folder",
+    "data.num_workers",
+    "train.num_workers",
+    "train.log_every",
+    "train.save_total_limit",
+)
+"""Settings that may differ when a run is resumed: they change no weight."""
+
+
+def resumable(folder: Path, recipe: Recipe) -> Run:
+    """The run to be resumed, if it began with the settings of ``recipe``.
+
+    Raises:
+        RunError: There is no run in ``folder``.
+        RecipeError: It began with other settings; each is named.
+    """
+    run = Run.open(folder)
+    changed = [
+        (entry.key, msg("The run began with {first}, now it is {second}.", first=str(entry.first), second=str(entry.second)))
+        for entry in diff_settings(load_recipe(run.recipe_path), recipe)
+        if entry.key not in _FREE_ON_RESUME and not entry.key.startswith(("run.", "generation.", "evaluation."))
+    ]
+    if changed:
+        raise RecipeError(
+            msg("A resumed run keeps the settings that it began with."),
+            faults=changed,
+            file=run.recipe_path,
+            remedy=msg("Resume with `medtune train {folder} --resume`, or start another run with run.name=...", folder=folder),
+        )
+    return run
+
+
+def tune(run: Run, recipe: Recipe, dataset: Dataset, *, resume: bool, listener: Listener | None) -> None:
+    """Train on one device or many, as the recipe says; see :func:`medtune.training.launch.launch`."""
+    from medtune.training.job import TrainJob
+    from medtune.training.launch import launch
+
+    say(listener, Event("phase", msg("Loading {model}", model=recipe.model.base)))
+    job = TrainJob(
+        dataset=dataset.folder,
+        model=recipe.model,
+        adapter=recipe.adapter,
+        train=recipe.train,
+        distributed=recipe.distributed,
+        resume=resume,
+    )
+    launch(run, job, listener=listener)
+
+
+def trained(run: Run) -> Path:
+    """The adapter of a run, or the tuned model of a full fine-tune.
+
+    Raises:
+        RunError: The run has not been trained to its end.
+    """
+    if run.adapter is None:
+        raise RunError(
+            msg("This run has not been trained: it has no adapter."),
+            file=run.folder,
+            remedy=msg("Go on with `medtune train {folder} --resume`.", folder=run.folder),
+        )
+    return run.adapter
+
+
+def weights_hash(folder: Path) -> str:
+    """First 16 hexadecimal digits of a sha256 over the weight files of an adapter or a model."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+# ------------------------------------------------------------------------------------------------------------- generation
+
+
+def load(recipe: Recipe, adapter: Path | None) -> tuple[Any, Encoder]:
+    """(model, encoder), both under the contract of the adapter."""
+    from medtune.models.encoder import load_encoder
+    from medtune.models.load import load_model
+
+    encoder = load_encoder(recipe.model, adapter=adapter)  # cheap, so its faults come first
+    return load_model(recipe.model, adapter=adapter, quantization=_quantization(recipe)), encoder
+
+
+def generators(recipe: Recipe, tuned: Path, *, local_only: bool, listener: Listener | None) -> dict[str, Model]:
+    """Who is asked, by label: base and tuned model, loaded when the first answer is needed.
+
+    An adapter's base is the tuned model with the adapter off, so the weights are loaded once. A server or ``echo`` is one
+    model, called tuned.
+    """
+    settings = recipe.generation
+    if settings.generator.kind != "hf":
+        return {"tuned": ("tuned", lambda: _other_generator(recipe, local_only=local_only))}
+    from medtune.generation.hf import HfGenerator
+    from medtune.models.load import is_peft
+
+    @cache
+    def loaded(adapter: Path | None) -> tuple[Any, Encoder]:
+        say(listener, Event("phase", msg("Loading {model}", model=recipe.model.base)))
+        return load(recipe, adapter)
+
+    def made(adapter: Path | None, *, use_adapter: bool) -> HfGenerator:
+        return HfGenerator(*loaded(adapter), batch_size=settings.batch_size, use_adapter=use_adapter, listener=listener)
+
+    base = tuned if is_peft(tuned) else None
+    return {"base": ("base", lambda: made(base, use_adapter=False)), "tuned": ("tuned", lambda: made(tuned, use_adapter=True))}
+
+
+def _other_generator(recipe: Recipe, *, local_only: bool) -> Generator:
+    settings = recipe.generation.generator
+    options = settings.model_dump(exclude={"kind"})
+    if settings.kind == "openai":
+        options["local_only"] = local_only
+    made: Generator = resolve("generator", settings.kind)(**options)
+    return made
+
+
+def _quantization(recipe: Recipe) -> QloraSettings | None:
+    return recipe.adapter if isinstance(recipe.adapter, QloraSettings) else None
+
+
+# ------------------------------------------------------------------------------------------------------------------- chat
+
+
+def chat_source(
+    run: str | Path | Run | None, adapter: Path | None, overrides: Sequence[str], *, base_only: bool
+) -> tuple[Recipe, Path | None]:
+    """The recipe that says how to talk, and the adapter to talk with (None = the base model).
+
+    Raises:
+        RunError: There is no such run, or it has not been trained.
+    """
+    if base_only and run is not None and not isinstance(run, Run) and not is_run(run):
+        return load_recipe(run, overrides), None
+    if adapter is not None and run is None:
+        recipe = adapter.parent / "recipe.yaml"
+        return (load_recipe(recipe, overrides) if recipe.is_file() else _recipe_of_contract(adapter, overrides)), adapter
+    opened = run if isinstance(run, Run) else find_run(run) if run is not None else _latest_trained()
+    recipe_of_run = load_recipe(opened.recipe_path, overrides)
+    return recipe_of_run, None if base_only else adapter or trained(opened)
+
+
+def _latest_trained() -> Run:
+    for run in list_runs():
+        if run.adapter is not None:
+            return run
+    raise RunError(msg("There is no trained run in `runs`."), remedy=msg("Train one (`medtune demo`), or name a run folder."))
+
+
+def _recipe_of_contract(adapter: Path, overrides: Sequence[str]) -> Recipe:
+    """An adapter that was taken out of its run still names its base model."""
+    from medtune.models.contract import read_contract
+
+    contract = read_contract(adapter)
+    settings = {
+        "name": "adapter",
+        "data": {"sources": [{"source": "none"}]},
+        "model": {"base": contract.base_model, "revision": contract.base_revision},
+    }
+    return make_recipe(settings, overrides, file=adapter / "contract.json")

@@ -1,0 +1,329 @@
+"""What the commands print: one table each, in the reader's language, on standard output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from medtune.language import Text, msg
+from medtune.types import Comparison, Issue, Manifest, Report, ValidationReport
+
+if TYPE_CHECKING:
+    from medtune.api import DemoResult, RunView
+    from medtune.environment import Finding
+    from medtune.recipe import Recipe, Setting, SettingDifference
+    from medtune.runs import Run
+
+__all__ = [
+    "print_comparison",
+    "print_demo",
+    "print_findings",
+    "print_json",
+    "print_manifest",
+    "print_recipe_diff",
+    "print_recipes",
+    "print_report",
+    "print_run",
+    "print_runs",
+    "print_settings",
+    "print_validation",
+]
+
+_STYLE = {"error": "bold red", "warning": "yellow", "info": "dim", "ok": "green", "note": "yellow", "missing": "bold red"}
+
+
+def print_json(value: Any) -> None:
+    """Any result as JSON. Sentences are rendered in the reader's language."""
+    print(json.dumps(_jsonable(value), ensure_ascii=False, indent=2))
+
+
+def _jsonable(value: Any) -> Any:
+    from dataclasses import fields, is_dataclass
+
+    from pydantic import BaseModel
+
+    if isinstance(value, Text):
+        return value.render()
+    if isinstance(value, BaseModel):
+        return {name: _jsonable(getattr(value, name)) for name in type(value).model_fields}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _jsonable(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=True)
+
+
+def _table(*columns: Text | str, title: Text | str | None = None) -> Table:
+    table = Table(title=None if title is None else str(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(str(column), overflow="fold")
+    return table
+
+
+def _pairs(pairs: Iterable[tuple[Text, object]]) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in pairs:
+        if value is not None and value != "":
+            table.add_row(str(name), escape(str(value)))
+    return table
+
+
+def print_manifest(folder: Path, manifest: Manifest) -> None:
+    """What a data set holds."""
+    left_out: dict[str, int] = {}
+    for source in manifest.sources:
+        for reason, count in source.left_out.items():
+            left_out[reason] = left_out.get(reason, 0) + count
+    console = _console()
+    console.print(
+        _pairs(
+            [
+                (msg("data set"), folder),
+                (msg("sources"), ", ".join(source.card.name for source in manifest.sources)),
+                (msg("rows"), _counts(manifest.num_samples)),
+                (msg("groups"), f"{_counts(manifest.num_groups)} ({manifest.group_kind})"),
+                (msg("pictures"), manifest.num_images),
+                (msg("tasks"), _counts(manifest.tasks)),
+                (msg("left out"), _counts(left_out)),
+                (msg("hash"), manifest.hash),
+            ]
+        )
+    )
+    _warn(console, manifest.warnings)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def print_validation(report: ValidationReport) -> None:
+    """Every finding with its remedy, then the sums."""
+    console = _console()
+    for issue in report.issues:
+        console.print(
+            f"[{_STYLE[issue.severity]}]{escape(str(_severity(issue)))}[/] {escape(_where(issue))}{escape(str(issue.message))}"
+        )
+        if issue.remedy is not None:
+            console.print(f"    {escape(str(issue.remedy))}", style="dim")
+    for check, reason in report.skipped.items():
+        console.print(escape(str(msg("not checked: {check} ({reason})", check=check, reason=str(reason)))), style="dim")
+    console.print(
+        str(
+            msg(
+                "{rows} rows, {checks} checks: {errors} errors, {warnings} warnings.",
+                rows=sum(report.num_rows.values()),
+                checks=len(report.checks),
+                errors=report.num_errors,
+                warnings=report.num_warnings,
+            )
+        ),
+        style="bold red" if report.num_errors else "yellow" if report.num_warnings else "bold green",
+    )
+
+
+def _severity(issue: Issue) -> Text:
+    name = {"error": msg("error"), "warning": msg("warning"), "info": msg("note")}[issue.severity]
+    return msg("{severity} x{count}", severity=str(name), count=issue.count) if issue.count > 1 else name
+
+
+def _where(issue: Issue) -> str:
+    parts = [part for part in (issue.split, issue.file, issue.sample) if part]
+    return f"{' '.join(parts)}: " if parts else ""
+
+
+def print_run(view: RunView) -> None:
+    """What a run is, how far it came, what it measured, and what comes next."""
+    record = view.record
+    console = _console()
+    console.print(
+        _pairs(
+            [
+                (msg("run"), view.folder),
+                (msg("state"), record.status),
+                (msg("recipe"), record.recipe),
+                (msg("base model"), record.base_model),
+                (msg("data set"), f"{record.dataset or '-'} ({record.dataset_hash or '-'})"),
+                (msg("steps"), f"{record.num_steps or 0} / {record.num_steps_planned or '?'}"),
+                (msg("loss"), None if record.train_loss is None else f"{record.train_loss:.4f}"),
+                (msg("validation loss"), None if record.eval_loss is None else f"{record.eval_loss:.4f}"),
+                (msg("trained parameters"), _share(record.trainable)),
+                (msg("time"), None if record.seconds is None else str(msg("{seconds:.1f} s", seconds=record.seconds))),
+                (msg("evaluations"), ", ".join(view.evaluations)),
+                (msg("error"), record.error),
+            ]
+        )
+    )
+    if view.report is not None:
+        print_report(view.report, view.folder)
+    console.print(str(msg("Next: {command}", command=view.next_command)))
+
+
+def _share(trainable: Mapping[str, int]) -> str | None:
+    if not trainable.get("total"):
+        return None
+    return f"{trainable['trainable']:,} / {trainable['total']:,} ({trainable['trainable'] / trainable['total']:.2%})"
+
+
+def print_runs(runs: Sequence[Run]) -> None:
+    """One line per run."""
+    console = _console()
+    if not runs:
+        console.print(str(msg("There are no runs here yet. Next: {command}", command="medtune demo")))
+        return
+    table = _table(
+        msg("run"), msg("state"), msg("base model"), msg("data set"), msg("steps"), msg("validation loss"), msg("changed")
+    )
+    for run in runs:
+        record = run.record
+        table.add_row(
+            run.folder.name,
+            record.status,
+            escape(record.base_model),
+            escape(record.dataset or "-"),
+            str(record.num_steps or 0),
+            "-" if record.eval_loss is None else f"{record.eval_loss:.4f}",
+            record.updated,
+        )
+    console.print(table)
+
+
+def print_report(report: Report, folder: Path) -> None:
+    """The headline table, the warnings, and where the whole report is."""
+    from medtune.evaluation.table import format_interval, format_value, headline_rows, table_control
+
+    control = table_control(report)
+    table = _table(msg("metric"), "")
+    for column in (
+        msg("base"),
+        msg("tuned"),
+        msg("tuned - base"),
+        msg("95 % interval"),
+        _CONTROLS.get(control or ""),
+        msg("samples"),
+    ):
+        if column is not None:
+            table.add_column(str(column), justify="right")
+    about = {"picture": msg("what is seen"), "form": msg("form"), "wording": msg("wording")}
+    for row in headline_rows(report):
+        metric, difference = row.metric, row.difference
+        cells = [format_value(column.value if column is not None else None, metric) for column in (row.base, row.tuned)]
+        cells.append(format_value(difference.difference, metric, signed=True) if difference is not None else "")
+        cells.append(format_interval(difference.low, difference.high, metric, signed=True) if difference is not None else "")
+        if control is not None:
+            cells.append(format_value(row.control.value if row.control is not None else None, metric))
+        cells.append(f"{row.num_scored}" + (f" (+{row.num_unscored})" if row.num_unscored else ""))
+        arrow = "↑" if metric.direction == "higher" else "↓"
+        style = {"better": "green", "worse": "red"}.get(row.verdict or "", "")
+        table.add_row(f"{escape(metric.title)} {arrow}", f"[dim]{about[row.about]}[/dim]", *cells, style=style)
+    console = _console()
+    groups = msg(
+        "{samples} samples of {groups} groups ({kind}), split {split}",
+        samples=report.num_samples,
+        groups=report.num_groups,
+        kind=report.group_kind,
+        split=report.split,
+    )
+    console.print(f"[dim]{escape(str(groups))}[/dim]")
+    console.print(table)
+    _warn(console, report.warnings)
+    page = folder / "report.html"
+    if page.is_file():
+        console.print(escape(str(msg("Report: {file}", file=page))))
+
+
+_CONTROLS = {
+    "shuffled": msg("tuned, other pictures"),
+    "blank": msg("tuned, blank pictures"),
+    "question-only": msg("tuned, no pictures"),
+}
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """The differences with their intervals."""
+    from medtune.evaluation.table import format_interval, format_value, verdict
+
+    values = {metric.name: metric for metric in comparison.metrics}
+    table = _table(msg("metric"))
+    for column in (escape(comparison.first), escape(comparison.second), msg("difference"), msg("95 % interval"), msg("samples")):
+        table.add_column(str(column), justify="right")
+    for entry in comparison.differences:
+        if entry.task is not None:
+            continue
+        metric = values[entry.metric]
+        table.add_row(
+            f"{escape(metric.title)} {'↑' if metric.direction == 'higher' else '↓'}",
+            format_value(entry.first, metric),
+            format_value(entry.second, metric),
+            format_value(entry.difference, metric, signed=True),
+            format_interval(entry.low, entry.high, metric, signed=True),
+            str(entry.num_samples),
+            style={"better": "green", "worse": "red"}.get(verdict(entry, metric) or "", ""),
+        )
+    console = _console()
+    console.print(table)
+    _warn(console, comparison.warnings)
+
+
+def _warn(console: Console, warnings: Iterable[Text]) -> None:
+    for warning in warnings:
+        console.print(f"[yellow]{escape(str(warning))}[/yellow]")
+
+
+def print_recipes(recipes: Mapping[str, Recipe]) -> None:
+    """Name and title of each recipe."""
+    table = _table(msg("recipe"), msg("base model"), msg("title"))
+    for name, recipe in recipes.items():
+        table.add_row(name, escape(recipe.model.base), escape(recipe.title))
+    _console().print(table)
+
+
+def print_settings(settings: Sequence[Setting]) -> None:
+    """Each setting with its value and meaning; those that differ from the default stand out."""
+    console = _console()
+    for setting in settings:
+        value = escape(f"{setting.key}: {json.dumps(setting.value, ensure_ascii=False)}")
+        console.print(f"[bold]{value}[/bold]" if setting.changed else value)
+        if setting.description:
+            console.print(f"    {escape(Text(setting.description).render())}", style="dim")
+
+
+def print_recipe_diff(first: str, second: str, differences: Sequence[SettingDifference]) -> None:
+    """A line per setting."""
+    table = _table(msg("setting"), escape(first), escape(second))
+    for entry in differences:
+        table.add_row(
+            entry.key, escape(json.dumps(entry.first, ensure_ascii=False)), escape(json.dumps(entry.second, ensure_ascii=False))
+        )
+    console = _console()
+    console.print(table if differences else str(msg("The two recipes are equal.")))
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """The doctor's report."""
+    table = _table("", "", "")
+    table.show_header = False
+    names = {"ok": msg("ok"), "note": msg("note"), "missing": msg("missing")}
+    for finding in findings:
+        detail = str(finding.detail) if finding.remedy is None else f"{finding.detail}  ->  {finding.remedy}"
+        table.add_row(f"[{_STYLE[finding.status]}]{names[finding.status]}[/]", finding.subject, escape(detail))
+    _console().print(table)
+
+
+def print_demo(result: DemoResult) -> None:
+    """The table, the report and the next command."""
+    print_report(result.report, result.run.folder)
+    _console().print(str(msg("Next: {command}", command=result.next_command)), style="bold")

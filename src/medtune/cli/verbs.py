@@ -1,0 +1,150 @@
+"""The main road: prepare, validate, train, evaluate, compare, chat, demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medtune.cli.parameters import AsJson, Overrides, RecipeName, RunName, example
+from medtune.language import msg
+
+__all__ = ["add_to"]
+
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help=str(msg("Make it anew where it exists.")))]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands, in the order in which they are used."""
+    for command, text, shown in (
+        (demo, msg("Run the whole road on embedded data and an embedded small model, in a few minutes."), "medtune demo"),
+        (
+            prepare,
+            msg("Make the data set of a recipe: read, split by patient, write, count."),
+            "medtune prepare demo data.split.seed=1",
+        ),
+        (
+            validate,
+            msg("Check a recipe's data set, or a data set folder, and list every fault."),
+            "medtune validate datasets/demo --strict",
+        ),
+        (
+            train,
+            msg("Train the adapter of a recipe; prepares the data set first when it is missing."),
+            "medtune train demo adapter.rank=32",
+        ),
+        (
+            evaluate,
+            msg("Measure base and tuned model on held-out samples, with controls and intervals."),
+            "medtune evaluate runs/demo",
+        ),
+        (compare, msg("Compare two evaluated runs on the same samples, paired."), "medtune compare runs/demo runs/demo-rank32"),
+        (chat, msg("Talk with a tuned model about your pictures."), "medtune chat runs/demo --image scan.png --side-by-side"),
+    ):
+        app.command(help=str(text), short_help=str(text), epilog=example(shown))(command)
+
+
+def prepare(recipe: RecipeName, overrides: Overrides = None, overwrite: Overwrite = False) -> None:
+    from medtune import api
+    from medtune.cli.progress import Progress
+    from medtune.cli.tables import print_manifest
+
+    with Progress() as listener:
+        dataset = api.prepare(recipe, overrides or (), overwrite=overwrite, listener=listener)
+    print_manifest(dataset.folder, dataset.manifest)
+
+
+def validate(
+    target: Annotated[str, typer.Argument(metavar="RECIPE|DATASET", help=str(msg("A recipe, or the folder of a data set.")))],
+    overrides: Overrides = None,
+    strict: Annotated[bool, typer.Option("--strict", help=str(msg("Exit with 1 on warnings too.")))] = False,
+    as_json: AsJson = False,
+) -> None:
+    from medtune import api
+    from medtune.cli.progress import Progress
+    from medtune.cli.tables import print_json, print_validation
+
+    with Progress() as listener:
+        report = api.validate(target, overrides or (), listener=listener)
+    print_json(report) if as_json else print_validation(report)
+    if report.num_errors or (strict and report.num_warnings):
+        raise typer.Exit(1)
+
+
+def train(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help=str(msg("Continue an interrupted run from its last checkpoint.")))
+    ] = False,
+) -> None:
+    from medtune import api
+    from medtune.cli.progress import Progress
+    from medtune.cli.tables import print_run
+
+    with Progress() as listener:
+        run = api.train(recipe, overrides or (), resume=resume, listener=listener)
+    print_run(run)
+
+
+def evaluate(run: RunName, overrides: Overrides = None, overwrite: Overwrite = False, as_json: AsJson = False) -> None:
+    from medtune import api
+    from medtune.cli.progress import Progress
+    from medtune.cli.tables import print_json, print_report
+
+    with Progress() as listener:
+        report = api.evaluate(run, overrides or (), overwrite=overwrite, listener=listener)
+    print_json(report) if as_json else print_report(report, api.find_run(run).folder)
+
+
+def compare(
+    first: RunName,
+    second: RunName,
+    as_json: AsJson = False,
+) -> None:
+    from medtune import api
+    from medtune.cli.tables import print_comparison, print_json
+
+    comparison = api.compare(first, second)
+    print_json(comparison) if as_json else print_comparison(comparison)
+
+
+def chat(
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help=str(msg("A run; the latest trained one when left out.")))] = None,
+    overrides: Overrides = None,
+    adapter: Annotated[Path | None, typer.Option(help=str(msg("An adapter folder instead of the run's.")))] = None,
+    base_only: Annotated[
+        bool, typer.Option("--base-only", help=str(msg("Talk with the base model alone; RUN may then be a recipe.")))
+    ] = False,
+    side_by_side: Annotated[
+        bool, typer.Option("--side-by-side", help=str(msg("Base and tuned model answer the same question.")))
+    ] = False,
+    image: Annotated[list[Path] | None, typer.Option(help=str(msg("A picture to begin with; may be given several times.")))] = None,
+) -> None:
+    from medtune import api
+    from medtune.cli.chat import chat_loop
+    from medtune.cli.progress import Progress
+
+    changes = list(overrides or ())
+    if run is not None and "=" in run:  # `medtune chat section.key=value`: the latest run, with a change
+        changes.insert(0, run)
+        run = None
+    with Progress() as listener:
+        session, base = api.open_chat(
+            run, changes, adapter=adapter, base_only=base_only, side_by_side=side_by_side, images=image or (), listener=listener
+        )
+    chat_loop(session, side_by_side_session=base)
+
+
+def demo(
+    folder: Annotated[Path, typer.Option(help=str(msg("Where `datasets` and `runs` are made.")))] = Path(),
+) -> None:
+    from medtune import api
+    from medtune.cli.progress import Progress
+    from medtune.cli.tables import print_demo
+
+    with Progress(timed=True) as listener:
+        result = api.demo(folder, listener=listener)
+    print_demo(result)
