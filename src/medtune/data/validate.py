@@ -98,7 +98,7 @@ def validate(
 def _report(dataset: Dataset, findings: Findings, num_rows: dict[SplitName, int], skipped: dict[str, Text]) -> ValidationReport:
     return ValidationReport(
         dataset=dataset.manifest.name,
-        num_rows={**num_rows},
+        num_rows={str(split): count for split, count in num_rows.items()},
         issues=findings.issues(),
         checks=tuple(name for name in CHECKS if name not in skipped),
         skipped=skipped,

@@ -164,7 +164,7 @@ def _json(file: Path) -> Iterator[Row]:
         raise DataError(
             msg("The JSON file holds one {kind}; a list of records is expected.", kind=type(content).__name__),
             file=file,
-            remedy=msg("Put the records into one list: [{{...}}, {{...}}]."),
+            remedy=msg("Put the records into one list: [record, record, ...]."),
         )
     for number, values in enumerate(content, start=1):
         yield _object(file, number, values)
