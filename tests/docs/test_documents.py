@@ -240,10 +240,27 @@ def test_the_readme_names_every_reference_recipe_and_every_verb() -> None:
             assert re.search(rf"`{verb}\b", text), f"{readme}: {verb}"
 
 
-def test_the_pages_name_every_built_in_source_and_metric() -> None:
-    from medtune.plugins import BUILT_IN
+def test_the_data_page_names_every_source_option_and_check() -> None:
+    from medtune.data.validate import CHECKS
+    from medtune.plugins import BUILT_IN, resolve
 
-    formats = (ROOT / "docs" / "data-formats.md").read_text(encoding="utf-8")
-    evaluation = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
-    assert [source for source in BUILT_IN["source"] if f"`{source}`" not in formats] == []
-    assert [metric for metric in BUILT_IN["metric"] if f"`{metric}`" not in evaluation] == []
+    page = (ROOT / "docs" / "data-formats.md").read_text(encoding="utf-8")
+    for source in BUILT_IN["source"]:
+        row = next((line for line in page.splitlines() if line.startswith(f"| `{source}` |")), None)
+        assert row is not None, source
+        if not source.startswith("phantom"):
+            options = set(re.findall(r"`(\w+)`", row.split("|")[4]))
+            assert options == set(resolve("source", source).model_fields), source
+    assert [check for check in CHECKS if f"`{check}`" not in page] == []
+
+
+def test_the_evaluation_page_names_every_metric_with_its_values() -> None:
+    from medtune.plugins import BUILT_IN, resolve
+
+    rows = {
+        line.split("`")[1]: re.findall(r"`([\w.-]+)`", line.rsplit("|", 2)[1])
+        for line in (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| `") and line.count("|") == 4
+    }
+    for metric in BUILT_IN["metric"]:
+        assert rows.get(metric) == [value.name.partition("/")[2] for value in resolve("metric", metric)().values], metric
