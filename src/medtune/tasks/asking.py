@@ -121,5 +121,5 @@ def stripped(text: str) -> str:
     """
     text = text.strip()
     if not text:
-        raise ValueError(msg("The answer is empty."))
+        raise ValueError(msg("The generated text is empty."))
     return text

@@ -45,8 +45,8 @@ class Region(InstructedTask):
     metrics = ("region", "llamafactory")
     instructions: ClassVar[Instructions] = {
         "en": "Where in this image is the region of interest, which percentage of the image area does it occupy, and is it "
-        "hyperdense or hypodense? Give the position as you see it in the image (left, center or right; upper, middle or lower part), "
-        "not the patient's side: in radiological convention the left of the image is the patient's right.",
+        "hyperdense or hypodense? Give the position as you see it in the image (left, center or right; upper, middle or lower "
+        "part), not the patient's side: in radiological convention the left of the image is the patient's right.",
         "zh": "感兴趣区位于图像的什么位置，占图像面积的百分之几，是高密度还是低密度？"
         "请按图像本身说明位置（左、中、右；上、中、下），"
         "不要按患者的左右：按放射学惯例，图像左侧是患者右侧。",

@@ -1,0 +1,183 @@
+"""LLaMA-Factory's numbers, made with its own code (nltk 3.10.4, jieba 0.42.1, rouge-chinese 1.0.3), against ours."""
+
+from __future__ import annotations
+
+import logging
+import random
+import warnings
+
+import pytest
+
+from medtune.evaluation.metrics.llamafactory import LlamaFactoryMetric, bleu_4, predict_timing, rouge
+from medtune.types import Generation, Message, Prediction, Sample
+
+SAME = object()
+
+# prediction, label, ROUGE-1, ROUGE-2, ROUGE-L, BLEU-4 with the label as it is, BLEU-4 with label + newline. None = not known.
+VECTORS = [
+    ("yes", SAME, 100, 0, 100, 84.0896, 60.2529),
+    ("A", SAME, 100, 0, 100, 35.3553, 13.0065),
+    ("No", SAME, 100, 0, 100, None, 36.0645),
+    ("no", "yes", 0, 0, 0, 0, 0),
+    ("", "abc", 0, 0, 0, 0, 0),
+    ("abc", "", 0, 0, 0, 0, 0),
+    ("", "", 0, 0, 0, 0, 0),
+    ("No acute cardiopulmonary abnormality.", SAME, 100, 100, 100, 100, 97.3335),
+    (
+        "There is no pneumothorax. Heart size is normal.",
+        "Heart size is normal. There is no pneumothorax or pleural effusion.",
+        84.2105,
+        66.6667,
+        43.4783,
+        61.2581,
+        59.9685,
+    ),
+    (
+        "X-ray shows 5.2 cm mass; SUV 3.4, T2-weighted.",
+        "X-ray shows 5.3 cm mass; SUV 3.4, T2-weighted.",
+        92.8571,
+        85.7143,
+        93.3333,
+        94.2778,
+        92.2504,
+    ),
+    ("右肺上叶可见结节。", "右肺上叶可见小结节，边界清。", 75, 42.8571, 75, 39.0367, 34.9316),
+    ("右肺上叶可见结节。", SAME, 100, 100, 100, None, 89.4839),
+    ("What? ? Is it?", "What? Is it?", 100, 88.8889, 90.9091, 81.4244, None),
+    ("<think>\n\n</think>\n\nNormal chest.", "Normal chest.", 54.5455, 36.3636, 40.0, 37.551, None),
+    ("Normal chest.", "<think>\n\n</think>\n\nNormal chest.", 54.5455, 36.3636, 40.0, None, 21.4711),
+    ("the the the the", "the cat", 66.6667, 0, 33.3333, 17.3958, None),
+]
+
+
+def _sample(target: str) -> Sample:
+    return Sample(
+        id="s",
+        task="text-qa",
+        messages=(Message(role="user", content="?"), Message(role="assistant", content=target)),
+        target=target,
+        group="g",
+        source="t",
+    )
+
+
+@pytest.mark.parametrize(("prediction", "label", "rouge_1", "rouge_2", "rouge_l", "plain", "newline"), VECTORS)
+def test_parity_vector(
+    prediction: str, label: str, rouge_1: float, rouge_2: float, rouge_l: float, plain: float | None, newline: float | None
+) -> None:
+    label = prediction if label is SAME else label
+    expected = {"rouge-1": rouge_1, "rouge-2": rouge_2, "rouge-l": rouge_l}
+    # Four decimals, as LLaMA-Factory rounds each sample; the vectors were typed with at most four.
+    assert rouge(prediction, label) == pytest.approx(expected, abs=1e-9)
+    assert rouge(prediction, label + "\n") == pytest.approx(expected, abs=1e-9), "the newline must not touch ROUGE"
+    if plain is not None:
+        assert bleu_4(prediction, label) == pytest.approx(plain, abs=1e-9)
+    if newline is not None:
+        assert bleu_4(prediction, label + "\n") == pytest.approx(newline, abs=1e-9)
+
+
+def test_the_metric_reports_both_newline_modes() -> None:
+    prediction = Prediction(sample_id="s", generation=Generation(id="s", text="yes", finish_reason="stop"))
+    numbers = {score.metric: score.value for score in LlamaFactoryMetric().score(prediction, _sample("yes"))}
+    assert numbers == {
+        "llamafactory/bleu-4": 84.0896,
+        "llamafactory/bleu-4-newline": 60.2529,
+        "llamafactory/rouge-1": 100.0,
+        "llamafactory/rouge-2": 0.0,
+        "llamafactory/rouge-l": 100.0,
+    }
+
+
+def test_the_run_is_the_mean_of_rounded_samples() -> None:
+    import numpy as np
+
+    metric = LlamaFactoryMetric()
+    pairs = [(p, p if label is SAME else label) for p, label, *_ in VECTORS]
+    scores = [
+        score
+        for prediction, label in pairs
+        if label
+        for score in metric.score(
+            Prediction(sample_id="s", generation=Generation(id="s", text=prediction, finish_reason="stop")), _sample(label)
+        )
+        if score.metric == "llamafactory/bleu-4"
+    ]
+    total = np.sum([score.statistics for score in scores], axis=0)
+    assert metric.aggregate("llamafactory/bleu-4", total) == pytest.approx(np.mean([score.value for score in scores]), abs=1e-9)
+    assert all(score.value == round(score.value, 4) for score in scores if score.value is not None)
+
+
+def _random_text(draw: random.Random) -> str:
+    words = [
+        "no",
+        "acute",
+        "右肺",
+        "结节。",
+        "5.2%",
+        "。",
+        "……",
+        "......",
+        "?",
+        "！",
+        "”",
+        "\n",
+        " ",
+        "T2",
+        "mass",
+        "mass.",
+        "可见",
+        "-",
+        "\t",
+    ]
+    return draw.choice(["", " "]).join(draw.choice(words) for _ in range(draw.randrange(1, 40)))
+
+
+def test_rouge_equals_the_package_on_random_text() -> None:
+    """The LCS is our own: against rouge-chinese's table on texts full of the marks it splits at."""
+    import jieba
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from rouge_chinese import Rouge
+    jieba.setLogLevel(logging.WARNING)
+    draw = random.Random(0)
+    compared = 0
+    for _ in range(150):
+        prediction, label = _random_text(draw), _random_text(draw)
+        words = [list(jieba.cut(text)) for text in (prediction, label)]
+        if all(" ".join(side).split() for side in words):
+            expected = Rouge().get_scores(" ".join(words[0]), " ".join(words[1]))[0]
+            expected = {name: round(100 * value["f"], 4) for name, value in expected.items()}
+            compared += 1
+        else:
+            expected = dict.fromkeys(("rouge-1", "rouge-2", "rouge-l"), 0.0)
+        assert rouge(prediction, label) == expected
+    assert compared > 100
+
+
+def test_jieba_keeps_quiet(capfd: pytest.CaptureFixture[str]) -> None:
+    from medtune.evaluation.metrics import llamafactory
+
+    llamafactory._jieba.cache_clear()
+    llamafactory._cut.cache_clear()
+    level = logging.getLogger("jieba").level
+    rouge("右肺上叶", "右肺")
+    assert capfd.readouterr() == ("", "")
+    assert logging.getLogger("jieba").level == level
+
+
+def test_timing_fields_round_like_the_trainer() -> None:
+    # 3,233 samples, batches of 4 on 4 devices: ceil(3233 / 16) = 203 steps.
+    assert predict_timing(3233, 3581.123456, 4, world_size=4) == {
+        "predict_runtime": 3581.1235,
+        "predict_samples_per_second": 0.903,
+        "predict_steps_per_second": 0.057,
+    }
+    timing = predict_timing(10, 5.00312345, 3, preparation_seconds=0.00312345)
+    assert timing == {
+        "predict_model_preparation_time": 0.0031,
+        "predict_runtime": 5.0,
+        "predict_samples_per_second": 2.0,
+        "predict_steps_per_second": 0.8,
+    }
+    assert predict_timing(3, 0.0, 1) == {"predict_runtime": 0.0}
