@@ -124,7 +124,8 @@ class _Loop:
             try:
                 with closing(session.ask(question)) as pieces:
                     for piece in pieces:
-                        self.write(piece.translate(_CONTROLS))
+                        self.note(piece, end="")
+                        self.console.file.flush()
             except KeyboardInterrupt:
                 self.console.print()
                 self.note(msg("Stopped."))
@@ -181,7 +182,7 @@ class _Loop:
 
     def help(self, _: str) -> bool:
         for name, (_run, argument, meaning) in self.commands.items():
-            self.console.print(f"  {name + argument:<16} {meaning}", markup=False, highlight=False)
+            self.note(f"  {name + argument:<16} {meaning}")
         self.note(msg("A line may begin or end with picture paths; Ctrl-C stops an answer."), style="dim")
         return True
 
@@ -190,12 +191,10 @@ class _Loop:
 
     # ---------------------------------------------------------------------------------------------------------- display
 
-    def note(self, text: Text, *, style: str = "") -> None:
-        self.console.print(str(text).translate(_CONTROLS), style=style, markup=False, highlight=False)
-
-    def write(self, piece: str) -> None:
-        self.console.print(piece, end="", markup=False, highlight=False, soft_wrap=True)
-        self.console.file.flush()
+    def note(self, text: Text | str, *, style: str = "", end: str = "\n") -> None:
+        """Show words as they are: no markup, no emoji codes, no escape sequences, no folding of long lines."""
+        words = str(text).translate(_CONTROLS)
+        self.console.print(words, style=style, end=end, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def show_picture(self, picture: ShownPicture) -> None:
         text = msg("Picture {name}, {width} x {height} pixels", name=picture.name, width=picture.width, height=picture.height)
@@ -204,7 +203,7 @@ class _Loop:
     def show_fault(self, error: MedtuneError) -> None:
         """One line, whatever the error holds: what happened, where, and what to do."""
         parts = [error.what.render(), *([error.file] if error.file else []), *([error.remedy.render()] if error.remedy else [])]
-        self.console.print(" ".join(parts).translate(_CONTROLS), style="red", markup=False, highlight=False, soft_wrap=True)
+        self.note(" ".join(parts), style="red")
 
 
 def _label(session: ChatSession) -> Text:

@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 __all__ = ["read_path", "split_pictures"]
 
@@ -16,7 +16,8 @@ _SUFFIX = r"\.(?:png|jpe?g|jfif|bmp|gif|tiff?|webp|p[bgnp]m|dcm|dicom|nii|nii\.g
 _END = re.compile(rf"{_SUFFIX}(?!\.\w|[\w\-/\\%](?<=[\x00-\x7f]))['\"’”]?", re.IGNORECASE)
 _AT_END = re.compile(rf"{_SUFFIX}['\"’”]?(?P<mark>[?!.？！。]*)$", re.IGNORECASE)
 # What only a path begins with; quotes may stand before.
-_BEGIN = re.compile(r"['\"‘“]?(?:file://|~?/|~[\w.-]+/|\.{1,2}[/\\]|[A-Za-z]:[/\\]|\\\\)")
+_BEGIN = re.compile(r"['\"‘“]?(?:file://|~?/(?!/)|~[\w.-]+/|\.{1,2}[/\\]|[A-Za-z]:[/\\]|\\\\)")
+_WINDOWS = re.compile(r"['\"‘“]?(?:[A-Za-z]:[/\\]|\\\\)")
 _QUOTES = {"'": "'", '"': '"', "‘": "’", "“": "”"}
 _AFTER_PATH = " \t\u3000,;:.，；：、。"
 _BEFORE_PATH = " \t\u3000,:，："
@@ -45,7 +46,9 @@ def split_pictures(line: str) -> tuple[list[Path], str]:
 def read_path(raw: str) -> Path:
     """What one written path means: the first reading that names a file, else the most likely one."""
     readings = list(_readings(raw.strip()))
-    return next((path for path in readings if _is_file(path)), readings[0])
+    # In a Windows path the backslashes are no escapes.
+    likely = readings[0] if _WINDOWS.match(raw.strip()) else readings[-1]
+    return next((path for path in readings if _is_file(path)), likely)
 
 
 def _at_start(text: str) -> tuple[Path, str] | None:
@@ -114,9 +117,9 @@ def _shell_word(raw: str) -> str | None:
 
 def _from_address(address: str) -> Path:
     """RFC 8089: file:///path, file://localhost/path, file:/path; file:///C:/path on Windows."""
-    # Neither ? nor # divides a pasted name: a file may hold both, and file managers escape them.
-    path = unquote(urlsplit(address.replace("?", "%3F").replace("#", "%23")).path)
-    return Path(path[1:] if re.match(r"/[A-Za-z]:/", path) and Path("/").drive else path)
+    # By hand: urlsplit takes ? and # for the end of the path, and a dragged name may hold both.
+    path = unquote(re.sub(r"^file:(?://[^/]*)?", "", address, flags=re.IGNORECASE))
+    return Path(path[1:] if re.match(r"/[A-Za-z]:/", path) and Path("C:/").drive else path)
 
 
 def _home(words: str) -> Path:

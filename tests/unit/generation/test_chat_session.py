@@ -186,7 +186,14 @@ def test_save(pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "Not a medical device" in transcript.intended_use
     assert str(tmp_path) not in files[0].read_text(encoding="utf-8"), "a folder's name may be a patient's"
     markdown = files[1].read_text(encoding="utf-8")
-    for words in ("Not a medical device", "runs/demo", "头部 CT.png", transcript.turns[0].pictures[0].sha256, "这是什么？", "高密度灶。"):
+    for words in (
+        "Not a medical device",
+        "runs/demo",
+        "头部 CT.png",
+        transcript.turns[0].pictures[0].sha256,
+        "这是什么？",
+        "高密度灶。",
+    ):
         assert words in markdown
     list(session.ask("and?"))
     assert session.save(files[1]) == files  # its own files may be written again

@@ -161,7 +161,9 @@ def test_each_request_is_answered_once_and_several_at_a_time(server: Server, gen
         return 200, {}, answer(body["messages"][-1]["content"])
 
     server.reply = slow
-    found = {generation.id: generation.text for generation in generator.generate([ask(f"r{n}", f"question {n}") for n in range(10)])}
+    found = {
+        generation.id: generation.text for generation in generator.generate([ask(f"r{n}", f"question {n}") for n in range(10)])
+    }
     assert found == {f"r{n}": f"question {n}" for n in range(10)}
     assert 2 <= server.most_at_once <= 3
 
