@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,9 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from tiny_models import tiny_model
 
 from medtune.errors import DataError, MedtuneError, ModelError, RecipeError
-from medtune.models.adapter import AdapterReport, add_adapter, adapter_report
+from medtune.models.adapter import AdapterReport, adapter_report, add_adapter
 from medtune.models.config import SCOPES, FullSettings, LoraSettings, ModelSettings, Scope
 from medtune.models.contract import write_contract
 from medtune.models.encoder import Encoder, load_encoder
@@ -22,6 +20,7 @@ from medtune.models.hub import read_config
 from medtune.models.load import load_model
 from medtune.plugins import BUILT_IN, resolve
 from medtune.types import IGNORE_INDEX, Features, Message
+from tiny_models import tiny_model
 
 FAMILIES = list(BUILT_IN["family"])
 TINY = {"auto": "llava"}
@@ -41,11 +40,11 @@ class Subject:
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
+def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
     name: str = request.param
     folder = tiny_model(tmp_path_factory.mktemp(name) / "base", TINY.get(name, name))
     settings = ModelSettings(base=str(folder), dtype="float32")
-    yield Subject(resolve("family", name), folder, settings, load_encoder(settings), load_model(settings, device="cpu"))
+    return Subject(resolve("family", name), folder, settings, load_encoder(settings), load_model(settings, device="cpu"))
 
 
 def picture(width: int, height: int, shade: int) -> Image.Image:

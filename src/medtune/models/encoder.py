@@ -254,11 +254,12 @@ class Encoder:
             if isinstance(piece, Content) and not piece.answer:
                 run += texts[piece.index]
                 continue
+            if isinstance(piece, Content):
+                _check_thought(run, texts[piece.index], sample_id)
             add(self._text_ids(run))
             run = ""
             if isinstance(piece, Content):
                 in_answer = piece.index in supervised
-                self._check_thought(ids, texts[piece.index], sample_id)
                 add(self._text_ids(texts[piece.index]), loss=in_answer)
             elif isinstance(piece, Special):
                 add([piece.id], loss=piece.ends_answer and in_answer)
@@ -267,14 +268,6 @@ class Encoder:
                 add([self.image_token_id] * next(remaining))
         add(self._text_ids(run))
         return ids, labels
-
-    def _check_thought(self, before: list[int], answer: str, sample_id: str) -> None:
-        if "</think>" in answer and before and "</think>" in self.tokenizer.decode(before[-2:]):
-            raise DataError(
-                msg("The answer holds a thought, but the chat template has already put an empty one before it."),
-                sample=sample_id or None,
-                remedy=msg("Take <think>...</think> out of the answers; this model is trained with thinking off."),
-            )
 
     def _text_ids(self, text: str) -> list[int]:
         if not text:
@@ -338,6 +331,15 @@ class Encoder:
             own = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
             found += own if isinstance(own, list) else [own] if own is not None else []
         return tuple(dict.fromkeys(found))
+
+
+def _check_thought(before: str, answer: str, sample_id: str) -> None:
+    if "</think>" in answer and before.rstrip().endswith("</think>"):
+        raise DataError(
+            msg("The answer holds a thought, but the chat template has already put an empty one before it."),
+            sample=sample_id or None,
+            remedy=msg("Take <think>...</think> out of the answers; this model is trained with thinking off."),
+        )
 
 
 def _chat_template(folder: Path, tokenizer: Any) -> str:
