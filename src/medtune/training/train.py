@@ -146,7 +146,8 @@ def _fit(
             plan.lengths, seed=settings.seed, group=settings.batch_size * world_size() if settings.group_by_length else 0
         ),
         eval_lengths=plan.eval_lengths,
-        callbacks=[schedule, events],
+        # Events first: a listener's wish to stop is then heard at the same step.
+        callbacks=[events, schedule],
         description=plan.description,
         save_total_limit=settings.save_total_limit,
     )

@@ -1,0 +1,12 @@
+"""A tiny model and rows for runs that must agree."""
+
+from __future__ import annotations
+
+import pytest
+
+from tiny_training import Setup, make_setup
+
+
+@pytest.fixture(scope="session")
+def setup(tmp_path_factory: pytest.TempPathFactory) -> Setup:
+    return make_setup(tmp_path_factory.mktemp("setup"))
