@@ -57,7 +57,8 @@ def make_dataset(recipe: Recipe, listener: Listener | None, *, overwrite: bool =
     from medtune.data.prepare import prepare
 
     folder = dataset_folder(recipe)
-    say(listener, Event("phase", msg("Preparing the data set {folder}", folder=folder)))
+    if overwrite or not folder.exists():
+        say(listener, Event("phase", msg("Preparing the data set {folder}", folder=folder)))
     prepare(recipe.data, name=recipe.name, folder=folder, listener=listener, overwrite=overwrite)
     return Dataset.open(folder)
 

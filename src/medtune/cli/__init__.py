@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 __all__ = ["main"]
@@ -21,6 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen, rest = _take_language(list(sys.argv[1:] if arguments is None else arguments))
     if chosen is not None:
         os.environ["MEDTUNE_LANG"] = chosen
+    if not sys.warnoptions:
+        # Libraries announce their own renamings; `python -W default -m medtune` shows them.
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
     from medtune.cli.app import app
     from medtune.errors import MedtuneError
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from medtune.errors import RunError
 from medtune.language import Text, msg
-from medtune.types import Comparison, Issue, Manifest, Report, ValidationReport
+from medtune.types import Comparison, Difference, Issue, Manifest, MetricValue, Report, ValidationReport
 
 if TYPE_CHECKING:
     from medtune.api import DemoResult, RunView
@@ -62,11 +64,22 @@ def _jsonable(value: Any) -> Any:
 
 
 def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True)
+    # A pipe or a file has no width of its own, and a table that is folded to 80 columns cannot be searched.
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 
 
-def _table(*columns: Text | str, title: Text | str | None = None) -> Table:
-    table = Table(title=None if title is None else str(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
+def _table(first: Text | str, *numbers: Text | str) -> Table:
+    """A plain table: the first column reads, the others are numbers."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(str(first), no_wrap=True)
+    for column in numbers:
+        table.add_column(str(column), justify="right")
+    return table
+
+
+def _list(*columns: Text | str) -> Table:
+    """A plain table of words."""
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(str(column) for column in columns))
     for column in columns:
         table.add_column(str(column), overflow="fold")
     return table
@@ -111,28 +124,25 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def print_validation(report: ValidationReport) -> None:
-    """Every finding with its remedy, then the sums."""
+    """Every finding, the remedy once for findings of one kind that follow each other; then the sums."""
     console = _console()
-    for issue in report.issues:
+    for number, issue in enumerate(report.issues):
         console.print(
             f"[{_STYLE[issue.severity]}]{escape(str(_severity(issue)))}[/] {escape(_where(issue))}{escape(str(issue.message))}"
         )
-        if issue.remedy is not None:
+        following = report.issues[number + 1] if number + 1 < len(report.issues) else None
+        if issue.remedy is not None and (following is None or following.remedy != issue.remedy):
             console.print(f"    {escape(str(issue.remedy))}", style="dim")
     for check, reason in report.skipped.items():
         console.print(escape(str(msg("not checked: {check} ({reason})", check=check, reason=str(reason)))), style="dim")
-    console.print(
-        str(
-            msg(
-                "{rows} rows, {checks} checks: {errors} errors, {warnings} warnings.",
-                rows=sum(report.num_rows.values()),
-                checks=len(report.checks),
-                errors=report.num_errors,
-                warnings=report.num_warnings,
-            )
-        ),
-        style="bold red" if report.num_errors else "yellow" if report.num_warnings else "bold green",
+    total = msg(
+        "{rows} rows, {checks} checks: {errors} errors, {warnings} warnings.",
+        rows=sum(report.num_rows.values()),
+        checks=len(report.checks),
+        errors=report.num_errors,
+        warnings=report.num_warnings,
     )
+    console.print(str(total), style="bold red" if report.num_errors else "yellow" if report.num_warnings else "bold green")
 
 
 def _severity(issue: Issue) -> Text:
@@ -141,8 +151,8 @@ def _severity(issue: Issue) -> Text:
 
 
 def _where(issue: Issue) -> str:
-    parts = [part for part in (issue.split, issue.file, issue.sample) if part]
-    return f"{' '.join(parts)}: " if parts else ""
+    parts = [part for part in (issue.file or issue.split, issue.sample) if part]
+    return f"{', '.join(parts)}: " if parts else ""
 
 
 def print_run(view: RunView) -> None:
@@ -184,60 +194,50 @@ def print_runs(runs: Sequence[Run]) -> None:
     if not runs:
         console.print(str(msg("There are no runs here yet. Next: {command}", command="medtune demo")))
         return
-    table = _table(
+    table = _list(
         msg("run"), msg("state"), msg("base model"), msg("data set"), msg("steps"), msg("validation loss"), msg("changed")
     )
     for run in runs:
-        record = run.record
-        table.add_row(
-            run.folder.name,
-            record.status,
-            escape(record.base_model),
-            escape(record.dataset or "-"),
-            str(record.num_steps or 0),
-            "-" if record.eval_loss is None else f"{record.eval_loss:.4f}",
-            record.updated,
-        )
+        try:
+            record = run.record
+        except RunError as error:
+            table.add_row(run.folder.name, f"[red]{escape(str(error.what))}[/red]")
+            continue
+        loss = "-" if record.eval_loss is None else f"{record.eval_loss:.4f}"
+        changed = record.updated[:16].replace("T", " ")
+        model, data = escape(record.base_model), escape(record.dataset or "-")
+        table.add_row(run.folder.name, record.status, model, data, str(record.num_steps or 0), loss, changed)
     console.print(table)
 
 
 def print_report(report: Report, folder: Path) -> None:
     """The headline table, the warnings, and where the whole report is."""
-    from medtune.evaluation.table import format_interval, format_value, headline_rows, table_control
+    from medtune.evaluation.table import format_value, headline_rows, table_control
 
-    control = table_control(report)
-    table = _table(msg("metric"), "")
-    for column in (
-        msg("base"),
-        msg("tuned"),
-        msg("tuned - base"),
-        msg("95 % interval"),
-        _CONTROLS.get(control or ""),
-        msg("samples"),
-    ):
-        if column is not None:
-            table.add_column(str(column), justify="right")
-    about = {"picture": msg("what is seen"), "form": msg("form"), "wording": msg("wording")}
-    for row in headline_rows(report):
-        metric, difference = row.metric, row.difference
-        cells = [format_value(column.value if column is not None else None, metric) for column in (row.base, row.tuned)]
-        cells.append(format_value(difference.difference, metric, signed=True) if difference is not None else "")
-        cells.append(format_interval(difference.low, difference.high, metric, signed=True) if difference is not None else "")
-        if control is not None:
-            cells.append(format_value(row.control.value if row.control is not None else None, metric))
-        cells.append(f"{row.num_scored}" + (f" (+{row.num_unscored})" if row.num_unscored else ""))
-        arrow = "↑" if metric.direction == "higher" else "↓"
-        style = {"better": "green", "worse": "red"}.get(row.verdict or "", "")
-        table.add_row(f"{escape(metric.title)} {arrow}", f"[dim]{about[row.about]}[/dim]", *cells, style=style)
     console = _console()
-    groups = msg(
+    sizes = msg(
         "{samples} samples of {groups} groups ({kind}), split {split}",
         samples=report.num_samples,
         groups=report.num_groups,
         kind=report.group_kind,
         split=report.split,
     )
-    console.print(f"[dim]{escape(str(groups))}[/dim]")
+    console.print(f"[dim]{escape(str(sizes))}[/dim]")
+    control = table_control(report)
+    table = _table(
+        "", msg("base"), msg("tuned"), msg("tuned - base, 95 % interval"), *([_CONTROLS[control]] if control else []), "n"
+    )
+    about, shown = {"picture": msg("what is seen"), "form": msg("form"), "wording": msg("wording")}, ""
+    for row in headline_rows(report):
+        if row.about != shown:
+            table.add_row(f"[dim]{about[row.about]}[/dim]")
+            shown = row.about
+        metric = row.metric
+        columns = [row.base, row.tuned, *([row.control] if control else [])]
+        cells = [format_value(column.value if column is not None else None, metric) for column in columns]
+        cells.insert(2, _change(row.difference, metric))
+        cells.append(f"{row.num_scored}" + (f" (+{row.num_unscored})" if row.num_unscored else ""))
+        table.add_row(_title(metric), *cells, style=_VERDICT.get(row.verdict or ""))
     console.print(table)
     _warn(console, report.warnings)
     page = folder / "report.html"
@@ -245,34 +245,42 @@ def print_report(report: Report, folder: Path) -> None:
         console.print(escape(str(msg("Report: {file}", file=page))))
 
 
-_CONTROLS = {
-    "shuffled": msg("tuned, other pictures"),
-    "blank": msg("tuned, blank pictures"),
-    "question-only": msg("tuned, no pictures"),
-}
+_VERDICT = {"better": "green", "worse": "red"}
+
+
+def _title(metric: MetricValue) -> str:
+    return f"{escape(Text(metric.title).render())} {'↑' if metric.direction == 'higher' else '↓'}"
+
+
+def _change(difference: Difference | None, metric: MetricValue) -> str:
+    """The difference with its interval."""
+    from medtune.evaluation.table import format_interval, format_value
+
+    if difference is None or difference.difference is None:
+        return ""
+    interval = format_interval(difference.low, difference.high, metric, signed=True)
+    return format_value(difference.difference, metric, signed=True) + (f" ({interval})" if interval else "")
+
+
+_CONTROLS = {"shuffled": msg("other pictures"), "blank": msg("blank pictures"), "question-only": msg("no pictures")}
 
 
 def print_comparison(comparison: Comparison) -> None:
     """The differences with their intervals."""
-    from medtune.evaluation.table import format_interval, format_value, verdict
+    from medtune.evaluation.table import format_value, verdict
 
     values = {metric.name: metric for metric in comparison.metrics}
-    table = _table(msg("metric"))
-    for column in (escape(comparison.first), escape(comparison.second), msg("difference"), msg("95 % interval"), msg("samples")):
-        table.add_column(str(column), justify="right")
+    table = _table("", escape(comparison.first), escape(comparison.second), msg("difference, 95 % interval"), "n")
     for entry in comparison.differences:
-        if entry.task is not None:
-            continue
-        metric = values[entry.metric]
-        table.add_row(
-            f"{escape(metric.title)} {'↑' if metric.direction == 'higher' else '↓'}",
-            format_value(entry.first, metric),
-            format_value(entry.second, metric),
-            format_value(entry.difference, metric, signed=True),
-            format_interval(entry.low, entry.high, metric, signed=True),
-            str(entry.num_samples),
-            style={"better": "green", "worse": "red"}.get(verdict(entry, metric) or "", ""),
-        )
+        if entry.task is None:
+            metric = values[entry.metric]
+            cells = (
+                format_value(entry.first, metric),
+                format_value(entry.second, metric),
+                _change(entry, metric),
+                str(entry.num_samples),
+            )
+            table.add_row(_title(metric), *cells, style=_VERDICT.get(verdict(entry, metric) or ""))
     console = _console()
     console.print(table)
     _warn(console, comparison.warnings)
@@ -285,7 +293,7 @@ def _warn(console: Console, warnings: Iterable[Text]) -> None:
 
 def print_recipes(recipes: Mapping[str, Recipe]) -> None:
     """Name and title of each recipe."""
-    table = _table(msg("recipe"), msg("base model"), msg("title"))
+    table = _list(msg("recipe"), msg("base model"), msg("title"))
     for name, recipe in recipes.items():
         table.add_row(name, escape(recipe.model.base), escape(recipe.title))
     _console().print(table)
@@ -303,7 +311,7 @@ def print_settings(settings: Sequence[Setting]) -> None:
 
 def print_recipe_diff(first: str, second: str, differences: Sequence[SettingDifference]) -> None:
     """A line per setting."""
-    table = _table(msg("setting"), escape(first), escape(second))
+    table = _list(msg("setting"), escape(first), escape(second))
     for entry in differences:
         table.add_row(
             entry.key, escape(json.dumps(entry.first, ensure_ascii=False)), escape(json.dumps(entry.second, ensure_ascii=False))
@@ -314,8 +322,7 @@ def print_recipe_diff(first: str, second: str, differences: Sequence[SettingDiff
 
 def print_findings(findings: Sequence[Finding]) -> None:
     """The doctor's report."""
-    table = _table("", "", "")
-    table.show_header = False
+    table = _list("", "", "")
     names = {"ok": msg("ok"), "note": msg("note"), "missing": msg("missing")}
     for finding in findings:
         detail = str(finding.detail) if finding.remedy is None else f"{finding.detail}  ->  {finding.remedy}"
