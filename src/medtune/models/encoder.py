@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _TOKEN_ALIGNED = ("mm_token_type_ids", "token_type_ids")
 """Tensors with one entry a token: they are padded like ``input_ids``; all others are joined along their first dimension."""
 
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tiktoken.model", "tekken.json")
+
 
 def load_encoder(settings: ModelSettings, *, adapter: Path | None = None) -> Encoder:
     """The encoder of a base model; no weights are read.
@@ -293,6 +295,14 @@ class Encoder:
     def _load_tokenizer(self) -> Any:
         from transformers import AutoTokenizer
 
+        if not any((self.folder / name).is_file() for name in _VOCABULARIES):
+            # transformers would make an empty tokenizer of a known class, without a word.
+            raise ModelError(
+                msg("The model folder has no tokenizer."),
+                file=self.folder,
+                key="model.base",
+                remedy=msg("Copy tokenizer.json and tokenizer_config.json from the base model."),
+            )
         try:
             return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=self.settings.trust_remote_code)
         except (OSError, ValueError, KeyError) as error:

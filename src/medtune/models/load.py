@@ -64,6 +64,7 @@ def load_adapter(model: Any, adapter: Path, *, trainable: bool) -> PeftModel:
         ModelError: The adapter does not fit the model, or is not stored as safetensors.
     """
     from peft import PeftModel
+    from safetensors import SafetensorError
 
     if not (adapter / "adapter_model.safetensors").is_file():
         raise ModelError(
@@ -73,7 +74,7 @@ def load_adapter(model: Any, adapter: Path, *, trainable: bool) -> PeftModel:
         )
     try:
         return PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable, autocast_adapter_dtype=True)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(
             msg("The adapter does not fit the model: {error}", error=str(error).splitlines()[0]),
             file=adapter,
@@ -100,6 +101,7 @@ def _load_base(
 ) -> Any:
     import torch
     import transformers
+    from safetensors import SafetensorError
 
     dtype: Any = settings.dtype
     if dtype == "auto" and torch.device(device).type == "cpu":
@@ -116,7 +118,7 @@ def _load_base(
             model, info = loader.from_pretrained(
                 folder, use_safetensors=True, trust_remote_code=settings.trust_remote_code, output_loading_info=True, **options
             )
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(
             msg("The model cannot be loaded: {error}", error=str(error).splitlines()[0]),
             file=folder,
@@ -130,7 +132,7 @@ def _load_base(
     missing = sorted(info["missing_keys"]) or sorted(str(key) for key in info["mismatched_keys"])
     if missing:
         raise ModelError(
-            msg("{count} weights are missing from the model's files, the first is {first}.", count=len(missing), first=missing[0]),
+            msg("The model's files lack {count} weights; the first is {first}.", count=len(missing), first=missing[0]),
             file=folder,
             key="model.base",
             remedy=msg("Fetch the whole model again."),

@@ -1,0 +1,237 @@
+"""What gets an adapter, what the report says of it, and what the contract keeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from medtune.errors import ModelError, RecipeError
+from medtune.models.adapter import adapter_report, add_adapter
+from medtune.models.config import AdapterSettings, FullSettings, LoraSettings, ModelSettings, QloraSettings
+from medtune.models.contract import read_contract, write_contract
+from medtune.models.encoder import load_encoder
+from medtune.models.load import load_model
+from medtune.models.qwen_vl import QWEN3_VL, QWEN3_VL_MOE
+from medtune.types import TransformRecord
+from tiny_models import tiny_model
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> ModelSettings:
+    return ModelSettings(base=str(tiny_model(tmp_path_factory.mktemp("dense") / "base", "qwen3-vl")))
+
+
+@pytest.fixture(scope="module")
+def moe(tmp_path_factory: pytest.TempPathFactory) -> ModelSettings:
+    return ModelSettings(base=str(tiny_model(tmp_path_factory.mktemp("moe") / "base", "qwen3-vl-moe")))
+
+
+def adapted(base: ModelSettings, settings: Any, **options: Any) -> Any:
+    family = QWEN3_VL_MOE if "moe" in base.base else QWEN3_VL
+    return add_adapter(load_model(base, device="cpu"), settings, family, **options)
+
+
+def modules(model: Any) -> set[str]:
+    return {row.module for row in adapter_report(model)}
+
+
+def sizes_of(moe: ModelSettings) -> tuple[int, int, int, int]:
+    """(layers, experts, hidden size, inner size) of the mixture of experts."""
+    config = json.loads((Path(moe.base) / "config.json").read_text(encoding="utf-8"))["text_config"]
+    experts = config.get("num_local_experts") or config["num_experts"]
+    return config["num_hidden_layers"], experts, config["hidden_size"], config["moe_intermediate_size"]
+
+
+def test_the_union_is_read_by_its_tag() -> None:
+    reader: TypeAdapter[Any] = TypeAdapter(AdapterSettings)
+    assert isinstance(reader.validate_python({"kind": "lora", "rank": 4}), LoraSettings)
+    assert isinstance(reader.validate_python({"kind": "qlora"}), QloraSettings)
+    assert isinstance(reader.validate_python({"kind": "full"}), FullSettings)
+    with pytest.raises(ValidationError, match="rank"):
+        reader.validate_python({"kind": "full", "rank": 4})
+    with pytest.raises(ValidationError, match="not a regular expression"):
+        reader.validate_python({"kind": "lora", "exclude": ["("]})
+    with pytest.raises(ValidationError, match="min_pixels"):
+        ModelSettings(base="x", min_pixels=9, max_pixels=8)
+
+
+def test_rank_alpha_and_variants(dense: ModelSettings) -> None:
+    config = adapted(dense, LoraSettings(rank=4)).peft_config["default"]
+    assert (config.r, config.lora_alpha, config.use_rslora, config.use_dora) == (4, 8, False, False)
+    config = adapted(dense, LoraSettings(rank=4, alpha=6, dropout=0.1, rslora=True, dora=True)).peft_config["default"]
+    assert (config.lora_alpha, config.lora_dropout, config.use_rslora, config.use_dora) == (6, 0.1, True, True)
+
+
+def test_the_output_layer_gets_no_adapter(dense: ModelSettings) -> None:
+    assert not any("lm_head" in module for module in modules(adapted(dense, LoraSettings())))
+
+
+def test_exclude_and_extra(dense: ModelSettings) -> None:
+    found = modules(adapted(dense, LoraSettings(exclude=(r"\.mlp\.", r"layers\.0\."), extra=(r"visual\.merger\.linear_fc2",))))
+    assert found == {
+        "model.visual.merger.linear_fc2",
+        *(f"model.language_model.layers.*.self_attn.{name}_proj" for name in "qkvo"),
+    }
+    model = adapted(dense, LoraSettings(exclude=(r"layers\.0\.",)))
+    assert not any("layers.0." in name and ".lora_" in name for name, _ in model.named_parameters())
+    with pytest.raises(RecipeError, match="No linear module's name matches nothing-like-it") as caught:
+        adapted(dense, LoraSettings(extra=("nothing-like-it",)))
+    assert caught.value.key == "adapter.extra"
+    with pytest.raises(RecipeError, match="leaves nothing to adapt"):
+        adapted(dense, LoraSettings(exclude=(".",)))
+
+
+def test_experts_left_out_are_named(moe: ModelSettings) -> None:
+    """What other trainers call ``all`` reaches only attention in a mixture of experts, and they do not say so."""
+    report = adapter_report(adapted(moe, LoraSettings(targets=("language",))))
+    assert {row.module for row in report} == {f"model.language_model.layers.*.self_attn.{name}_proj" for name in "qkvo"}
+    layers, experts, hidden, inner = sizes_of(moe)
+    fused = layers * experts * 3 * hidden * inner
+    note = next(str(note) for note in report.notes if str(note).startswith("experts: "))
+    assert note.startswith(f"experts: {fused:,} parameters ({100 * fused / report.num_total:.1f} % of the model)")
+
+
+def test_experts_are_adapted_each_by_itself(moe: ModelSettings) -> None:
+    report = adapter_report(adapted(moe, LoraSettings(targets=("experts",), rank=2)))
+    layers, experts, hidden, inner = sizes_of(moe)
+    assert [(row.module, row.num_parameters) for row in report] == [
+        ("model.language_model.layers.*.mlp.experts.gate_up_proj", layers * experts * 2 * (hidden + 2 * inner)),
+        ("model.language_model.layers.*.mlp.experts.down_proj", layers * experts * 2 * (inner + hidden)),
+    ]
+    only = adapter_report(adapted(moe, LoraSettings(targets=("experts",), exclude=("down_proj",))))
+    assert {row.module for row in only} == {"model.language_model.layers.*.mlp.experts.gate_up_proj"}
+
+
+@pytest.mark.parametrize("wrong", [{"dropout": 0.1}, {"dora": True}])
+def test_experts_take_neither_dropout_nor_dora(moe: ModelSettings, wrong: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match="neither dropout nor DoRA") as caught:
+        adapted(moe, LoraSettings(targets=("experts",), **wrong))
+    assert caught.value.key == f"adapter.{next(iter(wrong))}"
+
+
+def test_large_untouched_modules_are_named(dense: ModelSettings) -> None:
+    notes = [str(note) for note in adapter_report(adapted(dense, LoraSettings())).notes]
+    assert any(note.startswith("model.language_model.embed_tokens: ") for note in notes)
+    assert any(note.startswith("lm_head: ") for note in notes)
+    assert any(note.startswith("vision: ") for note in notes)
+
+
+@pytest.mark.parametrize("targets", [("language",), ("experts",)])
+def test_adapter_weights_are_float32_beside_16_bits(moe: ModelSettings, targets: Any) -> None:
+    settings = moe.model_copy(update={"dtype": "bfloat16"})
+    model = adapted(settings, LoraSettings(targets=targets))
+    dtypes = {".lora_" in name: parameter.dtype for name, parameter in model.named_parameters()}
+    assert dtypes == {True: torch.float32, False: torch.bfloat16}
+
+
+def saved(base: ModelSettings, folder: Path, **settings: Any) -> Path:
+    adapted(base, LoraSettings(**settings)).save_pretrained(folder)
+    write_contract(load_encoder(base).contract(), folder)
+    return folder
+
+
+def test_continue_from_an_earlier_adapter(dense: ModelSettings, tmp_path: Path) -> None:
+    earlier = saved(dense, tmp_path / "adapter", rank=3, targets=("vision",))
+    model = adapted(dense, LoraSettings(init_from=earlier), contract=load_encoder(dense).contract())
+    assert model.peft_config["default"].r == 3
+    assert {name.split(".lora_")[0].split(".")[3] for name, parameter in model.named_parameters() if parameter.requires_grad} == {
+        "visual"
+    }
+    with pytest.raises(RecipeError, match=r"adapter\.rank is 8, but .* 3"):
+        adapted(dense, LoraSettings(init_from=earlier, rank=8))
+    other = load_encoder(dense.model_copy(update={"max_pixels": 50_000})).contract()
+    with pytest.raises(ModelError, match=r"max_pixels 16777216, but here it is 50000"):
+        adapted(dense, LoraSettings(init_from=earlier), contract=other)
+
+
+def test_pickled_adapters_are_not_read(dense: ModelSettings, tmp_path: Path) -> None:
+    folder = saved(dense, tmp_path / "adapter")
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    with pytest.raises(ModelError, match=r"no adapter_model\.safetensors"):
+        load_model(dense, adapter=folder)
+
+
+def test_a_full_fine_tune_is_loaded_in_place_of_the_base(dense: ModelSettings, tmp_path: Path) -> None:
+    model = adapted(dense, FullSettings(freeze=("vision",)))
+    with torch.no_grad():
+        model.lm_head.weight.add_(1.0)
+    model.save_pretrained(tmp_path / "model")
+    write_contract(load_encoder(dense).contract(), tmp_path / "model")
+    loaded: Any = load_model(dense, adapter=tmp_path / "model", device="cpu")
+    torch.testing.assert_close(loaded.lm_head.weight, model.lm_head.weight)
+
+
+class TestContract:
+    def test_round_trip(self, dense: ModelSettings, tmp_path: Path) -> None:
+        transforms = (TransformRecord(name="letterbox", parameters={"size": 336}),)
+        settings = dense.model_copy(update={"system_prompt": "Be brief.", "max_pixels": 40_000})
+        contract = load_encoder(settings).contract(transforms=transforms)
+        write_contract(contract, tmp_path)
+        assert read_contract(tmp_path) == contract
+        assert (contract.max_pixels, contract.min_pixels, contract.resize_backend) == (40_000, 4096, "pil")
+        assert contract.box_convention == "relative-1000"
+        assert load_encoder(dense).contract(box_convention="pixels").box_convention == "pixels"
+
+    def test_what_is_left_open_comes_from_the_contract(self, dense: ModelSettings, tmp_path: Path) -> None:
+        transforms = (TransformRecord(name="clahe"),)
+        settings = dense.model_copy(update={"system_prompt": "Be brief.", "max_pixels": 40_000})
+        write_contract(load_encoder(settings).contract(transforms=transforms), tmp_path)
+        encoder = load_encoder(dense, adapter=tmp_path)
+        assert encoder.pixel_limits == (4096, 40_000)
+        assert encoder.settings.system_prompt == "Be brief."
+        assert encoder.transforms == transforms
+        assert encoder.contract() == load_encoder(settings).contract(transforms=transforms)
+
+    @pytest.mark.parametrize(
+        ("setting", "value", "message"),
+        [
+            ("max_pixels", 50_000, "max_pixels 16777216, but here it is 50000"),
+            ("min_pixels", 5000, "min_pixels 4096, but here it is 5000"),
+            ("system_prompt", "Hello.", "system_prompt -, but here it is Hello."),
+        ],
+    )
+    def test_other_settings(self, dense: ModelSettings, tmp_path: Path, setting: str, value: Any, message: str) -> None:
+        write_contract(load_encoder(dense).contract(), tmp_path)
+        with pytest.raises(ModelError, match=message) as caught:
+            load_encoder(dense.model_copy(update={setting: value}), adapter=tmp_path)
+        assert caught.value.key == f"model.{setting}"
+        assert str(caught.value.remedy) == f"Leave model.{setting} out."
+
+    def test_another_resize_backend(self, dense: ModelSettings, tmp_path: Path) -> None:
+        contract = load_encoder(dense).contract()
+        write_contract(contract.model_copy(update={"resize_backend": "torchvision"}), tmp_path)
+        with pytest.raises(ModelError, match="resize_backend torchvision, but here it is pil"):
+            load_encoder(dense.model_copy(update={"resize_backend": "pil"}), adapter=tmp_path)
+
+    def test_another_base(self, dense: ModelSettings, tmp_path: Path) -> None:
+        folder = saved(dense, tmp_path / "adapter")
+        other = Path(str(tiny_model(tmp_path / "other", "qwen3-vl")))
+        config = json.loads((other / "config.json").read_text(encoding="utf-8"))
+        config["text_config"]["rms_norm_eps"] = 1e-5
+        (other / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        for load in (load_model, load_encoder):
+            with pytest.raises(ModelError, match=r"trained with config\.json [0-9a-f]{12}, but here it is [0-9a-f]{12}") as caught:
+                load(ModelSettings(base=str(other)), adapter=folder)  # type: ignore[operator]
+            assert dense.base in str(caught.value.remedy)
+
+    def test_another_chat_template(self, dense: ModelSettings, tmp_path: Path) -> None:
+        folder = saved(dense, tmp_path / "adapter")
+        other = tiny_model(tmp_path / "other", "qwen3-vl")
+        path = other / "chat_template.jinja"
+        path.write_text(path.read_text(encoding="utf-8") + " ", encoding="utf-8")
+        with pytest.raises(ModelError, match="trained with chat template"):
+            load_encoder(ModelSettings(base=str(other)), adapter=folder)
+
+    def test_missing_or_damaged(self, dense: ModelSettings, tmp_path: Path) -> None:
+        with pytest.raises(ModelError, match="no such adapter folder"):
+            load_encoder(dense, adapter=tmp_path / "none")
+        with pytest.raises(ModelError, match=r"no contract\.json"):
+            load_model(dense, adapter=tmp_path)
+        (tmp_path / "contract.json").write_text("{}", encoding="utf-8")
+        with pytest.raises(ModelError, match="cannot be read"):
+            load_encoder(dense, adapter=tmp_path)
