@@ -1,0 +1,162 @@
+"""The warnings of a report: what a reader must know before believing its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from medtune.language import Text, msg
+from medtune.types import Condition, ControlName, Difference, GroupKind, Prediction, Sample
+
+__all__ = ["FEW_GROUPS", "MANY_UNPARSED", "is_severe"]
+
+FEW_GROUPS = 30
+"""Below so many groups the bootstrap's intervals are too narrow, so the report says it. The usual rule of thumb for
+cluster-robust inference puts "few" at 20 to 50 clusters (Cameron, Gelbach and Miller 2008, doi:10.1162/rest.90.3.414)."""
+
+MANY_UNPARSED = 0.1
+"""Share of answers that could not be read from which on the report says it."""
+
+
+def no_patient_ids(kind: GroupKind) -> Text:
+    if kind == "image":
+        return msg("The data set has no patient ids: two pictures of one patient may stand on both sides of the split.")
+    return msg("The data set has no patient ids and no picture ids: the rows of one patient may stand on both sides of the split.")
+
+
+def synthetic_data() -> Text:
+    return msg("The data set is synthetic: its numbers say nothing about patients.")
+
+
+def few_groups(num_groups: int) -> Text:
+    return msg("Only {count} groups were evaluated: intervals from so few are too narrow.", count=num_groups)
+
+
+def trained_on_split() -> Text:
+    return msg("These are the training samples: the numbers show what was learnt by heart, not what a new patient would get.")
+
+
+def shared_pictures(num_shared: int, num_images: int) -> Text:
+    return msg(
+        "{shared} of the {count} evaluated pictures are also in the training split: the numbers are too good.",
+        shared=num_shared,
+        count=num_images,
+    )
+
+
+def shared_groups(num_shared: int, num_groups: int) -> Text:
+    return msg(
+        "{shared} of the {count} evaluated groups are also in the training split: the numbers are too good.",
+        shared=num_shared,
+        count=num_groups,
+    )
+
+
+def many_unparsed(condition: Condition) -> Text:
+    return msg(
+        "{unparsed} of the {count} answers of {label} could not be read in the form that their task asks for.",
+        label=condition.label,
+        unparsed=condition.num_unparsed,
+        count=condition.num_predictions,
+    )
+
+
+def cut_off(label: str, num_cut: int, count: int) -> Text:
+    return msg("{cut} of the {count} answers of {label} were cut off at the token limit.", cut=num_cut, count=count, label=label)
+
+
+def same_answers(first: str, second: str) -> Text:
+    return msg("{first} and {second} gave the same answer to every question: is the adapter in use?", first=first, second=second)
+
+
+def picture_unused(label: str, control: ControlName, metrics: Iterable[str]) -> Text:
+    named = ", ".join(metrics)
+    if control == "shuffled":
+        return msg(
+            "With pictures of other groups {label} is not measurably worse on {metrics}: nothing shows that it looks at them.",
+            label=label,
+            metrics=named,
+        )
+    if control == "blank":
+        return msg(
+            "With blank pictures {label} is not measurably worse on {metrics}: nothing shows that it looks at them.",
+            label=label,
+            metrics=named,
+        )
+    return msg(
+        "Without any picture {label} is not measurably worse on {metrics}: nothing shows that it looks at them.",
+        label=label,
+        metrics=named,
+    )
+
+
+def control_not_asked(control: ControlName, num_left_out: int, count: int) -> Text:
+    return msg(
+        "The control {control} leaves out {left_out} of {count} samples: no picture, or none of another group for their task.",
+        control=control,
+        left_out=num_left_out,
+        count=count,
+    )
+
+
+def small_subgroups(field: str, count: int, minimum: int) -> Text:
+    return msg(
+        "{count} subgroups by {field} have fewer than {minimum} samples and are not shown.",
+        field=field,
+        count=count,
+        minimum=minimum,
+    )
+
+
+_SEVERE = frozenset(
+    text.template
+    for text in (no_patient_ids("image"), no_patient_ids("row"), trained_on_split(), shared_pictures(0, 0), shared_groups(0, 0))
+)
+
+
+def is_severe(text: Text) -> bool:
+    """Whether a warning means that the numbers cannot be taken for new patients: leakage, or no way to exclude it."""
+    return text.template in _SEVERE
+
+
+def leakage(evaluated: Iterable[Sample], trained: Iterable[Sample]) -> list[Text]:
+    """Pictures and groups that the evaluated samples share with the training split, compared by content."""
+    pictures: set[str] = set()
+    groups: set[tuple[str, str]] = set()
+    for sample in evaluated:
+        pictures.update(image.sha256 for image in sample.images)
+        groups.add((sample.source, sample.group))
+    shared_images: set[str] = set()
+    shared: set[tuple[str, str]] = set()
+    for sample in trained:
+        shared_images.update(image.sha256 for image in sample.images if image.sha256 in pictures)
+        if (sample.source, sample.group) in groups:
+            shared.add((sample.source, sample.group))
+    found = []
+    if shared_images:
+        found.append(shared_pictures(len(shared_images), len(pictures)))
+    if shared:
+        found.append(shared_groups(len(shared), len(groups)))
+    return found
+
+
+def unused_pictures(
+    label: str, control: ControlName, differences: Iterable[Difference], directions: Mapping[str, str]
+) -> Text | None:
+    """The warning that real pictures are not measurably better than the control's.
+
+    Args:
+        differences: Control minus real, overall, on the metrics that should need the picture.
+        directions: Metric -> ``higher`` or ``lower`` is better.
+    """
+    unused = []
+    for difference in differences:
+        if difference.low is None or difference.high is None:
+            continue
+        worse = difference.high < 0 if directions[difference.metric] == "higher" else difference.low > 0
+        if not worse:
+            unused.append(difference.metric)
+    return picture_unused(label, control, unused) if unused else None
+
+
+def num_cut_off(predictions: Iterable[Prediction]) -> int:
+    return sum(prediction.generation.finish_reason == "length" for prediction in predictions)

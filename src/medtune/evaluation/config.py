@@ -1,0 +1,41 @@
+"""The ``evaluation`` section of a recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from medtune.types import Settings, SplitName
+
+__all__ = ["EvaluationSettings"]
+
+
+class EvaluationSettings(Settings):
+    """What is asked of a model, on which samples, and how the numbers are computed."""
+
+    split: SplitName = "test"
+    """The samples that are asked. ``train`` is allowed and warned of: a model has seen those answers."""
+    metrics: tuple[str, ...] | None = None
+    """Registered metrics for every task, in place of each task's own."""
+    controls: tuple[Literal["shuffled", "blank", "question-only"], ...] = ("shuffled",)
+    """The same questions once more without the right picture: with another group's (``shuffled``), with mid grey (``blank``),
+    with none (``question-only``). What is scored then owes nothing to the picture."""
+    max_samples: Annotated[int, Field(gt=0)] | None = None
+    """At most so many samples of the split, drawn by ``seed``; the draw for a smaller number lies within that for a larger."""
+    num_resamples: Annotated[int, Field(ge=100, le=100_000)] = 2000
+    """Bootstrap resamples of the groups for each 95 % interval."""
+    seed: int = 0
+    """Of the draw of samples, of the shuffled pictures and of the bootstrap."""
+    subgroups: tuple[str, ...] = ("kind", "side", "area_percent", "density", "normal", "modality", "answer_type", "question_type")
+    """Metadata fields (and ``modality`` of the first picture) by which the results are told apart. Numbers are cut into thirds."""
+    min_subgroup_samples: Annotated[int, Field(ge=1)] = 20
+    """A subgroup with fewer samples is not reported: its interval would say nothing."""
+
+    @model_validator(mode="after")
+    def _check(self) -> EvaluationSettings:
+        for name in ("metrics", "controls", "subgroups"):
+            values = getattr(self, name) or ()
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name} names something twice")
+        return self

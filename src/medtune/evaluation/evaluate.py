@@ -1,0 +1,287 @@
+"""Ask a model every question of a split, with and without the right picture, and say with intervals what it became."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import JsonValue, ValidationError
+
+from medtune.errors import EvaluationError, GenerationError
+from medtune.evaluation.config import EvaluationSettings
+from medtune.evaluation.controls import Presentation, present
+from medtune.evaluation.predictions import Asked, append_prediction, condition_label, read_asked, resume_predictions, write_asked
+from medtune.evaluation.report import build_report
+from medtune.evaluation.score import parse_generation
+from medtune.language import msg
+from medtune.types import ControlName, Event, Generator, Listener, Prediction, Report, Request, Sample, Sampling, SplitName
+
+if TYPE_CHECKING:
+    from medtune.data.dataset import Dataset
+
+__all__ = ["Model", "evaluate", "read_report", "rescore"]
+
+Model = tuple[Literal["base", "tuned"], Generator | Callable[[], Generator]]
+"""A model to ask, and which of the two it is. A function is called when its first answer is needed, and the generator it
+returns is closed again: so base and tuned need not be in memory together, and a finished evaluation loads neither."""
+
+
+def evaluate(
+    dataset: Dataset,
+    *,
+    generators: Mapping[str, Model],
+    settings: EvaluationSettings,
+    folder: Path,
+    split: SplitName | None = None,
+    controls: Sequence[ControlName] | None = None,
+    sampling: Sampling | None = None,
+    identities: Mapping[str, str] | None = None,
+    provenance: Mapping[str, JsonValue] | None = None,
+    overwrite: bool = False,
+    listener: Listener | None = None,
+) -> Report:
+    """Generate, parse and score, and write ``evaluations/<label>[-control]/`` and ``report.json`` into a run folder.
+
+    What was generated already is kept: an evaluation that was cut off goes on where it stopped.
+
+    Args:
+        dataset: Its split is asked.
+        generators: Label -> model. The label names the folder.
+        settings: Statistics, controls, subgroups.
+        folder: The run folder.
+        split: In place of ``settings.split``.
+        controls: In place of ``settings.controls``. ``none``, the real pictures, is always asked.
+        sampling: How text is drawn; greedy when not given.
+        identities: Label -> what names its weights, for example a hash of the adapter. Predictions of other weights are
+            then refused.
+        provenance: Further entries for ``Report.settings``, such as the command.
+        overwrite: Throw earlier predictions away.
+        listener: Hears of progress.
+
+    Raises:
+        EvaluationError: The split is empty, or ``folder`` holds predictions of other data, weights or sampling.
+        GenerationError: A generator left a request without an answer.
+    """
+    split = split or settings.split
+    wanted: tuple[ControlName, ...] = tuple(dict.fromkeys(("none", *(settings.controls if controls is None else controls))))
+    sampling = sampling or Sampling()
+    pool, samples = read_samples(dataset, split, settings)
+    hear = listener or _nobody
+    asked: list[Asked] = []
+    for label, (model, generator) in generators.items():
+        source = _Source(generator)
+        try:
+            for control in wanted:
+                condition = Asked(
+                    label=label,
+                    model=model,
+                    control=control,
+                    dataset=dataset.manifest.name,
+                    dataset_hash=dataset.manifest.hash,
+                    split=split,
+                    seed=settings.seed,
+                    identity=(identities or {}).get(label, ""),
+                    sampling=sampling.model_dump(mode="json"),
+                )
+                asked.append(condition)
+                _ask(condition, samples, pool, source, dataset, folder=folder, sampling=sampling, overwrite=overwrite, hear=hear)
+        finally:
+            source.close()
+    return _finish(dataset, samples, pool, asked, settings, folder, provenance or {}, hear)
+
+
+def rescore(
+    folder: Path, dataset: Dataset, settings: EvaluationSettings | None = None, *, listener: Listener | None = None
+) -> Report:
+    """Score the stored predictions of a run folder again, without a model, and write its scores and report anew.
+
+    Args:
+        settings: Of the statistics; when not given, those of the report that is there.
+
+    Raises:
+        EvaluationError: There are no predictions, or they were made from other data.
+    """
+    found = sorted(path.parent for path in (folder / "evaluations").glob("*/asked.json"))
+    if not found:
+        raise EvaluationError(
+            msg("The run folder has no predictions."), file=folder / "evaluations", remedy=msg("Run `medtune evaluate` first.")
+        )
+    asked = [read_asked(path) for path in found]
+    # The order of the first evaluation, base before tuned and real pictures before controls, not that of the alphabet.
+    asked.sort(key=lambda entry: (entry.model, entry.label, entry.control != "none", entry.control))
+    for entry, path in zip(asked, [folder / "evaluations" / condition_label(e.label, e.control) for e in asked], strict=True):
+        if entry.dataset_hash != dataset.manifest.hash:
+            raise EvaluationError(
+                msg(
+                    "The predictions were made from the data set {old} ({old_hash}), not from {new} ({new_hash}).",
+                    old=entry.dataset,
+                    old_hash=entry.dataset_hash,
+                    new=dataset.manifest.name,
+                    new_hash=dataset.manifest.hash,
+                ),
+                file=path / "predictions.jsonl",
+                remedy=msg("Give the data set that the predictions were made from."),
+            )
+    splits = {entry.split for entry in asked}
+    if len(splits) > 1:
+        raise EvaluationError(
+            msg("The stored predictions belong to several splits: {splits}.", splits=", ".join(sorted(splits))),
+            file=folder / "evaluations",
+            remedy=msg("Evaluate again, with the old predictions overwritten."),
+        )
+    kept: dict[str, JsonValue] = {}
+    if (folder / "report.json").exists():
+        kept = read_report(folder).settings
+    if settings is None:
+        settings = EvaluationSettings.model_validate(kept.get("evaluation", {}))
+    settings = settings.model_copy(update={"seed": next((e.seed for e in asked if e.control == "shuffled"), settings.seed)})
+    pool, samples = read_samples(dataset, asked[0].split, settings)
+    hear = listener or _nobody
+    return _finish(dataset, samples, pool, asked, settings, folder, kept, hear)
+
+
+def read_report(folder: Path) -> Report:
+    """``report.json`` of a run folder.
+
+    Raises:
+        EvaluationError: It is absent or damaged.
+    """
+    path = folder / "report.json"
+    try:
+        return Report.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise EvaluationError(
+            msg("The report cannot be read: {error}", error=str(error).splitlines()[0]),
+            file=path,
+            remedy=msg("Run `medtune evaluate` first."),
+        ) from error
+
+
+def read_samples(dataset: Dataset, split: SplitName, settings: EvaluationSettings) -> tuple[list[Sample], list[Sample]]:
+    """All samples of a split, and those that are evaluated, in the split's order.
+
+    Raises:
+        EvaluationError: The split is empty.
+    """
+    pool = list(dataset.rows(split))
+    if not pool:
+        raise EvaluationError(
+            msg("The split {split} of the data set {name} is empty.", split=split, name=dataset.manifest.name),
+            remedy=msg("Choose another split with evaluation.split=..., or prepare the data with one."),
+        )
+    if settings.max_samples is None or settings.max_samples >= len(pool):
+        return pool, pool
+    lots = {sample.id: random.Random(f"{settings.seed}/{sample.id}").random() for sample in pool}
+    drawn = set(sorted(lots, key=lambda name: (lots[name], name))[: settings.max_samples])
+    return pool, [sample for sample in pool if sample.id in drawn]
+
+
+class _Source:
+    """A generator that is made when first needed, and closed if it was made here."""
+
+    def __init__(self, generator: Generator | Callable[[], Generator]) -> None:
+        self._given = generator
+        self._made: Generator | None = None
+
+    def get(self) -> Generator:
+        if isinstance(self._given, Generator):
+            return self._given
+        if self._made is None:
+            self._made = self._given()
+        return self._made
+
+    def close(self) -> None:
+        if self._made is not None:
+            self._made.close()
+            self._made = None
+
+
+def _ask(
+    condition: Asked,
+    samples: Sequence[Sample],
+    pool: Sequence[Sample],
+    source: _Source,
+    dataset: Dataset,
+    *,
+    folder: Path,
+    sampling: Sampling,
+    overwrite: bool,
+    hear: Listener,
+) -> None:
+    """Generate what is missing of one condition, appending each answer to its file as it comes."""
+    label = condition_label(condition.label, condition.control)
+    place = folder / "evaluations" / label
+    hear(Event("phase", msg("Asking {label}", label=label)))
+    stored = resume_predictions(place, condition, {sample.id for sample in pool}, overwrite=overwrite)
+    for fault in stored.faults(()):
+        hear(Event("note", fault))
+    with tempfile.TemporaryDirectory(prefix="medtune-blank-") as blank:
+        shown = present(
+            condition.control, samples, pool=pool, image_path=dataset.image_path, seed=condition.seed, blank_folder=Path(blank)
+        )
+        pending = [sample for sample in samples if sample.id in shown and sample.id not in stored.predictions]
+        done, total = len(shown) - len(pending), len(shown)
+        hear(Event("progress", done=done, total=total))
+        if not pending:
+            return
+        generator = source.get()
+        write_asked(place, condition.model_copy(update={"batch_size": getattr(generator, "batch_size", 1)}))
+        for answered in _answers(generator, pending, shown, sampling):
+            append_prediction(place / "predictions.jsonl", answered)
+            done += 1
+            hear(Event("progress", done=done, total=total))
+
+
+def _answers(
+    generator: Generator, samples: Sequence[Sample], shown: Mapping[str, Presentation], sampling: Sampling
+) -> Iterator[Prediction]:
+    """Ask, and read each answer with its task.
+
+    Raises:
+        GenerationError: An answer to nothing that was asked, a second answer, or none.
+    """
+    open_questions = {sample.id: sample for sample in samples}
+    requests = [
+        Request(id=sample.id, messages=shown[sample.id].messages, images=shown[sample.id].images, sampling=sampling)
+        for sample in samples
+    ]
+    for generation in generator.generate(requests):
+        sample = open_questions.pop(generation.id, None)
+        if sample is None:
+            raise GenerationError(msg("The generator answered a request that is not open."), sample=generation.id)
+        yield parse_generation(generation, sample, image_sha256=shown[sample.id].image_sha256)
+    if open_questions:
+        raise GenerationError(
+            msg("The generator left {count} of {total} requests without an answer.", count=len(open_questions), total=len(samples)),
+            sample=next(iter(open_questions)),
+        )
+
+
+def _finish(
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    pool: Sequence[Sample],
+    asked: Sequence[Asked],
+    settings: EvaluationSettings,
+    folder: Path,
+    provenance: Mapping[str, JsonValue],
+    hear: Listener,
+) -> Report:
+    used: dict[str, JsonValue] = {
+        "evaluation": settings.model_dump(mode="json"),
+        "sampling": dict(asked[0].sampling),
+        "weights": {entry.label: entry.identity for entry in asked if entry.identity},
+    }
+    hear(Event("phase", msg("Scoring")))
+    report = build_report(dataset, samples, pool, asked, settings=settings, folder=folder, provenance={**provenance, **used})
+    hear(
+        Event("finished", msg("Evaluated {count} samples of {groups} groups.", count=report.num_samples, groups=report.num_groups))
+    )
+    return report
+
+
+def _nobody(event: Event, /) -> None:
+    """Hears nothing."""

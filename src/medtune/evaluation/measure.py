@@ -1,0 +1,126 @@
+"""Scores -> numbers with intervals: measurements, paired differences, subgroups.
+
+Every number is a function of summed statistics (see :class:`medtune.types.Score`), and every interval comes from resampling
+whole groups: slices of one patient are not independent (Yagis et al. 2021, doi:10.1038/s41598-021-01681-w).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtune.evaluation.bootstrap import cluster_bootstrap, paired_cluster_bootstrap
+from medtune.evaluation.score import load_metric
+from medtune.types import Difference, Measurement, Score
+
+__all__ = ["ScoreTable", "cut_into_thirds", "difference", "measure"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreTable:
+    """The scores of one condition.
+
+    Attributes:
+        scores: Metric value -> sample id -> score.
+        tasks: Sample id -> task.
+        groups: Sample id -> group.
+    """
+
+    scores: Mapping[str, Mapping[str, Score]]
+    tasks: Mapping[str, str]
+    groups: Mapping[str, str]
+    num_resamples: int = 2000
+    seed: int = 0
+
+    @classmethod
+    def build(
+        cls, scores: Iterable[Score], tasks: Mapping[str, str], groups: Mapping[str, str], *, num_resamples: int, seed: int
+    ) -> ScoreTable:
+        table: dict[str, dict[str, Score]] = {}
+        for score in scores:
+            table.setdefault(score.metric, {})[score.sample_id] = score
+        return cls(table, tasks, groups, num_resamples, seed)
+
+    def tasks_of(self, metric: str) -> list[str]:
+        """The tasks that have scores on ``metric``, in the order of the samples."""
+        return list(dict.fromkeys(self.tasks[sample] for sample in self.scores.get(metric, {})))
+
+    def select(self, metric: str, *, task: str | None = None, among: Sequence[str] | None = None) -> list[str]:
+        """Ids with a score (or an unscored mark) on ``metric``."""
+        have = self.scores.get(metric, {})
+        ids: Iterable[str] = have if among is None else (sample for sample in among if sample in have)
+        return [sample for sample in ids if task is None or self.tasks[sample] == task]
+
+
+def _statistics(scores: Sequence[Score]) -> NDArray[np.float64]:
+    """(n, k) additive statistics of scored samples."""
+    return np.array([score.statistics or (score.value, 1.0) for score in scores], dtype=np.float64)
+
+
+def _number(value: float | None) -> float | None:
+    """None for the NaN of a number that is not defined: JSON has none."""
+    return None if value is None or not np.isfinite(value) else float(value)
+
+
+def measure(table: ScoreTable, metric: str, *, task: str | None = None, among: Sequence[str] | None = None) -> Measurement:
+    """One metric over the samples of ``task`` (None = all) and ``among`` (None = all), with its 95 % interval.
+
+    With one group only there is no interval: nothing is known of how groups differ.
+    """
+    ids = table.select(metric, task=task, among=among)
+    scored = [sample for sample in ids if table.scores[metric][sample].value is not None]
+    if not scored:
+        return Measurement(metric=metric, task=task, value=None, num_scored=0, num_unscored=len(ids), num_groups=0)
+    statistics = _statistics([table.scores[metric][sample] for sample in scored])
+    groups = [table.groups[sample] for sample in scored]
+    aggregate = partial(load_metric(metric.partition("/")[0]).aggregate, metric)
+    value, low, high = cluster_bootstrap(statistics, groups, aggregate, num_resamples=table.num_resamples, seed=table.seed)
+    return Measurement(
+        metric=metric,
+        task=task,
+        value=_number(value),
+        low=_number(low),
+        high=_number(high),
+        num_scored=len(scored),
+        num_unscored=len(ids) - len(scored),
+        num_groups=len(set(groups)),
+    )
+
+
+def difference(first: ScoreTable, second: ScoreTable, metric: str, *, task: str | None = None) -> Difference:
+    """``second`` minus ``first`` on the samples that both have scored, paired; groups and tasks are ``first``'s."""
+    in_second = second.scores.get(metric, {})
+    ids = [
+        sample
+        for sample in first.select(metric, task=task)
+        if first.scores[metric][sample].value is not None and sample in in_second and in_second[sample].value is not None
+    ]
+    if not ids:
+        return Difference(metric=metric, task=task, first=None, second=None, difference=None, num_samples=0, num_groups=0)
+    left = _statistics([first.scores[metric][sample] for sample in ids])
+    right = _statistics([in_second[sample] for sample in ids])
+    groups = [first.groups[sample] for sample in ids]
+    aggregate = partial(load_metric(metric.partition("/")[0]).aggregate, metric)
+    value, low, high = paired_cluster_bootstrap(left, right, groups, aggregate, num_resamples=first.num_resamples, seed=first.seed)
+    return Difference(
+        metric=metric,
+        task=task,
+        first=_number(aggregate(left.sum(axis=0)).item()),
+        second=_number(aggregate(right.sum(axis=0)).item()),
+        difference=_number(value),
+        low=_number(low),
+        high=_number(high),
+        num_samples=len(ids),
+        num_groups=len(set(groups)),
+    )
+
+
+def cut_into_thirds(values: Mapping[str, float]) -> dict[str, str]:
+    """Sample id -> the third of the values it lies in, as ``< a``, ``a - b`` or ``>= b``; for subgroups by a number."""
+    low, high = np.quantile(list(values.values()), [1 / 3, 2 / 3])
+    names = (f"< {low:.3g}", f"{low:.3g} - {high:.3g}", f">= {high:.3g}")
+    return {sample: names[0] if value < low else names[1] if value < high else names[2] for sample, value in values.items()}

@@ -1,0 +1,323 @@
+"""What a model wrote, on disk: ``evaluations/<label>[-control]/{asked.json, predictions.jsonl, scores.jsonl}``.
+
+Predictions are appended as they come, so that a run that is cut off loses at most the line it was writing. ``asked.json``
+names the data, the sampling and the weights they belong to; predictions of anything else are refused, never mixed in.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import JsonValue, ValidationError
+
+from medtune.errors import EvaluationError
+from medtune.language import Text, msg
+from medtune.runs import atomic_write
+from medtune.types import ControlName, Document, Prediction, Score, SplitName
+
+__all__ = [
+    "Asked",
+    "StoredPredictions",
+    "append_prediction",
+    "condition_label",
+    "read_asked",
+    "read_index",
+    "read_predictions",
+    "read_scores",
+    "resume_predictions",
+    "write_asked",
+    "write_index",
+    "write_scores",
+]
+
+
+class Asked(Document):
+    """``asked.json``: who was asked what. Two conditions may share predictions only where all of it is the same.
+
+    Attributes:
+        identity: Names the weights (for an adapter, a hash of its file). Empty = not known, and not checked.
+        batch_size: Of the generator that was last used, for the timing; not checked.
+        seed: Of the shuffled pictures.
+    """
+
+    format_version: Literal[1] = 1
+    label: str
+    model: Literal["base", "tuned"]
+    control: ControlName
+    dataset: str
+    dataset_hash: str
+    split: SplitName
+    seed: int
+    sampling: dict[str, JsonValue]
+    identity: str = ""
+    batch_size: int = 1
+
+    def conflicts(self, other: Asked) -> list[str]:
+        """Names of the fields in which the two differ so that their predictions cannot be mixed."""
+        names = ["model", "control", "dataset_hash", "split", "sampling"]
+        if self.control == "shuffled":
+            names.append("seed")
+        if self.identity and other.identity:
+            names.append("identity")
+        return [name for name in names if getattr(self, name) != getattr(other, name)]
+
+
+def condition_label(label: str, control: ControlName) -> str:
+    """The folder name of a condition: ``tuned``, ``tuned-shuffled``, ..."""
+    return label if control == "none" else f"{label}-{control}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPredictions:
+    """A predictions file as read. Every line is accounted for.
+
+    Attributes:
+        predictions: The first sound line of each sample, in file order.
+        broken: Numbers (from 1) of the lines that are no prediction.
+        torn: The last line was cut off while it was written.
+        duplicates: Sample ids that came again; the later lines are not used.
+        unknown: Sample ids that the split does not have.
+    """
+
+    path: Path
+    predictions: dict[str, Prediction]
+    broken: tuple[int, ...] = ()
+    torn: bool = False
+    duplicates: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    def faults(self, wanted: Collection[str], *, empty_matters: bool = True) -> list[Text]:
+        """One sentence for each kind of fault, with its count and the first culprit.
+
+        Args:
+            wanted: The ids to be scored.
+            empty_matters: Whether an empty answer is worth a word; under a control it is not.
+        """
+        found: list[Text] = []
+        name = f"{self.path.parent.name}/{self.path.name}"
+        missing = [sample for sample in wanted if sample not in self.predictions]
+        have = {sample: self.predictions[sample].generation for sample in wanted if sample in self.predictions}
+        failed = [sample for sample, generation in have.items() if generation.finish_reason == "error"]
+        empty = [
+            sample for sample, generation in have.items() if generation.finish_reason != "error" and not generation.text.strip()
+        ]
+        if self.broken:
+            found.append(
+                msg(
+                    "{file}: {count} lines are not predictions, first line {line}.",
+                    file=name,
+                    count=len(self.broken),
+                    line=self.broken[0],
+                )
+            )
+        if self.torn:
+            found.append(msg("{file}: the last line was cut off and is not used.", file=name))
+        if self.duplicates:
+            found.append(
+                msg(
+                    "{file}: {count} samples are predicted more than once; the first prediction counts. First: {sample}.",
+                    file=name,
+                    count=len(self.duplicates),
+                    sample=self.duplicates[0],
+                )
+            )
+        if self.unknown:
+            found.append(
+                msg(
+                    "{file}: {count} predictions belong to samples that the split does not have. First: {sample}.",
+                    file=name,
+                    count=len(self.unknown),
+                    sample=self.unknown[0],
+                )
+            )
+        if missing:
+            found.append(
+                msg(
+                    "{file}: {count} samples have no prediction. First: {sample}.", file=name, count=len(missing), sample=missing[0]
+                )
+            )
+        if failed:
+            found.append(
+                msg(
+                    "{file}: the generation of {count} samples failed; they are unscored. First: {sample}.",
+                    file=name,
+                    count=len(failed),
+                    sample=failed[0],
+                )
+            )
+        if empty and empty_matters:
+            found.append(msg("{file}: {count} answers are empty. First: {sample}.", file=name, count=len(empty), sample=empty[0]))
+        return found
+
+
+def read_predictions(path: Path, known: Collection[str]) -> StoredPredictions:
+    """Read a predictions file, faults and all. ``known`` are the ids of the split.
+
+    Raises:
+        EvaluationError: The file is absent, or holds predictions but none for a sample of the split.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise EvaluationError(
+            msg("The predictions cannot be read: {error}", error=error.strerror or str(error)),
+            file=path,
+            remedy=msg("Run `medtune evaluate` first."),
+        ) from error
+    predictions: dict[str, Prediction] = {}
+    broken: list[int] = []
+    duplicates: dict[str, None] = {}
+    unknown: dict[str, None] = {}
+    torn = False
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            prediction = Prediction.model_validate_json(line)
+        except ValidationError:
+            if number == len(lines):
+                torn = True
+            else:
+                broken.append(number)
+            continue
+        if prediction.sample_id not in known:
+            unknown[prediction.sample_id] = None
+        elif prediction.sample_id in predictions:
+            duplicates[prediction.sample_id] = None
+        else:
+            predictions[prediction.sample_id] = prediction
+    if unknown and not predictions:
+        raise EvaluationError(
+            msg("None of the {count} predictions belongs to this split.", count=len(unknown)),
+            file=path,
+            sample=next(iter(unknown)),
+            remedy=msg("Give the data set and the split that the predictions were made from."),
+        )
+    return StoredPredictions(path, predictions, tuple(broken), torn, tuple(duplicates), tuple(unknown))
+
+
+def resume_predictions(folder: Path, asked: Asked, known: Collection[str], *, overwrite: bool) -> StoredPredictions:
+    """The predictions that a condition already has, after the file has been made fit to be appended to.
+
+    Lines that cannot be used (torn, broken, repeated, failed generations) leave the file here and are generated again.
+
+    Raises:
+        EvaluationError: The stored predictions belong to other data, weights or sampling, and ``overwrite`` is not set.
+    """
+    path = folder / "predictions.jsonl"
+    if overwrite:
+        # asked.json goes last and comes first: predictions never stand beside another condition's description.
+        for name in ("scores.jsonl", "predictions.jsonl", "asked.json"):
+            (folder / name).unlink(missing_ok=True)
+    if path.exists():
+        before = read_asked(folder)
+        conflicts = before.conflicts(asked)
+        if conflicts:
+            raise EvaluationError(
+                msg("The stored predictions differ in {fields} from what is asked now.", fields=", ".join(conflicts)),
+                file=path,
+                remedy=msg("Evaluate into another run folder, or have the old predictions overwritten."),
+            )
+        asked = asked.model_copy(update={"batch_size": before.batch_size})
+    write_asked(folder, asked)
+    if not path.exists():
+        path.touch()
+        return StoredPredictions(path, {})
+    stored = read_predictions(path, known)
+    kept = {name: prediction for name, prediction in stored.predictions.items() if prediction.generation.finish_reason != "error"}
+    text = "".join(f"{prediction.model_dump_json()}\n" for prediction in kept.values())
+    if path.read_bytes() != text.encode("utf-8"):
+        atomic_write(path, text)
+    return StoredPredictions(path, kept, stored.broken, stored.torn, stored.duplicates, stored.unknown)
+
+
+def append_prediction(path: Path, prediction: Prediction) -> None:
+    """Add one line, written through to the operating system before this returns."""
+    with path.open("a", encoding="utf-8", newline="\n") as file:
+        file.write(prediction.model_dump_json() + "\n")
+
+
+def read_asked(folder: Path) -> Asked:
+    """``asked.json`` of a condition.
+
+    Raises:
+        EvaluationError: It is absent or damaged, so that nobody knows what the predictions belong to.
+    """
+    path = folder / "asked.json"
+    try:
+        return Asked.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise EvaluationError(
+            msg("It is not known what these predictions belong to: {error}", error=str(error).splitlines()[0]),
+            file=path,
+            remedy=msg("Evaluate again, with the old predictions overwritten."),
+        ) from error
+
+
+def write_asked(folder: Path, asked: Asked) -> None:
+    """Write ``asked.json`` of a condition."""
+    atomic_write(folder / "asked.json", asked.model_dump_json(indent=2) + "\n")
+
+
+def write_scores(path: Path, scores: Iterable[Score]) -> None:
+    """Write ``scores.jsonl``, whole or not at all."""
+    atomic_write(path, "".join(f"{score.model_dump_json()}\n" for score in scores))
+
+
+def read_scores(path: Path) -> list[Score]:
+    """Read ``scores.jsonl``.
+
+    Raises:
+        EvaluationError: It is absent or damaged.
+    """
+    scores: list[Score] = []
+    try:
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                scores.append(Score.model_validate_json(line))
+    except (OSError, ValidationError) as error:
+        raise EvaluationError(
+            msg("The scores cannot be read (line {line}): {error}", line=len(scores) + 1, error=str(error).splitlines()[0]),
+            file=path,
+            remedy=msg("Score the stored predictions again."),
+        ) from error
+    return scores
+
+
+class IndexEntry(Document):
+    """One line of ``evaluations/samples.jsonl``: a sample's task, and its group as a number, never as the source wrote it."""
+
+    id: str
+    task: str
+    group: int
+
+
+def write_index(path: Path, samples: Sequence[tuple[str, str, str]]) -> None:
+    """Write (id, task, group) of every sample, the groups numbered in the order they come."""
+    numbers: dict[str, int] = {}
+    lines = []
+    for sample, task, group in samples:
+        entry = IndexEntry(id=sample, task=task, group=numbers.setdefault(group, len(numbers)))
+        lines.append(entry.model_dump_json() + "\n")
+    atomic_write(path, "".join(lines))
+
+
+def read_index(path: Path) -> dict[str, IndexEntry]:
+    """``samples.jsonl`` by sample id.
+
+    Raises:
+        EvaluationError: It is absent or damaged.
+    """
+    try:
+        entries = [IndexEntry(**json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    except (OSError, ValueError, TypeError) as error:
+        raise EvaluationError(
+            msg("The list of evaluated samples cannot be read: {error}", error=str(error).splitlines()[0]),
+            file=path,
+            remedy=msg("Run `medtune evaluate` first."),
+        ) from error
+    return {entry.id: entry for entry in entries}

@@ -1,0 +1,308 @@
+"""From stored predictions to ``report.json``: parse, score, measure, compare conditions, warn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from platform import python_version
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from medtune import __version__
+from medtune.evaluation import cautions
+from medtune.evaluation.config import EvaluationSettings
+from medtune.evaluation.controls import askable
+from medtune.evaluation.measure import ScoreTable, cut_into_thirds, difference, measure
+from medtune.evaluation.metrics.llamafactory import predict_timing
+from medtune.evaluation.predictions import Asked, condition_label, read_asked, read_predictions, write_index, write_scores
+from medtune.evaluation.score import Metrics, parse_generation, score_predictions
+from medtune.evaluation.table import about, choose_headline
+from medtune.language import Text
+from medtune.runs import atomic_write
+from medtune.types import Condition, Difference, Measurement, MetricValue, Prediction, Report, Sample, SplitName
+
+if TYPE_CHECKING:
+    from medtune.data.dataset import Dataset
+
+__all__ = ["build_report", "subgroup_labels"]
+
+MAX_SUBGROUPS = 12
+"""Values of one field that are told apart; a field with more is no subgroup but a label."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """One condition with what was read and scored of it."""
+
+    asked: Asked
+    label: str
+    predictions: Mapping[str, Prediction]
+    table: ScoreTable
+    condition: Condition
+
+
+def build_report(
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    pool: Sequence[Sample],
+    asked: Sequence[Asked],
+    *,
+    settings: EvaluationSettings,
+    folder: Path,
+    provenance: Mapping[str, JsonValue],
+) -> Report:
+    """Score the stored predictions of every condition, and write ``scores.jsonl`` of each and ``report.json``.
+
+    Args:
+        samples: Those that are evaluated.
+        pool: All of the split.
+        asked: The conditions, in the order of the report. One that no sample can be asked in is left out with a warning.
+        folder: The run folder.
+
+    Raises:
+        EvaluationError: A predictions file is missing or belongs to other samples.
+    """
+    manifest = dataset.manifest
+    metrics = Metrics(settings.metrics)
+    values = metrics.values(samples)
+    warnings: list[Text] = list(manifest.warnings)
+    scored: list[_Scored] = []
+    left_out: dict[str, Text] = {}
+    for entry in asked:
+        wanted = askable(entry.control, samples, pool=pool, seed=entry.seed)
+        if len(wanted) < len(samples):
+            left_out[entry.control] = cautions.control_not_asked(entry.control, len(samples) - len(wanted), len(samples))
+        if wanted:
+            one, faults = _score_condition(entry, wanted, pool, metrics, values, settings, folder)
+            scored.append(one)
+            warnings.extend(faults)
+    differences = _differences(scored, values)
+    headline = choose_headline(
+        values, [entry.metric for one in _plain(scored) for entry in one.condition.measurements if entry.value is not None]
+    )
+    directions = {name: values[name].direction for name in headline if about(name) == "picture"}
+    groups = {sample.group for sample in samples}
+    warnings = [*_data_warnings(dataset, samples, asked[0].split, len(groups)), *warnings, *left_out.values()]
+    warnings.extend(_answer_warnings(scored, differences, directions))
+    looked = next((one for one in _plain(scored) if one.asked.model == "tuned"), next(iter(_plain(scored)), None))
+    subgroups: dict[str, dict[str, tuple[Measurement, ...]]] = {}
+    if looked is not None:
+        subgroups, small = _subgroups(looked, samples, values, settings)
+        warnings.extend(small)
+    report = Report(
+        run=folder.resolve().name,
+        dataset=manifest.name,
+        dataset_hash=manifest.hash,
+        split=asked[0].split,
+        group_kind=manifest.group_kind,
+        synthetic=manifest.synthetic,
+        num_samples=len(samples),
+        num_groups=len(groups),
+        metrics=tuple(values.values()),
+        conditions=tuple(one.condition for one in scored),
+        differences=tuple(differences),
+        subgroups=subgroups,
+        headline=headline,
+        warnings=_once(warnings),
+        versions=_versions(),
+        settings=dict(provenance),
+    )
+    write_index(folder / "evaluations" / "samples.jsonl", [(sample.id, sample.task, sample.group) for sample in samples])
+    atomic_write(folder / "report.json", report.model_dump_json(indent=2) + "\n")
+    return report
+
+
+def _score_condition(
+    asked: Asked,
+    samples: Sequence[Sample],
+    pool: Sequence[Sample],
+    metrics: Metrics,
+    values: Mapping[str, MetricValue],
+    settings: EvaluationSettings,
+    folder: Path,
+) -> tuple[_Scored, list[Text]]:
+    label = condition_label(asked.label, asked.control)
+    place = folder / "evaluations" / label
+    stored = read_predictions(place / "predictions.jsonl", {sample.id for sample in pool})
+    # Read the raw text again: the task may have learnt to read more since it was generated.
+    predictions = {
+        sample.id: parse_generation(before.generation, sample, image_sha256=before.image_sha256)
+        for sample in samples
+        if (before := stored.predictions.get(sample.id)) is not None
+    }
+    scores = score_predictions(samples, predictions, metrics)
+    write_scores(place / "scores.jsonl", scores)
+    table = ScoreTable.build(
+        scores,
+        {sample.id: sample.task for sample in samples},
+        {sample.id: sample.group for sample in samples},
+        num_resamples=settings.num_resamples,
+        seed=settings.seed,
+    )
+    measurements: list[Measurement] = []
+    for name in values:
+        tasks = table.tasks_of(name)
+        if tasks:
+            overall = measure(table, name)
+            measurements.append(overall)
+            if len(tasks) == 1:
+                measurements.append(overall.model_copy(update={"task": tasks[0]}))
+            else:
+                measurements.extend(measure(table, name, task=task) for task in tasks)
+    seconds = [prediction.generation.seconds for prediction in predictions.values()]
+    total = sum(second for second in seconds if second is not None) if seconds and None not in seconds else None
+    condition = Condition(
+        label=label,
+        model=asked.model,
+        control=asked.control,
+        measurements=tuple(measurements),
+        num_predictions=len(predictions),
+        num_unparsed=sum(
+            prediction.error is not None and prediction.generation.finish_reason != "error" for prediction in predictions.values()
+        ),
+        seconds=total,
+        timing=predict_timing(len(predictions), total, read_asked(place).batch_size) if total else {},
+    )
+    return _Scored(asked, label, predictions, table, condition), stored.faults(
+        [sample.id for sample in samples], empty_matters=asked.control == "none"
+    )
+
+
+def _plain(scored: Iterable[_Scored]) -> list[_Scored]:
+    return [one for one in scored if one.asked.control == "none"]
+
+
+def _differences(scored: Sequence[_Scored], values: Mapping[str, MetricValue]) -> list[tuple[str, str, tuple[Difference, ...]]]:
+    """Every tuned model against every base model, and every control against its own real pictures."""
+    plain = _plain(scored)
+    pairs = [(base, tuned) for base in plain if base.asked.model == "base" for tuned in plain if tuned.asked.model == "tuned"]
+    pairs += [
+        (real, control)
+        for real in plain
+        for control in scored
+        if control.asked.control != "none" and control.asked.label == real.asked.label
+    ]
+    found = []
+    for first, second in pairs:
+        entries: list[Difference] = []
+        for name in values:
+            tasks = first.table.tasks_of(name)
+            if tasks:
+                overall = difference(first.table, second.table, name)
+                entries.append(overall)
+                if len(tasks) == 1:
+                    entries.append(overall.model_copy(update={"task": tasks[0]}))
+                else:
+                    entries.extend(difference(first.table, second.table, name, task=task) for task in tasks)
+        found.append((first.label, second.label, tuple(entries)))
+    return found
+
+
+def _data_warnings(dataset: Dataset, samples: Sequence[Sample], split: SplitName, num_groups: int) -> list[Text]:
+    manifest = dataset.manifest
+    found: list[Text] = []
+    if split == "train":
+        found.append(cautions.trained_on_split())
+    else:
+        found.extend(cautions.leakage(samples, dataset.rows("train")))
+    if manifest.group_kind in ("image", "row"):
+        found.append(cautions.no_patient_ids(manifest.group_kind))
+    if manifest.synthetic:
+        found.append(cautions.synthetic_data())
+    if num_groups < cautions.FEW_GROUPS:
+        found.append(cautions.few_groups(num_groups))
+    return found
+
+
+def _answer_warnings(
+    scored: Sequence[_Scored], differences: Sequence[tuple[str, str, tuple[Difference, ...]]], directions: Mapping[str, str]
+) -> list[Text]:
+    found: list[Text] = []
+    for one in _plain(scored):
+        condition = one.condition
+        if condition.num_unparsed > cautions.MANY_UNPARSED * condition.num_predictions:
+            found.append(cautions.many_unparsed(condition))
+        num_cut = cautions.num_cut_off(one.predictions.values())
+        if num_cut:
+            found.append(cautions.cut_off(one.label, num_cut, condition.num_predictions))
+    plain = _plain(scored)
+    by_label = {one.label: one for one in scored}
+    only = not any(one.asked.model == "tuned" for one in plain)
+    for first, second, entries in differences:
+        one, other = by_label[first], by_label[second]
+        if other.asked.control == "none":
+            answers = [{name: entry.generation.text for name, entry in side.predictions.items()} for side in (one, other)]
+            if answers[0] and answers[0] == answers[1]:
+                found.append(cautions.same_answers(first, second))
+        elif one.asked.model == "tuned" or only:
+            seen = [entry for entry in entries if entry.task is None and entry.metric in directions]
+            if (text := cautions.unused_pictures(first, other.asked.control, seen, directions)) is not None:
+                found.append(text)
+    return found
+
+
+def subgroup_labels(samples: Iterable[Sample], field: str) -> dict[str, str]:
+    """Sample id -> the value of ``field``, for the samples that have one.
+
+    ``modality`` is also looked for on the first picture. A number (never a yes or no) that takes more than a few values is
+    cut into thirds.
+    """
+    found: dict[str, JsonValue] = {}
+    for sample in samples:
+        value = sample.metadata.get(field)
+        if value is None and field == "modality" and sample.images:
+            value = sample.images[0].modality
+        if value is not None and not isinstance(value, (list, dict)):
+            found[sample.id] = value
+    numbers = {
+        name: float(value) for name, value in found.items() if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+    if len(numbers) == len(found) and len(set(numbers.values())) > MAX_SUBGROUPS:
+        return cut_into_thirds(numbers)
+    return {name: {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value) for name, value in found.items()}
+
+
+def _subgroups(
+    one: _Scored, samples: Sequence[Sample], values: Mapping[str, MetricValue], settings: EvaluationSettings
+) -> tuple[dict[str, dict[str, tuple[Measurement, ...]]], list[Text]]:
+    found: dict[str, dict[str, tuple[Measurement, ...]]] = {}
+    warnings = []
+    for field in settings.subgroups:
+        members: dict[str, list[str]] = {}
+        for sample, value in subgroup_labels(samples, field).items():
+            members.setdefault(value, []).append(sample)
+        large = {value: ids for value, ids in members.items() if len(ids) >= settings.min_subgroup_samples}
+        if len(members) > len(large):
+            warnings.append(cautions.small_subgroups(field, len(members) - len(large), settings.min_subgroup_samples))
+        if len(large) < 2:
+            continue
+        # The largest first: with many values the page shows these.
+        chosen = sorted(large, key=lambda value: (-len(large[value]), value))[:MAX_SUBGROUPS]
+        found[field] = {
+            value: tuple(
+                measure(one.table, name, among=large[value]) for name in values if one.table.select(name, among=large[value])
+            )
+            for value in chosen
+        }
+    return found, warnings
+
+
+def _once(texts: Iterable[Text]) -> tuple[Text, ...]:
+    kept: list[Text] = []
+    for text in texts:
+        if text not in kept:
+            kept.append(text)
+    return tuple(kept)
+
+
+def _versions() -> dict[str, str]:
+    found = {"medtune": __version__, "python": python_version()}
+    for package in ("torch", "transformers", "peft", "numpy", "nltk", "jieba", "rouge-chinese", "sacrebleu"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

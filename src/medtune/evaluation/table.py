@@ -1,0 +1,280 @@
+"""The short table of a report, as typed rows: what the command line prints and what the page shows are the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from medtune.evaluation.wording import CONTROLS, metric_title
+from medtune.language import Language, msg
+from medtune.types import Comparison, Condition, ControlName, Difference, Measurement, MetricValue, Report
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = [
+    "About",
+    "HeadlineRow",
+    "Verdict",
+    "about",
+    "choose_headline",
+    "comparison_table",
+    "format_interval",
+    "format_value",
+    "headline_rows",
+    "main_pair",
+    "report_table",
+    "table_control",
+    "verdict",
+]
+
+About = Literal["picture", "form", "wording"]
+"""What a metric tells: what is seen in the picture, whether the asked form was kept, or how near the words are."""
+
+Verdict = Literal["better", "worse", "unclear"]
+"""Of a difference: its 95 % interval lies wholly on one side of zero, or it does not."""
+
+_ABOUT: dict[str, About] = {
+    "closed": "picture",
+    "open": "picture",
+    "region": "picture",
+    "region/area-stated": "form",
+    "box": "picture",
+    "json-record/valid": "form",
+    "json-record/key-f1": "form",
+}
+
+HEADLINE = (
+    "region/position-accuracy",
+    "region/side-accuracy",
+    "region/area-error",
+    "region/kind-accuracy",
+    "box/iou",
+    "closed/accuracy",
+    "open/f1",
+    "json-record/valid",
+    "json-record/value-match",
+    "bleu/corpus",
+    "rouge/rouge-l",
+    "llamafactory/bleu-4",
+    "llamafactory/rouge-l",
+)
+"""The short table's metrics, as far as they were scored. LLaMA-Factory's stand there because published runs quote them."""
+
+
+def about(metric: str) -> About:
+    """What ``metric`` (``name/value``) tells. A metric that is not known counts as wording: the smallest claim."""
+    return _ABOUT.get(metric, _ABOUT.get(metric.partition("/")[0], "wording"))
+
+
+@dataclass(frozen=True, slots=True)
+class HeadlineRow:
+    """One metric of the short table. A column is None where there is no such condition.
+
+    Attributes:
+        difference: Tuned minus base.
+        control: The tuned model (or the only one) under the control of the table.
+        reliance: The control minus the real pictures, paired: what is lost without the right picture.
+    """
+
+    metric: MetricValue
+    about: About
+    base: Measurement | None
+    tuned: Measurement | None
+    difference: Difference | None
+    control: Measurement | None
+    reliance: Difference | None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the tuning did to this metric; None where there is nothing to compare."""
+        return verdict(self.difference, self.metric) if self.difference is not None else None
+
+    @property
+    def num_scored(self) -> int:
+        return max((column.num_scored for column in (self.base, self.tuned) if column is not None), default=0)
+
+    @property
+    def num_unscored(self) -> int:
+        """The larger of base's and tuned's: how many samples the less lucky of the two was not scored on."""
+        return max((column.num_unscored for column in (self.base, self.tuned) if column is not None), default=0)
+
+
+def verdict(difference: Difference, metric: MetricValue) -> Verdict | None:
+    """Whether a difference is one for the better, None when it has no interval."""
+    if difference.low is None or difference.high is None:
+        return None
+    if difference.low > 0:
+        return "better" if metric.direction == "higher" else "worse"
+    if difference.high < 0:
+        return "worse" if metric.direction == "higher" else "better"
+    return "unclear"
+
+
+def main_pair(report: Report) -> tuple[Condition | None, Condition | None]:
+    """The (base, tuned) conditions without a control that the short table compares: the first of each kind."""
+    plain = [condition for condition in report.conditions if condition.control == "none"]
+    base = next((condition for condition in plain if condition.model == "base"), None)
+    tuned = next((condition for condition in plain if condition.model == "tuned"), None)
+    return base, tuned
+
+
+def table_control(report: Report) -> ControlName | None:
+    """The control that the short table shows: shuffled pictures where they were asked, else the first other one."""
+    asked = [condition.control for condition in report.conditions if condition.control != "none"]
+    return "shuffled" if "shuffled" in asked else next(iter(asked), None)
+
+
+def headline_rows(report: Report, *, task: str | None = None, metrics: Iterable[str] | None = None) -> tuple[HeadlineRow, ...]:
+    """The rows of the short table, most telling first; of one ``task``, or other ``metrics``, when given."""
+    values = {value.name: value for value in report.metrics}
+    base, tuned = main_pair(report)
+    looked = tuned or base
+    control_name = table_control(report)
+    control = next(
+        (
+            condition
+            for condition in report.conditions
+            if looked is not None and condition.control == control_name and condition.label == f"{looked.label}-{control_name}"
+        ),
+        None,
+    )
+    rows = []
+    for name in report.headline if metrics is None else metrics:
+        rows.append(
+            HeadlineRow(
+                metric=values[name],
+                about=about(name),
+                base=_measurement(base, name, task),
+                tuned=_measurement(tuned, name, task),
+                difference=_difference(report, base, tuned, name, task),
+                control=_measurement(control, name, task),
+                reliance=_difference(report, looked, control, name, task),
+            )
+        )
+    return tuple(rows)
+
+
+def choose_headline(values: Mapping[str, MetricValue], scored: Iterable[str]) -> tuple[str, ...]:
+    """Metric names for the short table: those that were scored, first what the picture shows, then form, then wording.
+
+    These are the :data:`HEADLINE` and, of a metric that is not among them, the first value in the order of ``values``.
+    """
+    order: tuple[About, ...] = ("picture", "form", "wording")
+    have = set(scored)
+    chosen = [name for name in HEADLINE if name in have]
+    known = {name.partition("/")[0] for name in chosen}
+    for name in values:
+        if name in have and (metric := name.partition("/")[0]) not in known:
+            known.add(metric)
+            chosen.append(name)
+    return tuple(sorted(chosen, key=lambda name: order.index(about(name))))
+
+
+def format_value(value: float | None, metric: MetricValue, *, signed: bool = False) -> str:
+    """A number of ``metric`` in its unit: shares (0 to 1) with three decimals, larger ranges with two. ``–`` for None."""
+    if value is None:
+        return "–"
+    decimals = 3 if max(abs(metric.low), abs(metric.high)) <= 1 else 2
+    text = f"{value:+.{decimals}f}" if signed else f"{value:.{decimals}f}"
+    if float(text) == 0:
+        text = text.replace("-", "+") if signed else text.replace("-", "")
+    return text.replace("-", "−")
+
+
+def format_interval(low: float | None, high: float | None, metric: MetricValue, *, signed: bool = False) -> str:
+    """``low to high``, or nothing when there is no interval."""
+    if low is None or high is None:
+        return ""
+    return f"{format_value(low, metric, signed=signed)} … {format_value(high, metric, signed=signed)}"
+
+
+def _measurement(condition: Condition | None, metric: str, task: str | None) -> Measurement | None:
+    if condition is None:
+        return None
+    return next((entry for entry in condition.measurements if entry.metric == metric and entry.task == task), None)
+
+
+def _difference(
+    report: Report, first: Condition | None, second: Condition | None, metric: str, task: str | None
+) -> Difference | None:
+    if first is None or second is None:
+        return None
+    for one, other, differences in report.differences:
+        if (one, other) == (first.label, second.label):
+            return next((entry for entry in differences if entry.metric == metric and entry.task == task), None)
+    return None
+
+
+def report_table(report: Report, language: Language | None = None) -> Table:
+    """The short table for a terminal: a row a metric, intervals under the numbers, verdicts in words and not in colour alone."""
+    from rich.table import Table
+
+    base, tuned = main_pair(report)
+    control = table_control(report)
+    table = Table(title=f"{report.dataset} · {report.split} · n = {report.num_samples}", title_justify="left", show_lines=False)
+    table.add_column(msg("metric").render(language))
+    for condition, head in ((base, msg("base")), (tuned, msg("tuned"))):
+        if condition is not None:
+            table.add_column(head.render(language), justify="right")
+    if base is not None and tuned is not None:
+        table.add_column(msg("difference (95 %)").render(language), justify="right")
+    if control is not None:
+        table.add_column(CONTROLS[control].render(language), justify="right")
+    table.add_column(msg("scored").render(language), justify="right")
+    for row in headline_rows(report):
+        cells = [metric_title(row.metric, language)]
+        cells += [
+            format_value(column.value if column else None, row.metric)
+            for column, condition in ((row.base, base), (row.tuned, tuned))
+            if condition is not None
+        ]
+        if base is not None and tuned is not None:
+            cells.append(_difference_cell(row.difference, row.metric, language))
+        if control is not None:
+            cells.append(format_value(row.control.value if row.control else None, row.metric))
+        unscored = f" (+{row.num_unscored})" if row.num_unscored else ""
+        table.add_row(*cells, f"{row.num_scored}{unscored}")
+    if any(row.num_unscored for row in headline_rows(report)):
+        table.caption = msg("In brackets: samples that could not be scored.").render(language)
+        table.caption_justify = "left"
+    return table
+
+
+def comparison_table(comparison: Comparison, language: Language | None = None) -> Table:
+    """All metrics of a comparison over all tasks, for a terminal."""
+    from rich.table import Table
+
+    table = Table(title=f"{comparison.split} · n = {comparison.num_samples}", title_justify="left")
+    table.add_column(msg("metric").render(language))
+    table.add_column(comparison.first, justify="right")
+    table.add_column(comparison.second, justify="right")
+    table.add_column(msg("difference (95 %)").render(language), justify="right")
+    table.add_column(msg("scored").render(language), justify="right")
+    values = {value.name: value for value in comparison.metrics}
+    for entry in comparison.differences:
+        if entry.task is None:
+            metric = values[entry.metric]
+            table.add_row(
+                metric_title(metric, language),
+                format_value(entry.first, metric),
+                format_value(entry.second, metric),
+                _difference_cell(entry, metric, language),
+                str(entry.num_samples),
+            )
+    return table
+
+
+def _difference_cell(difference: Difference | None, metric: MetricValue, language: Language | None) -> str:
+    if difference is None or difference.difference is None:
+        return "–"
+    text = format_value(difference.difference, metric, signed=True)
+    interval = format_interval(difference.low, difference.high, metric, signed=True)
+    if not interval:
+        return text
+    found = verdict(difference, metric)
+    styles = {"better": "[green]", "worse": "[red]", "unclear": ""}
+    style = styles[found] if found is not None else ""
+    word = {"better": msg("better"), "worse": msg("worse"), "unclear": msg("no clear change")}[found or "unclear"].render(language)
+    return f"{style}{text} ({interval}) {word}{'[/]' if style else ''}"

@@ -1,0 +1,181 @@
+"""The words of reports: titles of tasks, fields and controls, and the sentences of the page."""
+
+from __future__ import annotations
+
+from medtune.language import Language, Text, msg
+from medtune.types import MetricValue
+
+__all__ = ["ABOUT", "CONTROLS", "GROUPS", "PAGE", "TAGS", "VERDICTS", "field_title", "metric_title", "task_title"]
+
+CONTROLS: dict[str, Text] = {
+    "none": msg("own picture"),
+    "shuffled": msg("shuffled pictures"),
+    "blank": msg("blank pictures"),
+    "question-only": msg("no picture"),
+}
+
+ABOUT: dict[str, Text] = {
+    "picture": msg("What the picture shows"),
+    "form": msg("The form that was asked for"),
+    "wording": msg("Nearness to the reference's wording"),
+}
+
+VERDICTS: dict[str, Text] = {
+    "better": msg("better"),
+    "worse": msg("worse"),
+    "unclear": msg("no clear change"),
+}
+
+GROUPS: dict[str, Text] = {
+    "patient": msg("patients"),
+    "study": msg("studies"),
+    "volume": msg("volumes"),
+    "image": msg("pictures"),
+    "row": msg("rows"),
+}
+
+TAGS: dict[str, Text] = {
+    "worst": msg("Worst"),
+    "worsened": msg("Got worse"),
+    "improved": msg("Got better"),
+    "best": msg("Best"),
+    "unread": msg("Not readable"),
+}
+
+_TASKS: dict[str, Text] = {
+    "caption": msg("Short description"),
+    "caption-details": msg("Detailed description"),
+    "report": msg("Report"),
+    "region": msg("Region of interest"),
+    "region-description": msg("Description by region"),
+    "detection": msg("Detection"),
+    "json-record": msg("JSON record"),
+    "closed-vqa": msg("Closed questions"),
+    "open-vqa": msg("Open questions"),
+    "text-qa": msg("Questions without a picture"),
+    "conversation": msg("Conversation"),
+}
+
+_FIELDS: dict[str, Text] = {
+    "kind": msg("Finding"),
+    "side": msg("Side of the patient"),
+    "area_percent": msg("Share of the picture's area, %"),
+    "density": msg("Density"),
+    "normal": msg("Without a finding"),
+    "modality": msg("Modality"),
+    "answer_type": msg("Type of answer"),
+    "question_type": msg("Type of question"),
+    "organ": msg("Organ"),
+    "horizontal": msg("Position from left to right"),
+    "vertical": msg("Position from top to bottom"),
+    "provenance": msg("Origin of the label"),
+    "language": msg("Language"),
+}
+
+PAGE: dict[str, Text] = {
+    "intended_use": msg("For research only. Not a medical device; not for diagnosis or treatment."),
+    "skip": msg("Skip to the results"),
+    "language": msg("Language"),
+    "synthetic": msg("Synthetic data: computed pictures of nobody."),
+    "local_only": msg("This file holds pictures and texts of a data set that may not leave this machine. Do not pass it on."),
+    "contents": msg("Contents"),
+    "warnings": msg("Read this first"),
+    "severe": msg("serious"),
+    "caution": msg("caution"),
+    "in_short": msg("In short"),
+    "results": msg("Results"),
+    "measure": msg("Measure"),
+    "base": msg("Base model"),
+    "tuned": msg("Tuned model"),
+    "difference": msg("Difference"),
+    "interval": msg("95 % interval"),
+    "range": msg("On its range"),
+    "scored": msg("Scored"),
+    "unscored": msg("unscored"),
+    "higher": msg("higher is better"),
+    "lower": msg("lower is better"),
+    "how_to_read": msg("How to read this table"),
+    "read_interval": msg(
+        "Small figures are 95 % intervals from resampling whole groups (percentile bootstrap); a difference is called better"
+        " or worse only when its interval excludes zero."
+    ),
+    "read_paired": msg(
+        "A difference is taken on the samples that both models were scored on (n where they are fewer), so it need not be that"
+        " of the two columns."
+    ),
+    "read_control": msg(
+        "Under shuffled pictures the model gets the same questions with the pictures of somebody else. What it still scores"
+        " there, it scores without looking at the patient's picture."
+    ),
+    "read_wording": msg(
+        "Wording scores compare words with the reference. A fluent answer about the wrong side of the head can score well."
+    ),
+    "read_unscored": msg("Unscored samples are counted apart and never taken as zero."),
+    "all_measures": msg("All measures"),
+    "by_task": msg("By task"),
+    "by_subgroup": msg("By subgroup"),
+    "subgroup_note": msg("The tuned model (or the only one) with the right pictures; bars are 95 % intervals."),
+    "samples": msg("samples"),
+    "training": msg("Training"),
+    "loss": msg("Loss during training"),
+    "steps": msg("Steps"),
+    "epochs": msg("Epochs"),
+    "train_loss": msg("Training loss"),
+    "eval_loss": msg("Validation loss"),
+    "parameters": msg("Trained parameters"),
+    "cases": msg("Cases"),
+    "cases_note": msg(
+        "A choice from all tasks: the worst and the best of the tuned model, and those that tuning changed most. It is no"
+        " random sample; the numbers above are of all cases."
+    ),
+    "all": msg("All"),
+    "all_tasks": msg("All tasks"),
+    "show": msg("Show"),
+    "task": msg("Task"),
+    "shown": msg("cases shown"),
+    "none_match": msg("No case matches."),
+    "question": msg("Question"),
+    "reference": msg("Reference"),
+    "base_answer": msg("Base model answers"),
+    "tuned_answer": msg("Tuned model answers"),
+    "no_answer": msg("(no answer)"),
+    "no_picture": msg("The picture cannot be shown."),
+    "text_only": msg("No picture belongs to this question."),
+    "extra": msg("not in the reference"),
+    "missing": msg("missing from the answer"),
+    "cut": msg("cut off at the token limit"),
+    "not_read": msg("could not be read:"),
+    "true_box": msg("true box"),
+    "base_box": msg("base model's box"),
+    "tuned_box": msg("tuned model's box"),
+    "provenance": msg("Where these numbers come from"),
+    "run": msg("Run"),
+    "base_model": msg("Base model"),
+    "data": msg("Data set"),
+    "data_hash": msg("Data hash"),
+    "split": msg("Split"),
+    "conditions": msg("Conditions"),
+    "condition": msg("Condition"),
+    "answers": msg("Answers"),
+    "unread": msg("not readable"),
+    "seconds": msg("Seconds"),
+    "timing": msg("Timing"),
+    "settings": msg("Settings"),
+    "versions": msg("Versions"),
+    "made_by": msg("Made by medtune. All of this page is in this file; it loads nothing."),
+}
+
+
+def metric_title(metric: MetricValue, language: Language | None = None) -> str:
+    """The title of a metric in the reader's language; a metric without a translation keeps its English title."""
+    return Text(metric.title).render(language)
+
+
+def task_title(task: str) -> Text:
+    """What a task is called on the page; a task that is not built in is called by its name."""
+    return _TASKS.get(task, Text(task))
+
+
+def field_title(field: str) -> Text:
+    """What a metadata field is called on the page."""
+    return _FIELDS.get(field, Text(field))
