@@ -264,3 +264,18 @@ def test_the_evaluation_page_names_every_metric_with_its_values() -> None:
     }
     for metric in BUILT_IN["metric"]:
         assert rows.get(metric) == [value.name.partition("/")[2] for value in resolve("metric", metric)().values], metric
+
+
+def test_the_architecture_page_names_every_room_and_every_module_beside_them() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    package = ROOT / "src" / "medtune"
+    rooms = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    modules = {path.name for path in package.glob("*.py")} - {"__init__.py", "__main__.py"}
+    assert len(rooms) > 8
+    assert [name for name in sorted(rooms | modules) if f"`{name}`" not in page] == []
+
+
+def test_the_architecture_page_names_every_test_folder() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and any(path.rglob("test_*.py"))}
+    assert [name for name in sorted(folders) if f"`tests/{name}/" not in page] == []
