@@ -1,0 +1,253 @@
+"""validate finds what is wrong, names it, and finds nothing where nothing is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import source_files
+from medtune.data.config import DataSettings
+from medtune.data.dataset import Dataset, file_sha256
+from medtune.data.findings import MAX_NAMED, Findings
+from medtune.data.prepare import prepare
+from medtune.data.validate import CHECKS, validate
+from medtune.errors import ModelError
+from medtune.language import msg
+from medtune.types import Issue, Sample, ValidationReport
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    rad = source_files.write_vqa_rad(tmp_path / "rad", num_images=40)
+    chosen = DataSettings.model_validate({"sources": [{"source": "vqa-rad", "options": {"path": str(rad)}}]})
+    prepare(chosen, name="try", folder=tmp_path / "out")
+    return Dataset.open(tmp_path / "out")
+
+
+def change(dataset: Dataset, alter: Callable[[list[dict[str, Any]]], Any], split: str = "train") -> Dataset:
+    """Alter the rows of a split and name the new file in the manifest."""
+    file = dataset.folder / f"{split}.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    alter(rows)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    manifest = json.loads((dataset.folder / "manifest.json").read_text())
+    manifest["files"][file.name] = file_sha256(file)
+    (dataset.folder / "manifest.json").write_text(json.dumps(manifest))
+    return Dataset.open(dataset.folder)
+
+
+def say(row: dict[str, Any], answer: str) -> None:
+    row["target"] = row["messages"][-1]["content"] = answer
+
+
+def found(report: ValidationReport, code: str) -> Issue:
+    issues = [issue for issue in report.issues if issue.code == code]
+    assert issues, f"{code} is not among {sorted({issue.code for issue in report.issues})}"
+    return issues[0]
+
+
+def test_a_sound_data_set(dataset: Dataset) -> None:
+    report = validate(dataset)
+    assert report.num_errors == 0
+    assert {issue.code for issue in report.issues} == {"no-patient-ids", "source-card", "closed-majority"}
+    assert sum(report.num_rows.values()) == 100
+    assert set(report.checks) | set(report.skipped) == set(CHECKS)
+    assert set(report.skipped) == {"row-length", "linked-overlap"}
+
+
+@pytest.mark.parametrize(
+    ("alter", "code", "severity"),
+    [
+        (lambda row: say(row, ""), "answer-empty", "error"),
+        (lambda row: say(row, "N/A"), "answer-placeholder", "error"),
+        (lambda row: say(row, "0"), "answer-is-number", "info"),
+        (lambda row: say(row, "yes "), "stray-blanks", "warning"),
+        (lambda row: row.update(target="something else"), "target-differs", "error"),
+        (lambda row: row.update(task="juggling"), "unknown-task", "error"),
+        (lambda row: row.update(images=[]), "image-marks", "error"),
+        (lambda row: row["messages"][0].update(content="no mark"), "image-marks", "error"),
+        (lambda row: row.update(images=["images/no/where.png"]), "image-unknown", "error"),
+        (lambda row: row["messages"].reverse(), "role-order", "error"),
+        (lambda row: row["messages"].pop(), "role-order", "error"),
+        (lambda row: row["messages"][0].update(role="robot"), "row-malformed", "error"),
+        (lambda row: row.pop("metadata"), "row-malformed", "error"),
+        (lambda row: row.update(metadata={"a": 1}), "row-malformed", "error"),
+        (lambda row: row.update(metadata="[1]"), "row-malformed", "error"),
+        (lambda row: row.update(metadata=json.dumps({"box": [0, 0, 65, 10]})), "box-outside", "error"),
+        (lambda row: row.update(metadata=json.dumps({"box": "left"})), "box-outside", "error"),
+        (lambda row: row.update(metadata=json.dumps({"source_notes": ["odd"]})), "source-odd", "warning"),
+    ],
+)
+def test_a_row_at_fault(dataset: Dataset, alter: Callable[[dict[str, Any]], None], code: str, severity: str) -> None:
+    issue = found(validate(change(dataset, lambda rows: alter(rows[2]))), code)
+    assert issue.severity == severity
+    assert str(issue.file).endswith("train.jsonl:3")
+    assert issue.split == "train"
+    assert issue.sample
+    assert issue.remedy is not None
+
+
+def test_answers_that_only_look_odd_are_left_alone(dataset: Dataset) -> None:
+    def alter(rows: list[dict[str, Any]]) -> None:
+        for row, answer in zip(rows, ["none", "No.", "unknown", "T2", "4 cm", "x-ray", "?!", "XR"], strict=False):
+            say(row, answer)
+
+    assert not {issue.code for issue in validate(change(dataset, alter)).issues} & {
+        "answer-placeholder",
+        "answer-is-number",
+        "answer-empty",
+    }
+
+
+def test_a_line_that_is_not_json(dataset: Dataset) -> None:
+    file = dataset.folder / "train.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([lines[0], lines[1][:40] + "\n", *lines[2:]]))
+    report = validate(dataset)
+    assert str(found(report, "row-not-json").file).endswith("train.jsonl:2")
+    assert str(found(report, "file-changed").file).endswith("train.jsonl")
+    assert report.num_rows["train"] == len(lines)
+
+
+def test_duplicates(dataset: Dataset) -> None:
+    def alter(rows: list[dict[str, Any]]) -> None:
+        rows.append({**rows[0], "id": "again"})
+        rows.append({**rows[1], "messages": [{"role": "user", "content": "<image>other"}, rows[1]["messages"][1]]})
+
+    report = validate(change(dataset, alter))
+    assert found(report, "duplicate-row").sample == "again"
+    assert found(report, "duplicate-id").severity == "error"
+
+
+def test_pictures(dataset: Dataset) -> None:
+    pictures = [dataset.image_path(row.images[0]) for row in dataset.sequence("train")[::2]][:4]
+    assert len(set(pictures)) >= 3
+    missing, cut, changed = list(dict.fromkeys(pictures))[:3]
+    missing.unlink()
+    cut.write_bytes(cut.read_bytes()[:600])
+    changed.write_bytes(source_files.jpeg(999))
+    report = validate(dataset)
+    for code, path in (("image-missing", missing), ("image-unreadable", cut), ("image-changed", changed)):
+        issue = found(report, code)
+        assert (issue.file, issue.severity) == (str(path), "error")
+        assert issue.sample
+
+
+def test_a_picture_too_large_to_read(dataset: Dataset) -> None:
+    path = dataset.image_path(dataset.sequence("train")[0].images[0])
+    path.write_bytes(source_files.png(0, (300, 1)))
+    assert "aspect ratio" in str(found(validate(dataset), "image-unreadable").message)
+
+
+def test_a_damaged_index_of_pictures(dataset: Dataset) -> None:
+    (dataset.folder / "images.jsonl").write_text("{\n")
+    report = validate(Dataset.open(dataset.folder))
+    assert str(found(report, "images-index").file).endswith("images.jsonl:1")
+    assert "rows" in report.skipped
+    assert "rows" not in report.checks
+
+
+def test_a_missing_file(dataset: Dataset) -> None:
+    (dataset.folder / "test.jsonl").unlink()
+    assert "missing" in str(found(validate(dataset), "file-changed").message)
+
+
+def test_overlap_across_splits(dataset: Dataset) -> None:
+    stolen = json.loads((dataset.folder / "train.jsonl").read_text().splitlines()[0])
+    report = validate(change(dataset, lambda rows: rows.append({**stolen, "id": "stolen"}), "test"))
+    group, image = found(report, "group-overlap"), found(report, "image-overlap")
+    assert (group.severity, group.count, group.split) == ("error", 1, "test")
+    assert stolen["group"] in str(group.message)
+    assert image.count == 1
+    assert found(report, "duplicate-row").split == "test"
+
+
+def test_rephrasings_across_splits(dataset: Dataset) -> None:
+    named = json.loads((dataset.folder / "train.jsonl").read_text().splitlines()[0])["id"]
+    changed = change(dataset, lambda rows: rows[0].update(metadata=json.dumps({"linked_id": named})), "test")
+    report = validate(changed)
+    assert (found(report, "linked-overlap").count, found(report, "linked-overlap").split) == (1, "test")
+    assert "linked-overlap" in report.checks
+
+
+def test_rephrasings_in_one_split_are_fine(dataset: Dataset) -> None:
+    named = json.loads((dataset.folder / "train.jsonl").read_text().splitlines()[0])["id"]
+    report = validate(change(dataset, lambda rows: rows[1].update(metadata=json.dumps({"linked_id": named}))))
+    assert "linked-overlap" not in {issue.code for issue in report.issues}
+
+
+def test_rows_longer_than_the_context(dataset: Dataset) -> None:
+    first, other = dataset.sequence("train")[0].id, dataset.sequence("train")[1].id
+
+    def count(sample: Sample) -> int:
+        if sample.id == other:
+            raise ModelError(msg("The answer is empty."))
+        return 3000 if sample.id == first else 2048
+
+    report = validate(dataset, count_tokens=count, max_tokens=2048)
+    too_long = [issue for issue in report.issues if issue.code == "row-too-long"]
+    assert [issue.sample for issue in too_long] == [first]
+    assert "3000" in str(too_long[0].message)
+    assert "row-length" in report.checks
+    assert found(report, "not-encodable").sample == other
+
+
+def test_closed_answers_that_are_nearly_all_the_same(dataset: Dataset) -> None:
+    report = validate(dataset)
+    majority = found(report, "closed-majority")
+    assert majority.severity == "warning"
+    assert "100.0%" in str(majority.message)
+
+
+def test_left_out_records_are_findings(tmp_path: Path) -> None:
+    rad = source_files.write_vqa_rad(
+        tmp_path / "rad", changes={1: {"answer": " "}, 2: {"image_name": "nobody.jpg"}, 11: {"question": 7}}
+    )
+    chosen = DataSettings.model_validate({"sources": [{"source": "vqa-rad", "options": {"path": str(rad)}}]})
+    prepare(chosen, name="try", folder=tmp_path / "out")
+    report = validate(Dataset.open(tmp_path / "out"))
+    assert (found(report, "left-out-answer-empty").sample, found(report, "left-out-answer-empty").severity) == ("1", "error")
+    missing = found(report, "left-out-unreadable-image")
+    assert missing.file == str(rad / "images" / "nobody.jpg")
+    assert found(report, "left-out-key-missing").severity == "warning"
+
+
+def test_vqa_rad_with_its_official_split(shared: Path, tmp_path: Path) -> None:
+    chosen = {
+        "sources": [{"source": "vqa-rad", "options": {"path": str(shared / "data" / "vqa-rad"), "split": "official"}}],
+        "split": {"kind": "official"},
+    }
+    prepare(DataSettings.model_validate(chosen), name="rad", folder=tmp_path / "out")
+    report = validate(Dataset.open(tmp_path / "out"))
+    image = found(report, "image-overlap")
+    assert (image.count, image.split, image.severity) == (203, "test", "warning")
+    assert "203 of the 203 pictures of test" in image.message.render("en")
+    assert found(report, "group-overlap").count == 203
+    counts = Counter(issue.code for issue in report.issues)
+    assert counts["source-answer-not-text"] == 10
+    assert counts["source-answer-type-blanks"] == 2
+    assert found(report, "no-patient-ids")
+    assert report.num_errors == 0
+
+
+def test_vqa_rad_split_by_picture(shared: Path, tmp_path: Path) -> None:
+    chosen = {"sources": [{"source": "vqa-rad", "options": {"path": str(shared / "data" / "vqa-rad")}}]}
+    manifest = prepare(DataSettings.model_validate(chosen), name="rad", folder=tmp_path / "out")
+    assert sum(manifest.num_samples.values()) == 3515
+    codes = {issue.code for issue in validate(Dataset.open(tmp_path / "out")).issues}
+    assert not codes & {"image-overlap", "group-overlap", "linked-overlap"}
+
+
+def test_many_findings_of_a_kind_are_counted() -> None:
+    findings = Findings()
+    for number in range(MAX_NAMED + 7):
+        findings.add("a", "error", msg("The answer is empty."), sample=str(number))
+    issues = findings.issues()
+    assert len(issues) == MAX_NAMED + 1
+    assert sum(issue.count for issue in issues) == MAX_NAMED + 7
+    assert "7 more" in issues[-1].message.render("en")
