@@ -84,8 +84,12 @@ def train(
     from medtune.cli.progress import Progress
     from medtune.cli.tables import print_run
 
-    with Progress() as listener:
-        run = api.train(recipe, overrides or (), resume=resume, listener=listener)
+    try:
+        with Progress() as listener:
+            run = api.train(recipe, overrides or (), resume=resume, listener=listener)
+    except KeyboardInterrupt:
+        typer.echo(str(msg("Interrupted. `medtune runs list` shows how far the run came; --resume continues it.")), err=True)
+        raise
     print_run(run)
 
 
