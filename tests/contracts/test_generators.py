@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_models import tiny_model
 
 from medtune import plugins
 from medtune.errors import GenerationError
 from medtune.types import Generator, Message, Request, Sampling
+from tiny_models import tiny_model
 
 NAMES = plugins.names("generator")
 

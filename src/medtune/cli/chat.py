@@ -70,8 +70,11 @@ class _Loop:
             try:
                 line = self.read_line(_PROMPT).strip()
             except EOFError:
+                if self.console.is_terminal:  # behind the prompt
+                    self.console.print()
                 return
             except KeyboardInterrupt:
+                self.console.print()
                 self.note(msg("Ctrl-D or /exit leaves."))
                 continue
             try:
@@ -202,8 +205,9 @@ class _Loop:
 
     def show_fault(self, error: MedtuneError) -> None:
         """One line, whatever the error holds: what happened, where, and what to do."""
-        parts = [error.what.render(), *([error.file] if error.file else []), *([error.remedy.render()] if error.remedy else [])]
-        self.note(" ".join(parts), style="red")
+        place = f"{error.file}: " if error.file else ""
+        remedy = f" {error.remedy}" if error.remedy else ""
+        self.note(f"{place}{error.what}{remedy}", style="red")
 
 
 def _label(session: ChatSession) -> Text:

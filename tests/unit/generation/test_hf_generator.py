@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import tiny_model
 
 from medtune.errors import GenerationError
 from medtune.generation.hf import HfGenerator
@@ -19,6 +18,7 @@ from medtune.models.config import ModelSettings
 from medtune.models.encoder import Encoder, load_encoder
 from medtune.models.load import load_model
 from medtune.types import Event, Generation, Message, Request, Sampling
+from tiny_models import tiny_model
 
 MAX_NEW_TOKENS = 12
 
@@ -95,6 +95,26 @@ def test_neither_batch_size_nor_order_changes_a_text(any_model: tuple[Any, Encod
         assert texts(HfGenerator(model, encoder, batch_size=batch_size).generate(requests)) == alone
     shuffled = [requests[index] for index in (3, 6, 0, 5, 2, 4, 1)]
     assert texts(HfGenerator(model, encoder, batch_size=3).generate(shuffled)) == alone
+
+
+def test_tokens_are_those_of_whole_forward_passes(any_model: tuple[Any, Encoder]) -> None:
+    """No cache, no padding, no generate(): the model finds the positions of picture and text anew for each token."""
+    model, encoder = any_model
+    requests = mixed_requests()
+    expected = {}
+    for request in requests:
+        features = encoder.encode(request.messages, request.images)  # type: ignore[arg-type]
+        inputs = {name: tensor for name, tensor in encoder.collate([features]).inputs.items() if name != "labels"}
+        prompt = inputs["input_ids"]
+        for _ in range(MAX_NEW_TOKENS):
+            with torch.no_grad():
+                following = model(**inputs).logits[:, -1:].argmax(-1)
+            inputs["input_ids"] = torch.cat([inputs["input_ids"], following], dim=1)
+            inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+            kinds = inputs["mm_token_type_ids"]
+            inputs["mm_token_type_ids"] = torch.cat([kinds, torch.zeros_like(kinds[:, :1])], dim=1)
+        expected[request.id] = encoder.decode(inputs["input_ids"][0, prompt.shape[1] :])
+    assert texts(HfGenerator(model, encoder, batch_size=4).generate(requests)) == expected
 
 
 def test_a_model_of_text_alone(tmp_path: Path) -> None:
@@ -280,11 +300,15 @@ def generating_threads() -> list[threading.Thread]:
 
 
 def test_closing_a_stream_stops_the_model(tiny: tuple[Any, Encoder]) -> None:
-    stream = HfGenerator(*tiny).stream(ask("a", "What is this?", sampling=Sampling(max_new_tokens=3000)))
+    steps: list[object] = []
+    hook = tiny[0].register_forward_hook(lambda *_: steps.append(None))
+    stream = HfGenerator(*tiny).stream(ask("a", "What is this?", sampling=Sampling(max_new_tokens=1000)))
     next(stream)
     assert generating_threads()
     stream.close()
+    hook.remove()
     assert not generating_threads()
+    assert len(steps) < 500
 
 
 def test_a_stream_left_open_does_not_block_the_next_request(tiny: tuple[Any, Encoder]) -> None:

@@ -233,10 +233,9 @@ def test_a_refusal_of_one_request_costs_that_one(server: Server, generator: Open
 def test_a_refusal_of_all_ends_at_once_and_keeps_what_was_answered(server: Server) -> None:
     generator = OpenAiGenerator(server.url, "tiny", max_concurrency=1)
     server.reply = lambda number, _: (200, {}, answer("words")) if number < 3 else (401, {}, refusal("wrong key"))
-    got = []
+    got: list[str] = []
     with pytest.raises(GenerationError, match=r"401: wrong key") as caught:
-        for generation in generator.generate([ask(f"r{n}") for n in range(10)]):
-            got.append(generation.id)  # noqa: PERF402
+        got.extend(generation.id for generation in generator.generate([ask(f"r{n}") for n in range(10)]))
     assert got == ["r0", "r1"]
     assert caught.value.sample == "r2"
     assert len(server.bodies) == 3
