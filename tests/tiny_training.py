@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from tiny_models import tiny_model
 
 from medtune.models.adapter import add_adapter
 from medtune.models.config import FullSettings, LoraSettings, ModelSettings
@@ -20,8 +19,26 @@ from medtune.runs import Run, now
 from medtune.training.config import TrainSettings
 from medtune.training.train import train
 from medtune.types import Event, ImageRef, Message, RunRecord, Sample
+from tiny_models import tiny_model
 
-WORDS = "lesion in the left hemisphere hyperdense region upper right of the brain no acute abnormality findings".split()
+WORDS = [
+    "lesion",
+    "in",
+    "the",
+    "left",
+    "hemisphere",
+    "hyperdense",
+    "region",
+    "upper",
+    "right",
+    "of",
+    "the",
+    "brain",
+    "no",
+    "acute",
+    "abnormality",
+    "findings",
+]
 
 
 @dataclass
@@ -55,7 +72,13 @@ class Setup:
 
     def run(self, folder: Path) -> Run:
         record = RunRecord(
-            name=folder.name, status="created", created=now(), updated=now(), recipe="tiny", base_model=str(self.model_folder), seed=0
+            name=folder.name,
+            status="created",
+            created=now(),
+            updated=now(),
+            recipe="tiny",
+            base_model=str(self.model_folder),
+            seed=0,
         )
         return Run.create(folder, recipe_text="name: tiny\n", record=record)
 
@@ -71,7 +94,13 @@ class Setup:
         model: Any = None,
         **settings: Any,
     ) -> RunRecord:
-        defaults: dict[str, Any] = {"max_steps": 4, "batch_size": 2, "gradient_accumulation_steps": 2, "log_every": 1, "warmup_steps": 1}
+        defaults: dict[str, Any] = {
+            "max_steps": 4,
+            "batch_size": 2,
+            "gradient_accumulation_steps": 2,
+            "log_every": 1,
+            "warmup_steps": 1,
+        }
         return train(
             run,
             model=model or self.model(adapter),
@@ -117,7 +146,13 @@ def make_setup(folder: Path, *, family: str = "qwen3-vl", num_rows: int = 16) ->
         )
         rows.append(
             Sample(
-                id=f"row-{index:02d}", task="caption", images=images, messages=messages, target=answer, group=str(index), source="tiny"
+                id=f"row-{index:02d}",
+                task="caption",
+                images=images,
+                messages=messages,
+                target=answer,
+                group=str(index),
+                source="tiny",
             )
         )
     return Setup(model_folder, folder, rows, load_encoder(ModelSettings(base=str(model_folder))))

@@ -66,9 +66,7 @@ def num_workers(settings: TrainSettings, *, cached: bool) -> int:
     return min(8, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
 
 
-def training_arguments(
-    settings: TrainSettings, folder: Path, *, num_steps: int, steps_per_epoch: int, cached: bool
-) -> TrainingArguments:
+def training_arguments(settings: TrainSettings, folder: Path, *, num_steps: int, cached: bool) -> TrainingArguments:
     """The arguments for the trainer; when to evaluate and to save is decided by :mod:`medtune.training.callbacks`.
 
     Raises:
@@ -84,7 +82,6 @@ def training_arguments(
     values: dict[str, Any] = {
         "output_dir": str(folder),
         "max_steps": num_steps,
-        "num_train_epochs": num_steps / steps_per_epoch,
         "learning_rate": settings.learning_rate,
         "per_device_train_batch_size": settings.batch_size,
         "per_device_eval_batch_size": settings.batch_size,

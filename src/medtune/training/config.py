@@ -131,7 +131,7 @@ class TrainSettings(Settings):
             number = float(value)
         except (TypeError, ValueError):
             return value
-        if number != int(number):
+        if not number.is_integer():
             raise ValueError(
                 msg("warmup_steps counts optimizer steps; for a share of all steps write warmup_ratio: {share}", share=str(value))
             )

@@ -31,7 +31,6 @@ class Plan:
     lengths: Their tokens.
     validation: Rows of the validation loss.
     eval_lengths: Their tokens.
-    steps_per_epoch: Optimizer steps in one pass.
     num_steps: Optimizer steps in all.
     cached: Encoded rows stay in memory.
     description: What must be the same when the run is resumed.
@@ -42,7 +41,6 @@ class Plan:
     lengths: list[int]
     validation: EncodedRows
     eval_lengths: list[int]
-    steps_per_epoch: int
     num_steps: int
     cached: bool
     description: dict[str, Any]
@@ -116,7 +114,6 @@ def make_plan(
         lengths=lengths,
         validation=validation,
         eval_lengths=eval_lengths,
-        steps_per_epoch=steps_per_epoch,
         num_steps=settings.max_steps or math.ceil(settings.epochs * steps_per_epoch),
         cached=cached,
         description=description,

@@ -9,6 +9,7 @@ from logging import ERROR
 from typing import Any
 
 import torch
+from accelerate.utils import extract_model_from_parallel
 from torch import nn
 
 from medtune.errors import MedtuneError, TrainingError
@@ -16,10 +17,9 @@ from medtune.language import Text, msg
 from medtune.runs import Run
 from medtune.training.checkpoints import all_checkpoints
 from medtune.training.config import TrainSettings
-from medtune.training.trainer import TokenWeightedTrainer
 from medtune.types import Event
 
-__all__ = ["failures_noted", "library_threads", "memory_errors_explained", "quiet_libraries", "ready_for_training"]
+__all__ = ["cpu_threads", "failures_noted", "left_as_it_came", "memory_errors_explained", "quiet_libraries"]
 
 
 @contextlib.contextmanager
@@ -65,22 +65,27 @@ def memory_errors_explained(settings: TrainSettings) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ready_for_training(trainer: TokenWeightedTrainer, model: nn.Module, settings: TrainSettings) -> Iterator[None]:
-    """Switch on what training needs, and leave the model as plain as it came."""
+def left_as_it_came(model: nn.Module, settings: TrainSettings) -> Iterator[None]:
+    """Switch on what training needs, and take back afterwards what training has changed about the model besides its weights.
+
+    Enter it before the trainer is built: that already changes ``config.use_cache``, which would make generation slow.
+    """
     config: Any = getattr(model, "config", None)
+    had_cache = hasattr(config, "use_cache")
     use_cache = getattr(config, "use_cache", None)
     if settings.gradient_checkpointing:
         _switch_checkpointing(model, "enable", {"use_reentrant": False})
     try:
         yield
     finally:
-        trainer.token_loss.close()
         if settings.gradient_checkpointing:
             _switch_checkpointing(model, "disable")
-        if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-            trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-        if use_cache is not None:
+        # Without the autocast that accelerate wraps around forward.
+        extract_model_from_parallel(model, keep_fp32_wrapper=False)
+        if had_cache:
             config.use_cache = use_cache
+        elif hasattr(config, "use_cache"):
+            del config.use_cache
         model.eval()
 
 
@@ -110,7 +115,7 @@ def quiet_libraries() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def library_threads() -> Iterator[None]:
+def cpu_threads() -> Iterator[None]:
     """On a CPU, as many threads as cores that this process may use (not as the machine has), shared among local processes."""
     before = torch.get_num_threads()
     if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ and hasattr(os, "sched_getaffinity"):

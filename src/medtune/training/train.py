@@ -24,7 +24,7 @@ from medtune.training.data import Collator, RowEncoder, RowSampler
 from medtune.training.plan import Plan, make_plan, world_size
 from medtune.training.plot import plot_losses
 from medtune.training.result import save_result
-from medtune.training.session import failures_noted, library_threads, memory_errors_explained, quiet_libraries, ready_for_training
+from medtune.training.session import cpu_threads, failures_noted, left_as_it_came, memory_errors_explained, quiet_libraries
 from medtune.training.trainer import TokenWeightedTrainer, best_step
 from medtune.types import AdapterContract, Event, ImageRef, Listener, RunRecord, Sample
 
@@ -85,7 +85,7 @@ def train(
     journal = Journal(run, listener, stop, silent=not is_first)
     with run.hold() if is_first else contextlib.nullcontext():
         _check_startable(run, resume)
-        with failures_noted(run, enabled=is_first), quiet_libraries(), library_threads(), stop.listening():
+        with failures_noted(run, enabled=is_first), quiet_libraries(), cpu_threads(), stop.listening():
             plan = make_plan(
                 run,
                 model=model,
@@ -99,6 +99,7 @@ def train(
             )
             counts = _count_parameters(model)
             if is_first:
+                _clean(run.checkpoints)
                 run.update(status="training", error=None, num_steps_planned=plan.num_steps, trainable=counts, versions=_versions())
             journal(
                 Event(
@@ -126,35 +127,12 @@ def _fit(
     *,
     is_first: bool,
 ) -> RunRecord:
-    has_validation = len(plan.validation) > 0 and settings.evaluate_every != "never"
-    arguments = training_arguments(
-        settings, run.checkpoints, num_steps=plan.num_steps, steps_per_epoch=plan.steps_per_epoch, cached=plan.cached
-    )
-    schedule = ScheduleCallback(settings, has_validation=has_validation, stop=stop)
-    events = EventCallback(journal, run, seconds_before=run.record.seconds or 0.0 if plan.checkpoint else 0.0)
-    if is_first:
-        _clean(run.checkpoints)
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    trainer = TokenWeightedTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=plan.train,
-        eval_dataset=plan.validation if has_validation else None,
-        collator=Collator(plan.train.encoder),
-        sampler=RowSampler(
-            plan.lengths, seed=settings.seed, group=settings.batch_size * world_size() if settings.group_by_length else 0
-        ),
-        eval_lengths=plan.eval_lengths,
-        # Events first: a listener's wish to stop is then heard at the same step.
-        callbacks=[events, schedule],
-        description=plan.description,
-        save_total_limit=settings.save_total_limit,
-    )
-    schedule.trainer = events.trainer = trainer
-    with ready_for_training(trainer, model, settings), memory_errors_explained(settings):
-        trainer.train(resume_from_checkpoint=str(plan.checkpoint) if plan.checkpoint else None)
-        trainer.check_finite()
+    with left_as_it_came(model, settings):
+        trainer, events = _make_trainer(run, plan, model, settings, journal, stop)
+        with memory_errors_explained(settings):
+            trainer.train(resume_from_checkpoint=str(plan.checkpoint) if plan.checkpoint else None)
+            trainer.check_finite()
+        trainer.token_loss.close()
     history = trainer.state.log_history
     step = int(trainer.state.global_step)
     if is_first:
@@ -205,6 +183,33 @@ def _fit(
         )
     )
     return record
+
+
+def _make_trainer(
+    run: Run, plan: Plan, model: nn.Module, settings: TrainSettings, journal: Journal, stop: StopRequest
+) -> tuple[TokenWeightedTrainer, EventCallback]:
+    has_validation = len(plan.validation) > 0 and settings.evaluate_every != "never"
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    schedule = ScheduleCallback(settings, has_validation=has_validation, stop=stop)
+    events = EventCallback(journal, run, seconds_before=run.record.seconds or 0.0 if plan.checkpoint else 0.0)
+    trainer = TokenWeightedTrainer(
+        model=model,
+        args=training_arguments(settings, run.checkpoints, num_steps=plan.num_steps, cached=plan.cached),
+        train_dataset=plan.train,
+        eval_dataset=plan.validation if has_validation else None,
+        collator=Collator(plan.train.encoder),
+        sampler=RowSampler(
+            plan.lengths, seed=settings.seed, group=settings.batch_size * world_size() if settings.group_by_length else 0
+        ),
+        eval_lengths=plan.eval_lengths,
+        # Events first: a listener's wish to stop is then heard at the same step.
+        callbacks=[events, schedule],
+        description=plan.description,
+        save_total_limit=settings.save_total_limit,
+    )
+    schedule.trainer = events.trainer = trainer
+    return trainer, events
 
 
 def mean_loss(history: Sequence[dict[str, Any]]) -> float | None:
