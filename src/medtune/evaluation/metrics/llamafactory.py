@@ -43,10 +43,10 @@ class LlamaFactoryMetric:
         MetricValue(name=f"llamafactory/{value}", title=title.template, direction="higher", low=0.0, high=100.0)
         for value, title in (
             ("bleu-4", msg("BLEU-4 (LLaMA-Factory)")),
-            ("bleu-4-newline", msg("BLEU-4 with newline (LLaMA-Factory)")),
             ("rouge-1", msg("ROUGE-1 (LLaMA-Factory)")),
             ("rouge-2", msg("ROUGE-2 (LLaMA-Factory)")),
             ("rouge-l", msg("ROUGE-L (LLaMA-Factory)")),
+            ("bleu-4-newline", msg("BLEU-4 with newline (LLaMA-Factory)")),
         )
     )
 

@@ -50,11 +50,6 @@ class RegionError:
     name = "region"
     values: tuple[MetricValue, ...] = (
         share("region/position-accuracy", msg("Position in the image (both axes)")),
-        share("region/horizontal-accuracy", msg("Position, left to right")),
-        share("region/vertical-accuracy", msg("Position, top to bottom")),
-        share("region/side-accuracy", msg("Side of the patient")),
-        share("region/kind-accuracy", msg("Finding named")),
-        share("region/density-accuracy", msg("Density named")),
         MetricValue(
             name="region/area-error",
             title=msg("Error of the area share").template,
@@ -63,6 +58,11 @@ class RegionError:
             high=100.0,
             unit="percentage points",
         ),
+        share("region/side-accuracy", msg("Side of the patient")),
+        share("region/kind-accuracy", msg("Finding named")),
+        share("region/density-accuracy", msg("Density named")),
+        share("region/horizontal-accuracy", msg("Position, left to right")),
+        share("region/vertical-accuracy", msg("Position, top to bottom")),
         share("region/area-stated", msg("Area share stated")),
         MetricValue(
             name="region/centre-error",

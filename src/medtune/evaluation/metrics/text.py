@@ -54,7 +54,7 @@ class CorpusBleu:
             Score(
                 sample_id=sample.id,
                 metric="bleu/corpus",
-                value=float(found.score),
+                value=min(float(found.score), 100.0),
                 statistics=tuple(float(part) for part in statistics),
             ),
         )
@@ -73,6 +73,8 @@ class CorpusBleu:
             precision = np.where(nothing, 0.5**halvings, matched) / possible
             brevity = np.where(written < wanted, np.exp(1.0 - wanted / written), 1.0)
             score = 100.0 * brevity * np.exp(np.log(precision).mean(axis=-1))
+        # exp(mean(log 1)) can come out a rounding error above 1.
+        score = np.minimum(score, 100.0)
         score = np.where(matched.any(axis=-1) & (possible > 0).all(axis=-1), score, 0.0)
         return np.where(wanted > 0, score, np.nan)
 

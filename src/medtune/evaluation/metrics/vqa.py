@@ -37,9 +37,9 @@ class ClosedAccuracy:
     name = "closed"
     values: tuple[MetricValue, ...] = (
         share("closed/accuracy", msg("Accuracy, closed questions")),
+        MetricValue(name="closed/mcc", title=msg("Matthews correlation, yes/no").template, direction="higher", low=-1.0, high=1.0),
         share("closed/sensitivity", msg("Sensitivity (answer yes)")),
         share("closed/specificity", msg("Specificity (answer no)")),
-        MetricValue(name="closed/mcc", title=msg("Matthews correlation, yes/no").template, direction="higher", low=-1.0, high=1.0),
         share("closed/yes-bias", msg("Share of yes, distance from the true share"), direction="lower"),
     )
 

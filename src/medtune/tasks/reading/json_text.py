@@ -39,7 +39,10 @@ def all_json(text: str, *, opening: str = "{[") -> Iterator[JsonValue]:
                 continue
             try:
                 value, end = _DECODER.raw_decode(part, start.start())
-            except (ValueError, RecursionError):
+            except RecursionError:
+                # Each of the openings within would go as deep again: a text of brackets alone would take minutes.
+                return
+            except ValueError:
                 continue
             found = True
             yield cast("JsonValue", value)

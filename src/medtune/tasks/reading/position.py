@@ -68,11 +68,13 @@ _DIRECTION = r"(?:left|right|cent(?:er|re|ral)|middle|upper|lower|top|bottom)"
 _CHAIN = re.compile(rf"\b{_DIRECTION}(?:\s*(?:,\s*(?:or|and)?|/|\bor\b|\band\b)\s*(?:the\s+)?\b{_DIRECTION}\b)+", re.IGNORECASE)
 _LOCATED = re.compile(
     r"(?:\b(?:in|at|near|towards?|around|on|to|located|situated|positioned|lies|placed)\s+(?:\w+\s+){0,2}"
-    r"|(?:\b(?:position|location|horizontal(?:ly)?|vertical(?:ly)?)[\"']?\s*[:=]?\s*[\"']?)|(?:left|right|upper|lower|top|bottom)[-\s])$",
+    r"|(?:\b(?:position|location|horizontal(?:ly)?|vertical(?:ly)?)[\"']?\s*[:=]?\s*[\"']?)|(?:left|right|upper|lower|top|bottom|cent(?:er|re)|middle)[-\s])$",
     re.IGNORECASE,
 )
 _LOCATING = re.compile(
-    r"-?\s*(?:part|portion|third|zone|left|right|located|situated|placed|positioned|horizontal|vertical)", re.IGNORECASE
+    r"-?\s*(?:part|portion|third|zone|left|right|upper|lower|top|bottom|middle|cent(?:er|re)"
+    r"|located|situated|placed|positioned|horizontal|vertical)",
+    re.IGNORECASE,
 )
 
 
