@@ -1,7 +1,8 @@
 """Any other model that ``AutoModelForImageTextToText`` loads, through its own processor.
 
-Works without torchvision where the model's image processor has a PIL form and its processor asks for no video processor
-(LLaVA does; LLaVA-OneVision, for one, does not). :func:`~medtune.models.encoder.load_encoder` says so when it cannot.
+Tried with small random LLaVA, LLaVA-Next and Gemma 3 models (tests/unit/models/test_other_families.py). Without torchvision
+it works where the model's image processor has a PIL form and its processor asks for no video processor: LLaVA-OneVision and
+Idefics 3 of transformers 5.17 need torchvision, and the error says so.
 """
 
 from __future__ import annotations
@@ -89,6 +90,19 @@ class AutoEncoder(Encoder):
 
         blanks = [Image.new("RGB", size) for size in sizes]
         return len(self._process(messages, blanks, sample_id)[0])
+
+    def _join(self, rows: list[Tensor]) -> Tensor:
+        # Rows may have other numbers of tiles. Processors fill up with zeros within one call (LLaVA-Next, Idefics 3), and
+        # their models leave those tiles out; the same across rows.
+        import torch
+
+        largest = [max(sizes) for sizes in zip(*(row.shape[1:] for row in rows), strict=True)]
+        filled = []
+        for row in rows:
+            whole = row.new_zeros((len(row), *largest))
+            whole[tuple(slice(size) for size in row.shape)] = row
+            filled.append(whole)
+        return torch.cat(filled)
 
     def _process(
         self, messages: Sequence[Message], images: Sequence[Image], sample_id: str

@@ -157,7 +157,7 @@ class Encoder:
         }
         for name in dict.fromkeys(name for row in features for name in row.tensors):
             rows = [row.tensors[name] for row in features if name in row.tensors]
-            inputs[name] = padded(rows, 0) if name in _TOKEN_ALIGNED else torch.cat(rows)
+            inputs[name] = padded(rows, 0) if name in _TOKEN_ALIGNED else self._join(rows)
         num_target_tokens = int((labels[:, 1:] != IGNORE_INDEX).sum())
         return Batch(tuple(row.sample_id for row in features), inputs, num_target_tokens)
 
@@ -330,6 +330,12 @@ class Encoder:
                 remedy=msg("The tokenizer and config.json are of different models; take both from one."),
             )
         return int(token)
+
+    def _join(self, rows: list[Tensor]) -> Tensor:
+        """One tensor of all pictures of a batch: (sum of the rows' first dimensions, ...)."""
+        import torch
+
+        return torch.cat(rows)
 
     def _find_end_tokens(self) -> tuple[int, ...]:
         layout = self.layouts.of((("user", ("text",)), ("assistant", ("text",))))
