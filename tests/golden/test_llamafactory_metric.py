@@ -132,6 +132,20 @@ def _random_text(draw: random.Random) -> str:
     return draw.choice(["", " "]).join(draw.choice(words) for _ in range(draw.randrange(1, 40)))
 
 
+def test_bleu_equals_the_package_on_random_text() -> None:
+    """The arithmetic is our own: against nltk's, to the last decimal that is reported."""
+    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+
+    draw = random.Random(1)
+    zeros = 0
+    for _ in range(400):
+        prediction, label = ("".join(draw.choices("ab右。 \n", k=draw.randrange(0, 14))) for _ in range(2))
+        expected = sentence_bleu([list(label)], list(prediction), smoothing_function=SmoothingFunction().method3)
+        assert bleu_4(prediction, label) == round(100 * expected, 4)
+        zeros += expected == 0
+    assert 0 < zeros < 200
+
+
 def test_rouge_equals_the_package_on_random_text() -> None:
     """The LCS is our own: against rouge-chinese's table on texts full of the marks it splits at."""
     import jieba

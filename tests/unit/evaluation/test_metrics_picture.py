@@ -23,8 +23,10 @@ TRUTH = {
     "density": "hyperdense",
     "box": [0.0, 0.0, 100.0, 50.0],
 }
-REFERENCE = "On the left side and in the upper part of the image, occupying 4.0% of it: "
+REFERENCE = (
+    "On the left side and in the upper part of the image, occupying 4.0% of it: "
     "a hyperdense subdural haematoma of the right frontal lobe."
+)
 
 
 def sample(target: str = REFERENCE, *, task: str = "region", metadata: dict[str, Any] | None = None) -> Sample:

@@ -16,6 +16,7 @@ import math
 import tempfile
 import threading
 import warnings
+from collections import Counter
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -61,9 +62,31 @@ class LlamaFactoryMetric:
 
 
 def bleu_4(prediction: str, label: str) -> float:
-    """Sentence BLEU-4 over characters, nltk's smoothing method 3, 0 to 100, four decimals. The label is taken as it is."""
-    score, smoothing = _bleu()
-    return round(100 * float(score([list(label)], list(prediction), smoothing_function=smoothing)), 4)
+    """Sentence BLEU-4 over characters with nltk's smoothing method 3, 0 to 100, four decimals. The label is taken as it is.
+
+    nltk's ``sentence_bleu`` step for step, in the same order of floating-point operations: the same double, several times
+    faster. Without a common character it is 0. The k-th order without a match has the precision 1 / (2^k * n-grams) (Chen &
+    Cherry 2014, method 3).
+    """
+    precisions: list[float] = []
+    empty = 0
+    for order in range(1, 5):
+        written = _ngrams(prediction, order)
+        matched, possible = (written & _ngrams(label, order)).total(), max(written.total(), 1)
+        if matched:
+            precisions.append(matched / possible)
+        elif order == 1:
+            return 0.0
+        else:
+            empty += 1
+            precisions.append(1 / (2**empty * possible))
+    brevity = 1.0 if len(prediction) > len(label) else math.exp(1 - len(label) / len(prediction))
+    return round(100 * (brevity * math.exp(math.fsum(0.25 * math.log(precision) for precision in precisions))), 4)
+
+
+@lru_cache(maxsize=4096)
+def _ngrams(text: str, order: int) -> Counter[str]:
+    return Counter(text[start : start + order] for start in range(len(text) - order + 1))
 
 
 def rouge(prediction: str, label: str) -> dict[str, float]:
@@ -118,13 +141,6 @@ def predict_timing(
 # ------------------------------------------------------------------------------------------------- the packages underneath
 
 _JIEBA_LOCK = threading.Lock()
-
-
-@cache
-def _bleu() -> tuple[Any, Any]:
-    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
-
-    return sentence_bleu, SmoothingFunction().method3
 
 
 @cache
