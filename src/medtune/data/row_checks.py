@@ -16,7 +16,7 @@ from medtune.types import Sample, SplitName
 __all__ = ["RowChecks"]
 
 _PLACEHOLDER = re.compile(r"(?:n/?a|null|nan|todo|tbd|x{2,}|[-_.?*/\\]+|<[a-z ]+>|\[[a-z ]+\])", re.IGNORECASE)
-"""Whole answers that stand for nothing. ``none``, ``no`` and ``unknown`` are answers, as is ``[]`` (no box), and are not among them."""
+"""Whole answers that stand for nothing. ``none``, ``no``, ``unknown`` and ``[]`` (no box) are answers, and not among them."""
 
 _BARE_NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)?")
 
