@@ -189,9 +189,9 @@ class HfGenerator:
                 tokens.put(error)
 
         thread = threading.Thread(target=work, name="medtune-generation", daemon=True)
-        thread.start()
         text = IncrementalText(self._encoder.decode)
         try:
+            thread.start()
             finish_reason: FinishReason = "length"
             while (item := tokens.get()) is not None:
                 if isinstance(item, torch.OutOfMemoryError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -272,6 +273,23 @@ def test_a_row_that_never_fits_is_an_error_of_that_row(tiny: tuple[Any, Encoder]
     assert "memory" in (generation.error or "")
     with pytest.raises(GenerationError, match="memory"):
         list(HfGenerator(*tiny).stream(ask("a", "What is this?")))
+
+
+@pytest.mark.parametrize(("device", "on"), [("cuda", False), ("cpu", True)])
+@pytest.mark.parametrize("before", [True, False])
+def test_cudnn_attention_is_off_while_a_gpu_generates(device: str, on: bool, before: bool) -> None:
+    model = torch.nn.Linear(1, 1).eval()
+    model.device, model.generation_config = torch.device(device), None  # type: ignore[assignment]
+    encoder: Any = type("Ends", (), {"end_token_ids": (1,)})
+    was = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        torch.backends.cuda.enable_cudnn_sdp(before)
+        with contextlib.suppress(ZeroDivisionError), HfGenerator(model, encoder)._ready():
+            assert torch.backends.cuda.cudnn_sdp_enabled() == (on and before)
+            raise ZeroDivisionError
+        assert torch.backends.cuda.cudnn_sdp_enabled() == before
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(was)
 
 
 # ---------------------------------------------------------------------------------------------------------------- stream
