@@ -113,6 +113,46 @@ def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
                 assert result.returncode == 0, f"{name(block)}: {shlex.join(command)}\n{result.stdout}{result.stderr}"
 
 
+@pytest.mark.slow
+def test_the_road_of_the_readme_runs(tmp_path: Path) -> None:
+    """The block that needs a model, data and a GPU, with a tiny model, a few rows and the CPU written into its recipe."""
+    from fixtures_data import picture, write_vqa_rad
+    from tiny_models import tiny_model
+
+    write_vqa_rad(tmp_path / "data" / "vqa-rad")
+    tiny_model(tmp_path / "tiny", "qwen2-vl")
+    picture(0)[0].save(tmp_path / "scan.png")
+    small = {
+        "model": {"base": "tiny"},
+        "train": {"max_steps": 2, "batch_size": 2, "gradient_accumulation_steps": 1, "num_workers": 0},
+        "data": {"split": {"fractions": {"train": 0.5, "validation": 0.25, "test": 0.25}}},
+        "generation": {"sampling": {"max_new_tokens": 8}},
+        "evaluation": {"max_samples": 6, "num_resamples": 100, "controls": ["shuffled"]},
+    }
+    block = next(block for block in shell_blocks() if block.page.name == "README.md" and "medtune compare" in block.text)
+    assert len(block.commands()) == 9
+    for command in block.commands():
+        result = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            input="Where?\n/exit\n",
+            check=False,
+        )
+        assert result.returncode == 0, f"{shlex.join(command)}\n{result.stdout}{result.stderr}"
+        if "copy" in command:
+            recipe = yaml.safe_load((tmp_path / "mine.yaml").read_text(encoding="utf-8"))
+            for section, values in small.items():
+                recipe[section] |= values
+            recipe["model"]["dtype"] = recipe["train"]["precision"] = "float32"
+            (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    for run in ("mine", "rank16"):
+        assert (tmp_path / "runs" / run / "report.html").is_file()
+
+
 @pytest.mark.parametrize("block", shell_blocks(), ids=name)
 def test_the_commands_of_a_block_exist(block: Block) -> None:
     copies: dict[str, str] = {}
