@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import difflib
+import hashlib
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -116,24 +117,32 @@ def choose_cases(
                 break
         else:
             continue
-        order = sorted(after, key=lambda sample: (after[sample], sample))
+        order = sorted(after, key=lambda sample: (after[sample], _lot(sample)))
         if after[order[0]] == after[order[-1]]:
             continue
         middle = (after[order[0]] + after[order[-1]]) / 2
         ranked["worst"].append([sample for sample in order if after[sample] < middle])
-        ranked["best"].append([sample for sample in sorted(after, key=lambda name: (-after[name], name)) if after[sample] > middle])
+        ranked["best"].append(
+            [sample for sample in sorted(after, key=lambda name: (-after[name], _lot(name))) if after[sample] > middle]
+        )
         before = _goodness(base, metric, members)
         change = {sample: after[sample] - before[sample] for sample in order if sample in before}
-        rising = sorted(change, key=lambda sample: (change[sample], sample))
+        rising = sorted(change, key=lambda sample: (change[sample], _lot(sample)))
         ranked["worsened"].append([sample for sample in rising if change[sample] < 0])
-        ranked["improved"].append([sample for sample in reversed(rising) if change[sample] > 0])
+        falling = sorted(change, key=lambda sample: (-change[sample], _lot(sample)))
+        ranked["improved"].append([sample for sample in falling if change[sample] > 0])
     tags: dict[str, list[Tag]] = {}
     for tag, lists in ranked.items():
         for sample in _take_turns(lists, quota.get(tag, 0)):
             tags.setdefault(sample, []).append(tag)
-    for sample in list(unread)[: quota.get("unread", 0)]:
+    for sample in sorted(unread, key=_lot)[: quota.get("unread", 0)]:
         tags.setdefault(sample, []).append("unread")
     return {sample: tuple(found) for sample, found in tags.items()}
+
+
+def _lot(sample: str) -> str:
+    """Orders samples that rank alike, the same way every time, and not by id: that would show one patient all along."""
+    return hashlib.sha256(sample.encode()).hexdigest()
 
 
 def _goodness(scores: ByMetric, metric: MetricValue, members: set[str]) -> dict[str, float]:
@@ -151,25 +160,34 @@ def _take_turns(lists: Sequence[Sequence[str]], count: int) -> list[str]:
     return list(dict.fromkeys(turns))[:count]
 
 
-# A word with what joins it (3.5, T2-weighted), one CJK character, a run of blanks, or any other sign.
-_WORD = re.compile(r"[^\W\u3400-\u9fff]+(?:[.\-'][^\W\u3400-\u9fff]+)*|\s+|.", re.DOTALL)
+# The blanks before it, and a word with what joins it (3.5, T2-weighted), one CJK character, or any other sign.
+_WORD = re.compile(r"(\s*)([^\W\u3400-\u9fff]+(?:[.\-'][^\W\u3400-\u9fff]+)*|\S)", re.DOTALL)
 
 
 def compare_words(reference: str, answer: str) -> tuple[Piece, ...]:
-    """The answer's words beside the reference's, ignoring case. Joining the ``same`` and ``extra`` pieces gives the answer."""
+    """The answer's words beside the reference's, ignoring case and blanks.
+
+    Joining the ``same`` and ``extra`` pieces gives the answer, but for blanks at its end.
+    """
     left, right = _WORD.findall(reference), _WORD.findall(answer)
-    matcher = difflib.SequenceMatcher(None, [word.lower() for word in left], [word.lower() for word in right], autojunk=False)
+    matcher = difflib.SequenceMatcher(None, [word.lower() for _, word in left], [word.lower() for _, word in right], autojunk=False)
     pieces: list[Piece] = []
     for kind, left_start, left_end, right_start, right_end in matcher.get_opcodes():
-        if kind == "equal":
-            pieces.append(Piece("same", "".join(right[right_start:right_end])))
-            continue
-        missing, extra = "".join(left[left_start:left_end]), "".join(right[right_start:right_end])
-        if missing.strip():
-            pieces.append(Piece("missing", missing.strip()))
-        if extra:
-            pieces.append(Piece("extra" if extra.strip() else "same", extra))
+        theirs, ours = left[left_start:left_end], right[right_start:right_end]
+        if kind != "equal" and theirs:
+            pieces.append(Piece("missing", _join(theirs).strip()))
+        if ours and kind == "equal":
+            pieces.append(Piece("same", _join(ours)))
+        elif ours:
+            blank, first = ours[0]
+            if blank:
+                pieces.append(Piece("same", blank))
+            pieces.append(Piece("extra", _join([("", first), *ours[1:]])))
     return tuple(pieces)
+
+
+def _join(words: Sequence[tuple[str, str]]) -> str:
+    return "".join(blank + word for blank, word in words)
 
 
 def describe_case(

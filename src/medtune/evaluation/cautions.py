@@ -61,7 +61,9 @@ def many_unparsed(condition: Condition) -> Text:
 
 
 def cut_off(label: str, num_cut: int, count: int) -> Text:
-    return msg("{cut} of the {count} answers of {label} were cut off at the token limit.", cut=num_cut, count=count, label=label)
+    return msg(
+        "{cut} of the {count} answers of {label} reached the token limit and were cut off.", cut=num_cut, count=count, label=label
+    )
 
 
 def same_answers(first: str, second: str) -> Text:
@@ -100,7 +102,7 @@ def control_not_asked(control: ControlName, num_left_out: int, count: int) -> Te
 
 def small_subgroups(field: str, count: int, minimum: int) -> Text:
     return msg(
-        "{count} subgroups by {field} have fewer than {minimum} samples and are not shown.",
+        "Subgroups by {field} with fewer than {minimum} samples, not shown: {count}.",
         field=field,
         count=count,
         minimum=minimum,

@@ -120,7 +120,8 @@ def difference(first: ScoreTable, second: ScoreTable, metric: str, *, task: str 
 
 
 def cut_into_thirds(values: Mapping[str, float]) -> dict[str, str]:
-    """Sample id -> the third of the values it lies in, as ``< a``, ``a - b`` or ``>= b``; for subgroups by a number."""
+    """Sample id -> the third of the values it lies in, as ``< a``, ``a – b`` or ``≥ b``, in the order of the values."""
+    order = sorted(values.items(), key=lambda entry: entry[1])
     low, high = np.quantile(list(values.values()), [1 / 3, 2 / 3])
-    names = (f"< {low:.3g}", f"{low:.3g} - {high:.3g}", f">= {high:.3g}")
-    return {sample: names[0] if value < low else names[1] if value < high else names[2] for sample, value in values.items()}
+    names = (f"< {low:.3g}", f"{low:.3g} – {high:.3g}", f"≥ {high:.3g}")
+    return {sample: names[0] if value < low else names[1] if value < high else names[2] for sample, value in order}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from medtune.evaluation.table import format_value
 from medtune.types import Measurement, MetricValue
 
 __all__ = ["axis_of", "interval_bar", "range_strip"]
@@ -51,8 +50,8 @@ def range_strip(metric: MetricValue, *, base: Measurement | None, tuned: Measure
             parts.append(f'<path class="control mark" d="M{x - 3.5:.1f} {height - 3.5}l7 7m0-7l-7 7"/>')
         else:
             parts.append(f'<circle class="{kind} mark" cx="{x:.1f}" cy="{height}" r="4"/>')
-    ends = f'<text x="{_PAD}" y="45">{format_value(low, metric)}</text>'
-    ends += f'<text x="{WIDTH - _PAD}" y="45" text-anchor="end">{format_value(high, metric)}</text>'
+    ends = f'<text x="{_PAD}" y="45">{low:.3g}</text>'
+    ends += f'<text x="{WIDTH - _PAD}" y="45" text-anchor="end">{high:.3g}</text>'
     parts.append(ends)
     return Markup(f'<svg class="strip" viewBox="0 0 {WIDTH} 48" aria-hidden="true" focusable="false">{"".join(parts)}</svg>')
 

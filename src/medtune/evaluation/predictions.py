@@ -108,7 +108,7 @@ class StoredPredictions:
         if self.broken:
             found.append(
                 msg(
-                    "{file}: {count} lines are not predictions, first line {line}.",
+                    "{file}: lines that are no predictions: {count}, the first is line {line}.",
                     file=name,
                     count=len(self.broken),
                     line=self.broken[0],
@@ -119,7 +119,7 @@ class StoredPredictions:
         if self.duplicates:
             found.append(
                 msg(
-                    "{file}: {count} samples are predicted more than once; the first prediction counts. First: {sample}.",
+                    "{file}: samples predicted more than once (the first prediction counts): {count}, such as {sample}.",
                     file=name,
                     count=len(self.duplicates),
                     sample=self.duplicates[0],
@@ -128,7 +128,7 @@ class StoredPredictions:
         if self.unknown:
             found.append(
                 msg(
-                    "{file}: {count} predictions belong to samples that the split does not have. First: {sample}.",
+                    "{file}: predictions of samples that the split does not have: {count}, such as {sample}.",
                     file=name,
                     count=len(self.unknown),
                     sample=self.unknown[0],
@@ -137,20 +137,23 @@ class StoredPredictions:
         if missing:
             found.append(
                 msg(
-                    "{file}: {count} samples have no prediction. First: {sample}.", file=name, count=len(missing), sample=missing[0]
+                    "{file}: samples without a prediction: {count}, such as {sample}.",
+                    file=name,
+                    count=len(missing),
+                    sample=missing[0],
                 )
             )
         if failed:
             found.append(
                 msg(
-                    "{file}: the generation of {count} samples failed; they are unscored. First: {sample}.",
+                    "{file}: samples whose generation failed (unscored): {count}, such as {sample}.",
                     file=name,
                     count=len(failed),
                     sample=failed[0],
                 )
             )
         if empty and empty_matters:
-            found.append(msg("{file}: {count} answers are empty. First: {sample}.", file=name, count=len(empty), sample=empty[0]))
+            found.append(msg("{file}: empty answers: {count}, such as {sample}.", file=name, count=len(empty), sample=empty[0]))
         return found
 
 

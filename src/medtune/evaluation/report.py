@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -245,7 +246,7 @@ def _answer_warnings(
 
 
 def subgroup_labels(samples: Iterable[Sample], field: str) -> dict[str, str]:
-    """Sample id -> the value of ``field``, for the samples that have one.
+    """Sample id -> the value of ``field``, for the samples that have one: common values first, numbers in their order.
 
     ``modality`` is also looked for on the first picture. A number (never a yes or no) that takes more than a few values is
     cut into thirds.
@@ -262,7 +263,9 @@ def subgroup_labels(samples: Iterable[Sample], field: str) -> dict[str, str]:
     }
     if len(numbers) == len(found) and len(set(numbers.values())) > MAX_SUBGROUPS:
         return cut_into_thirds(numbers)
-    return {name: {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value) for name, value in found.items()}
+    words = {name: {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value) for name, value in found.items()}
+    counts = Counter(words.values())
+    return dict(sorted(words.items(), key=lambda entry: (-counts[entry[1]], entry[1])))
 
 
 def _subgroups(
@@ -279,13 +282,11 @@ def _subgroups(
             warnings.append(cautions.small_subgroups(field, len(members) - len(large), settings.min_subgroup_samples))
         if len(large) < 2:
             continue
-        # The largest first: with many values the page shows these.
-        chosen = sorted(large, key=lambda value: (-len(large[value]), value))[:MAX_SUBGROUPS]
         found[field] = {
             value: tuple(
                 measure(one.table, name, among=large[value]) for name in values if one.table.select(name, among=large[value])
             )
-            for value in chosen
+            for value in list(large)[:MAX_SUBGROUPS]
         }
     return found, warnings
 

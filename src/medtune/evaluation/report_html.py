@@ -33,7 +33,18 @@ from medtune.evaluation.table import (
     table_control,
     verdict,
 )
-from medtune.evaluation.wording import ABOUT, CONTROLS, GROUPS, PAGE, TAGS, VERDICTS, field_title, task_title
+from medtune.evaluation.wording import (
+    ABOUT,
+    CONTROLS,
+    GROUPS,
+    PAGE,
+    TAGS,
+    VERDICTS,
+    field_title,
+    task_title,
+    unit_title,
+    value_title,
+)
 from medtune.language import Language, Text, language, msg
 from medtune.runs import Run, atomic_write
 from medtune.types import Condition, Measurement, MetricValue, Report, RunRecord, Score
@@ -110,6 +121,8 @@ def render_report(report: Report, folder: Path, dataset: Dataset | None, in_lang
         controls=CONTROLS,
         task_title=task_title,
         field_title=field_title,
+        value_title=value_title,
+        unit_title=unit_title,
         value=format_value,
         interval=format_interval,
         verdict=verdict,
@@ -290,7 +303,7 @@ def _cases(report: Report, folder: Path, dataset: Dataset) -> list[Case]:
         rows = [
             (value, _value(scores.get("base", {}), value.name, name), _value(scores.get("tuned", {}), value.name, name))
             for value in order
-            if any(name in table.get(value.name, {}) for table in scores.values())
+            if any(_value(table, value.name, name) is not None for table in scores.values())
         ]
         found.append(describe_case(sample, tags, dataset=dataset, predictions=predictions, scores=rows))
     return found

@@ -5,7 +5,19 @@ from __future__ import annotations
 from medtune.language import Language, Text, msg
 from medtune.types import MetricValue
 
-__all__ = ["ABOUT", "CONTROLS", "GROUPS", "PAGE", "TAGS", "VERDICTS", "field_title", "metric_title", "task_title"]
+__all__ = [
+    "ABOUT",
+    "CONTROLS",
+    "GROUPS",
+    "PAGE",
+    "TAGS",
+    "VERDICTS",
+    "field_title",
+    "metric_title",
+    "task_title",
+    "unit_title",
+    "value_title",
+]
 
 CONTROLS: dict[str, Text] = {
     "none": msg("own picture"),
@@ -69,20 +81,38 @@ _FIELDS: dict[str, Text] = {
     "horizontal": msg("Position from left to right"),
     "vertical": msg("Position from top to bottom"),
     "provenance": msg("Origin of the label"),
-    "language": msg("Language"),
+}
+
+_VALUES: dict[str, Text] = {
+    "yes": msg("yes"),
+    "no": msg("no"),
+    "left": msg("left"),
+    "right": msg("right"),
+    "midline": msg("midline"),
+    "center": msg("center"),
+    "upper": msg("upper"),
+    "middle": msg("middle"),
+    "lower": msg("lower"),
+    "hyperdense": msg("hyperdense"),
+    "hypodense": msg("hypodense"),
+    "isodense": msg("isodense"),
+    "closed": msg("closed"),
+    "open": msg("open"),
+}
+
+_UNITS: dict[str, Text] = {
+    "percentage points": msg("percentage points"),
+    "of the diagonal": msg("of the diagonal"),
 }
 
 PAGE: dict[str, Text] = {
     "intended_use": msg("For research only. Not a medical device; not for diagnosis or treatment."),
     "skip": msg("Skip to the results"),
-    "language": msg("Language"),
     "synthetic": msg("Synthetic data: computed pictures of nobody."),
     "local_only": msg("This file holds pictures and texts of a data set that may not leave this machine. Do not pass it on."),
-    "contents": msg("Contents"),
     "warnings": msg("Read this first"),
     "severe": msg("serious"),
     "caution": msg("caution"),
-    "in_short": msg("In short"),
     "results": msg("Results"),
     "measure": msg("Measure"),
     "base": msg("Base model"),
@@ -160,7 +190,6 @@ PAGE: dict[str, Text] = {
     "unread": msg("not readable"),
     "seconds": msg("Seconds"),
     "timing": msg("Timing"),
-    "settings": msg("Settings"),
     "versions": msg("Versions"),
     "made_by": msg("Made by medtune. All of this page is in this file; it loads nothing."),
 }
@@ -174,6 +203,16 @@ def metric_title(metric: MetricValue, language: Language | None = None) -> str:
 def task_title(task: str) -> Text:
     """What a task is called on the page; a task that is not built in is called by its name."""
     return _TASKS.get(task, Text(task))
+
+
+def value_title(value: str) -> Text:
+    """What a value of a metadata field is called; most values stand for themselves."""
+    return _VALUES.get(value, Text(value))
+
+
+def unit_title(unit: str) -> Text:
+    """What a metric's unit is called."""
+    return _UNITS.get(unit, Text(unit))
 
 
 def field_title(field: str) -> Text:

@@ -164,13 +164,13 @@ def test_every_fault_of_a_predictions_file_is_counted_and_named(tmp_path: Path) 
     path.write_text("\n".join(written), encoding="utf-8")
     report = rescore(tmp_path / "run", dataset)
     said = templates(report)
-    assert "tuned/predictions.jsonl: 1 lines are not predictions, first line 2." in said
+    assert "tuned/predictions.jsonl: lines that are no predictions: 1, the first is line 2." in said
     assert "the last line was cut off" in said
-    assert "1 samples are predicted more than once; the first prediction counts. First: s1-1." in said
-    assert "1 predictions belong to samples that the split does not have. First: stranger." in said
-    assert "1 samples have no prediction. First: s3-0." in said
-    assert "the generation of 1 samples failed; they are unscored. First: s2-0." in said
-    assert "1 answers are empty. First: s1-0." in said
+    assert "samples predicted more than once (the first prediction counts): 1, such as s1-1." in said
+    assert "predictions of samples that the split does not have: 1, such as stranger." in said
+    assert "samples without a prediction: 1, such as s3-0." in said
+    assert "samples whose generation failed (unscored): 1, such as s2-0." in said
+    assert "empty answers: 1, such as s1-0." in said
     accuracy, letters = measurement(report, "tuned", "closed/accuracy"), measurement(report, "tuned", "bleu/letters")
     # The empty answer is an answer, and wrong; the missing and the failed one are none.
     assert (accuracy.num_scored, accuracy.num_unscored, accuracy.value) == (14, 2, 13 / 14)
@@ -254,7 +254,7 @@ def test_subgroups_have_a_least_size_and_numbers_are_cut_into_thirds(tmp_path: P
     strict = EvaluationSettings(num_resamples=200, min_subgroup_samples=15)
     report = rescore(tmp_path / "run", dataset, strict)
     assert set(report.subgroups) == {"kind"}
-    assert "3 subgroups by area_percent have fewer than 15 samples" in templates(report)
+    assert "Subgroups by area_percent with fewer than 15 samples, not shown: 3." in templates(report)
     assert set(subgroup_labels(dataset.rows("test"), "modality").values()) == {"CT"}
 
 
