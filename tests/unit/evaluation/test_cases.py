@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from medtune.evaluation.cases import Piece, choose_cases, compare_words
+from medtune.types import MetricValue, Score
+
+ACCURACY = MetricValue(name="closed/accuracy", title="Accuracy", direction="higher", low=0, high=1)
+ERROR = MetricValue(name="region/area-error", title="Error", direction="lower", low=0, high=100)
+
+
+def scores(metric: MetricValue, values: dict[str, float | None]) -> dict[str, dict[str, Score]]:
+    return {metric.name: {name: Score(sample_id=name, metric=metric.name, value=value) for name, value in values.items()}}
+
+
+def test_words_that_differ_are_told_from_words_that_are_missing() -> None:
+    assert compare_words("A hyperdense lesion in the left lobe.", "A lesion in the right lobe.") == (
+        Piece("same", "A"),
+        Piece("missing", "hyperdense"),
+        Piece("same", " lesion in the"),
+        Piece("missing", "left"),
+        Piece("same", " "),
+        Piece("extra", "right"),
+        Piece("same", " lobe."),
+    )
+
+
+def test_case_and_blanks_do_not_count_and_numbers_are_whole() -> None:
+    assert [piece.kind for piece in compare_words("Area  1.6% of T2-weighted", "area 1.6% of t2-weighted")] == ["same"]
+    assert compare_words("1.6%", "1.8%")[:2] == (Piece("missing", "1.6"), Piece("extra", "1.8"))
+
+
+def test_chinese_is_compared_by_character() -> None:
+    pieces = compare_words("右肺上叶可见小结节", "左肺上叶可见结节")
+    assert pieces == (
+        Piece("missing", "右"),
+        Piece("extra", "左"),
+        Piece("same", "肺上叶可见"),
+        Piece("missing", "小"),
+        Piece("same", "结节"),
+    )
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_answer_is_shown_whole(seed: int) -> None:
+    draw = random.Random(seed)
+    words = ["left", "Left", "1.5%", "可见", "\n", "  ", "<b>", "-", "it's", "."]
+    reference, answer = (" ".join(draw.choices(words, k=draw.randrange(12))) for _ in range(2))
+    shown = "".join(piece.text for piece in compare_words(reference, answer) if piece.kind != "missing")
+    assert shown == answer.rstrip()
+
+
+def test_cases_are_ranked_in_the_metric_s_direction() -> None:
+    tasks = dict.fromkeys("abcdef", "region")
+    before = scores(ERROR, {"a": 1, "b": 9, "c": 2, "d": 2, "e": 2, "f": None})
+    after = scores(ERROR, {"a": 9, "b": 0, "c": 2, "d": 3, "e": 8, "f": None})
+    chosen = choose_cases(
+        tasks, before, after, [ACCURACY, ERROR], ["f"], {"worst": 1, "best": 1, "improved": 5, "worsened": 2, "unread": 1}
+    )
+    assert chosen == {"a": ("worst", "worsened"), "e": ("worsened",), "b": ("improved", "best"), "f": ("unread",)}
+
+
+def test_tasks_take_turns() -> None:
+    tasks = {f"{task}{number}": task for task in ("many", "few") for number in range(20 if task == "many" else 3)}
+    after = scores(ACCURACY, {name: float(name.endswith("1")) for name in tasks})
+    chosen = choose_cases(tasks, {}, after, [ACCURACY], [], {"worst": 6})
+    assert [tasks[name] for name in chosen] == ["many", "few", "many", "few", "many", "many"]
+
+
+def test_a_task_in_which_all_score_alike_shows_no_best_and_no_worst() -> None:
+    assert choose_cases({"a": "t", "b": "t"}, {}, scores(ACCURACY, {"a": 1, "b": 1}), [ACCURACY], []) == {}

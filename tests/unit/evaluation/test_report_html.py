@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from medtune.data.dataset import Dataset
+from medtune.errors import EvaluationError
+from medtune.evaluation.config import EvaluationSettings
+from medtune.evaluation.evaluate import evaluate
+from medtune.evaluation.report_html import render_report, write_report
+from medtune.types import Generation, Report, Request
+from toy_evaluation import Guessing, Looking, make_dataset
+
+pytestmark = pytest.mark.usefixtures("toys")
+
+ATTACK = "</script><script>alert('x')</script><img src=x onerror=alert(1)> & \"quoted\""
+
+
+class Hostile(Looking):
+    """Answers with markup every third time, with nothing every fifth."""
+
+    def generate(self, requests: list[Request]) -> Iterator[Generation]:  # type: ignore[override]
+        for number, request in enumerate(requests):
+            text = "" if number % 5 == 4 else ATTACK if number % 3 == 2 else self.answer(request)
+            yield Generation(id=request.id, text=text, finish_reason="length" if number == 2 else "stop", seconds=0.25)
+
+
+class Page(HTMLParser):
+    """Which elements and attributes the page has, and its text in one language."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "input", "hr"})
+
+    def __init__(self, text: str, skip: str = "zh") -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self._skip, self._skipped = skip, 0
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        values = dict(attributes)
+        self.elements.append((tag, values))
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if self._skipped or values.get("class") == self._skip:
+            self._skipped += tag not in self.VOID
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+        self._skipped -= self._skipped > 0
+
+    def handle_data(self, data: str) -> None:
+        if not self._skipped and self.open and self.open[-1] not in ("script", "style"):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def make_report(tmp_path: Path, **data: object) -> tuple[Report, Path, Dataset]:
+    dataset = make_dataset(tmp_path / "data", num_groups=30, **data)  # type: ignore[arg-type]
+    report = evaluate(
+        dataset,
+        generators={"base": ("base", Guessing()), "tuned": ("tuned", Hostile())},
+        settings=EvaluationSettings(num_resamples=200),
+        folder=tmp_path / "run",
+        provenance={"command": "medtune evaluate <run>"},
+    )
+    return report, tmp_path / "run", dataset
+
+
+def test_markup_in_an_answer_is_text(tmp_path: Path) -> None:
+    text = render_report(*make_report(tmp_path), "en")
+    page = Page(text)
+    assert page.open == []
+    assert sum(tag == "script" for tag, _ in page.elements) == 1
+    assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
+    assert not any(tag == "img" for tag, _ in page.elements)
+    assert "<script>alert(" not in text
+    assert "alert" in page.text
+    assert "medtune evaluate <run>" in page.text
+
+
+def test_the_page_loads_nothing_and_lets_only_its_own_script_run(tmp_path: Path) -> None:
+    text = render_report(*make_report(tmp_path), "en")
+    page = Page(text)
+    for tag, attributes in page.elements:
+        assert tag not in ("link", "iframe", "object", "embed", "base", "form")
+        for name in ("src", "href", "srcset", "data"):
+            value = attributes.get(name) or "#"
+            assert value.startswith(("#", "data:image/")), (tag, name)
+    assert "http://" not in text
+    assert "https://" not in text
+    assert "@import" not in text
+    assert "url(" not in text
+    script = re.search(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert script is not None
+    digest = base64.b64encode(hashlib.sha256(script.group(1).encode()).digest()).decode()
+    policy = next(a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert policy.startswith("default-src 'none'")
+
+
+def test_the_headline_numbers_stand_with_n_and_unscored(tmp_path: Path) -> None:
+    report, folder, dataset = make_report(tmp_path)
+    text = Page(render_report(report, folder, dataset, "en")).text
+    tuned = next(condition for condition in report.conditions if condition.label == "tuned")
+    accuracy = next(entry for entry in tuned.measurements if entry.metric == "closed/accuracy" and entry.task is None)
+    letters = next(entry for entry in tuned.measurements if entry.metric == "bleu/letters" and entry.task is None)
+    assert accuracy.value is not None
+    assert f"{accuracy.value:.3f}" in text
+    assert letters.num_unscored == 12
+    assert "+ 12 unscored" in text
+    assert "What the picture shows" in text
+    assert text.index("What the picture shows") < text.index("Nearness to the reference's wording")
+    assert "For research only. Not a medical device" in text
+    assert report.dataset_hash in text
+
+
+def test_both_languages_are_in_the_page_and_the_chosen_one_is_set(tmp_path: Path) -> None:
+    made = make_report(tmp_path)
+    english, chinese = render_report(*made, "en"), render_report(*made, "zh")
+    assert '<html lang="en">' in english
+    assert '<html lang="zh-CN">' in chinese
+    for text in (english, chinese):
+        assert "图像所示内容" in text
+        assert "What the picture shows" in text
+    only = Page(english, skip="en").text
+    assert "图像所示内容" in only
+    assert "What the picture shows" not in only
+    pairs = [attributes.get("lang") for tag, attributes in Page(english).elements if tag == "span"]
+    assert pairs.count("en") == pairs.count("zh-CN") > 60
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"train": 5}, "evaluated pictures are also in the training split"),
+        ({"group_kind": "image"}, "no patient ids"),
+    ],
+)
+def test_leakage_and_missing_patients_are_red(tmp_path: Path, data: dict[str, object], said: str) -> None:
+    text = render_report(*make_report(tmp_path, **data), "en")
+    severe = re.search(r'<div class="severe">.*?</div>', text, re.DOTALL)
+    assert severe is not None
+    assert said in severe.group()
+
+
+def test_a_sound_report_has_nothing_red(tmp_path: Path) -> None:
+    text = render_report(*make_report(tmp_path), "en")
+    assert '<div class="severe">' not in text
+    assert '<p class="banner' not in text
+
+
+def test_banners_of_synthetic_and_of_local_data(tmp_path: Path) -> None:
+    text = Page(render_report(*make_report(tmp_path, synthetic=True, local_only=True), "en")).text
+    assert "Synthetic data" in text
+    assert "may not leave this machine" in text
+
+
+def test_cases_show_the_picture_the_box_and_the_words(tmp_path: Path) -> None:
+    report, folder, dataset = make_report(tmp_path)
+    text = render_report(report, folder, dataset, "en")
+    page = Page(text)
+    cards = [attributes for tag, attributes in page.elements if tag == "article"]
+    assert 0 < len(cards) <= 60
+    assert {tag for card in cards for tag in (card["data-tags"] or "").split()} == {
+        "worst",
+        "best",
+        "improved",
+        "worsened",
+        "unread",
+    }
+    pictures = [attributes["href"] or "" for tag, attributes in page.elements if tag == "image"]
+    assert len(pictures) == len(cards)
+    with Image.open(io.BytesIO(base64.b64decode(pictures[0].split(",")[1]))) as image:
+        assert image.size == (24, 16)
+    boxes = [attributes for tag, attributes in page.elements if tag == "rect"]
+    assert {(box["x"], box["y"], box["width"], box["height"]) for box in boxes} == {("4.0", "2.0", "8.0", "8.0")}
+    assert "<mark>" in text
+    assert "(no answer)" in page.text
+    assert "could not be read: nothing was written" in page.text
+    assert "cut off at the token limit" in page.text
+
+
+def test_a_picture_that_is_gone_leaves_a_note(tmp_path: Path) -> None:
+    report, folder, dataset = make_report(tmp_path)
+    for path in (dataset.folder / "images").iterdir():
+        path.write_bytes(path.read_bytes()[:40])
+    page = Page(render_report(report, folder, dataset, "en"))
+    assert "The picture cannot be shown." in page.text
+    assert not any(tag == "image" for tag, _ in page.elements)
+
+
+def test_without_the_data_set_there_are_numbers_and_no_cases(tmp_path: Path) -> None:
+    report, folder, _ = make_report(tmp_path)
+    page = Page(render_report(report, folder, None, "en"))
+    assert "What the picture shows" in page.text
+    assert not any(tag == "article" for tag, _ in page.elements)
+
+
+def test_another_data_set_is_refused(tmp_path: Path) -> None:
+    report, folder, _ = make_report(tmp_path)
+    with pytest.raises(EvaluationError, match="The report was made from the data set toy"):
+        render_report(report, folder, make_dataset(tmp_path / "other", num_groups=4), "en")
+
+
+def test_the_training_part_stands_when_there_was_a_training(tmp_path: Path) -> None:
+    report, folder, dataset = make_report(tmp_path)
+    assert "Loss during training" not in render_report(report, folder, dataset, "en")
+    Image.new("RGB", (4, 4)).save(folder / "loss.png")
+    path = write_report(report, folder, dataset, "en")
+    assert path == folder / "report.html"
+    page = Page(path.read_text(encoding="utf-8"))
+    assert any(tag == "img" and (a["src"] or "").startswith("data:image/png;base64,") for tag, a in page.elements)
+
+
+def test_tables_have_heads_and_buttons_have_states(tmp_path: Path) -> None:
+    page = Page(render_report(*make_report(tmp_path), "en"))
+    heads = [attributes for tag, attributes in page.elements if tag == "th"]
+    assert heads
+    assert all(attributes.get("scope") in ("col", "row", "rowgroup") for attributes in heads)
+    buttons = [attributes for tag, attributes in page.elements if tag == "button"]
+    assert all(attributes.get("aria-pressed") in ("true", "false") for attributes in buttons)
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    named = {attributes["aria-labelledby"] for _, attributes in page.elements if "aria-labelledby" in attributes}
+    assert named <= set(ids)
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of WCAG 2.2."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("ink", "ground"),
+    [
+        ("ink", "paper"),
+        ("soft", "paper"),
+        ("soft", "panel"),
+        ("ink", "plain-ground"),
+        ("ink", "bad-ground"),
+        ("bad", "bad-ground"),
+        ("good", "good-ground"),
+        ("caution", "caution-ground"),
+        ("ink", "caution-ground"),
+        ("ink", "mark"),
+        ("link", "paper"),
+    ],
+)
+def test_text_has_the_contrast_of_wcag_aa(scheme: str, ink: str, ground: str) -> None:
+    from importlib import resources
+
+    style = (resources.files("medtune.evaluation") / "templates" / "report.css").read_text(encoding="utf-8")
+    light, dark = re.findall(r":root \{(.*?)\}", style, re.DOTALL)[:2]
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-fA-F]{6});", light))
+    if scheme == "dark":
+        colours |= dict(re.findall(r"--([\w-]+): (#[0-9a-fA-F]{6});", dark))
+    one, other = sorted((luminance(colours[ink]), luminance(colours[ground])))
+    assert (other + 0.05) / (one + 0.05) >= 4.5
