@@ -224,7 +224,7 @@ def chat_source(
     Raises:
         RunError: There is no such run, or it has not been trained.
     """
-    if base_only and run is not None and not isinstance(run, Run) and not is_run(run):
+    if base_only and isinstance(run, (str, Path)) and not (is_run(run) or is_run(Path("runs") / run)):
         return load_recipe(run, overrides), None
     if adapter is not None and run is None:
         recipe = adapter.parent / "recipe.yaml"

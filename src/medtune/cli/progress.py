@@ -28,7 +28,7 @@ class Progress:
         self._console = console or Console(stderr=True, highlight=False)
         self._bars = progress.Progress(
             progress.SpinnerColumn(),
-            progress.TextColumn("{task.description}"),
+            progress.TextColumn("{task.description}", markup=False),
             progress.BarColumn(bar_width=28),
             progress.MofNCompleteColumn(),
             progress.TimeElapsedColumn(),

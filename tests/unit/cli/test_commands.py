@@ -1,0 +1,333 @@
+"""The commands: exit codes, messages, JSON, help."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medtune import api
+from medtune.cli import _take_language, main
+from medtune.errors import DataError
+from medtune.language import msg
+
+pytestmark = pytest.mark.usefixtures("workplace")
+
+COMMANDS = [
+    *([name] for name in ("demo", "prepare", "validate", "train", "evaluate", "compare", "chat", "doctor")),
+    *(["recipe", name] for name in ("list", "show", "copy", "diff")),
+    *(["runs", name] for name in ("list", "show")),
+]
+
+
+def run(*arguments: str) -> int:
+    """The exit code of ``medtune`` with these arguments, in this process."""
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    code = end.value.code
+    assert code is None or isinstance(code, int)
+    return code or 0
+
+
+def medtune(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "medtune", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env={**os.environ, **environment})
+
+
+# ---------------------------------------------------------------------------------------------------------------- language
+
+
+@pytest.mark.parametrize(
+    ("given", "chosen", "rest"),
+    [
+        (["--lang", "zh", "train", "x"], "zh", ["train", "x"]),
+        (["train", "--lang=en", "x"], "en", ["train", "x"]),
+        (["train", "x", "--lang", "zh"], "zh", ["train", "x"]),
+        (["--lang", "fr", "train"], None, ["--lang", "fr", "train"]),
+        (["train", "x", "--lang"], None, ["train", "x", "--lang"]),
+        (["train", "--", "--lang", "zh"], None, ["train", "--", "--lang", "zh"]),
+        (["train"], None, ["train"]),
+    ],
+)
+def test_the_language_may_stand_anywhere(given: list[str], chosen: str | None, rest: list[str]) -> None:
+    assert _take_language(given) == (chosen, rest)
+
+
+def test_help_is_in_the_reader_s_language() -> None:
+    assert "Example: medtune train demo" in medtune("train", "--help", MEDTUNE_LANG="en").stdout
+    assert "示例：medtune train demo" in medtune("train", "--help", MEDTUNE_LANG="zh").stdout
+    assert "列出自带的配方" in medtune("recipe", "--help", "--lang", "zh", MEDTUNE_LANG="en").stdout
+
+
+def test_errors_are_in_the_reader_s_language() -> None:
+    result = medtune("train", "nowhere.yaml", LC_ALL="zh_CN.UTF-8", MEDTUNE_LANG="")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "文件：nowhere.yaml" in result.stderr
+
+
+def test_another_language_is_refused() -> None:
+    assert run("--lang", "fr", "recipe", "list") == 2
+
+
+# -------------------------------------------------------------------------------------------------------------------- help
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_shows_an_example_of_itself(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*command, "--help") == 0
+    text = capsys.readouterr().out
+    assert f"medtune {' '.join(command)}" in text.split("\n\n")[-1]
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    text = capsys.readouterr().out
+    listed = [line.split()[0] for line in text.split("Commands:")[1].splitlines() if line.startswith("  ") and line[2] != " "]
+    assert listed[:10] == ["demo", "prepare", "validate", "train", "evaluate", "compare", "chat", "doctor", "recipe", "runs"]
+
+
+@pytest.mark.parametrize("arguments", [["trian"], ["train"], ["train", "demo", "--nosuch"], ["compare", "one"]])
+def test_wrong_usage_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*arguments) == 2
+    assert capsys.readouterr().err
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    from medtune import __version__
+
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"medtune {__version__}\n"
+
+
+# -------------------------------------------------------------------------------------------------------------- exit codes
+
+
+def test_a_fault_of_the_user_is_one_message_and_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise DataError(msg("The file exists already."), file="a.jpg", sample="s1", key="data.x", remedy=msg("Give another name."))
+
+    monkeypatch.setattr(api, "prepare", fail)
+    assert run("prepare", "small.yaml") == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.splitlines() == [
+        "The file exists already.",
+        "  file: a.jpg",
+        "  sample: s1",
+        "  recipe key: data.x",
+        "  what to do: Give another name.",
+    ]
+
+
+def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(api, "prepare", fail)
+    with pytest.raises(ZeroDivisionError):
+        main(["prepare", "small.yaml"])
+
+
+def test_validate_exits_with_1_on_errors_and_strict_also_on_warnings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("validate", "datasets/small") == 0
+    assert run("validate", "datasets/small", "--strict") == 1
+    capsys.readouterr()
+    faulty = tmp_path / "faulty"
+    shutil.copytree("datasets/small", faulty)
+    next((faulty / "images").rglob("*.*g")).unlink()
+    assert run("validate", str(faulty), "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert any(issue["severity"] == "error" for issue in found["issues"])
+    assert isinstance(found["issues"][0]["message"], str)
+
+
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path: Path) -> None:
+    folder = tmp_path / "long"
+    command = [
+        sys.executable,
+        "-m",
+        "medtune",
+        "train",
+        "small.yaml",
+        f"run.folder={folder}",
+        "train.max_steps=100000",
+        "train.log_every=1",
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 90
+        while not _logged(folder / "events.jsonl") and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, error
+    assert "Traceback" not in error
+    assert "--resume" in error
+    assert api.show_run(folder).record.status == "interrupted"
+
+
+def _logged(path: Path) -> bool:
+    return path.is_file() and '"log"' in path.read_text(encoding="utf-8")
+
+
+# ----------------------------------------------------------------------------------------------------------------- results
+
+
+def test_prepare_says_what_the_data_set_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("prepare", "small.yaml") == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line[:1].isalpha())
+    manifest = api.prepare("small.yaml").manifest
+    assert lines[
+        "rows"
+    ].strip() == f"train {manifest.num_samples['train']}, validation {manifest.num_samples['validation']}, test " + str(
+        manifest.num_samples["test"]
+    )
+    assert lines["hash"].strip() == manifest.hash
+
+
+def test_evaluate_prints_the_table_and_where_the_report_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("evaluate", "small") == 0
+    text = capsys.readouterr().out
+    header = next(line for line in text.splitlines() if "tuned - base" in line)
+    assert header.split()[:2] == ["base", "tuned"]
+    assert "other pictures" in header
+    assert any("closed questions" in line for line in text.splitlines())
+    assert "Report: runs/small/report.html" in text
+
+
+def test_evaluate_as_json_is_the_report(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("evaluate", "small", "--json") == 0
+    output = capsys.readouterr()
+    report = json.loads(output.out)
+    assert [condition["label"] for condition in report["conditions"]] == ["base", "base-shuffled", "tuned", "tuned-shuffled"]
+    assert "Scoring" in output.err
+
+
+def test_compare_prints_a_line_for_each_metric(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("compare", "small", "runs/small", "--json") == 0
+    comparison = json.loads(capsys.readouterr().out)
+    overall = [entry for entry in comparison["differences"] if entry["task"] is None]
+    assert run("compare", "small", "runs/small") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("↑" in line or "↓" in line for line in lines) == len(overall) > 0
+
+
+def test_chat_reads_standard_input() -> None:
+    picture = next(Path("vqa-rad/images").glob("*.jpg"))
+    command = [
+        sys.executable,
+        "-m",
+        "medtune",
+        "chat",
+        "generation.sampling.max_new_tokens=2",
+        "--side-by-side",
+        "--image",
+        str(picture),
+    ]
+    result = subprocess.run(command, input="What is it?\n/exit\n", capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert "Base model: tiny" in result.stdout
+    assert "Tuned model: tiny + runs/small/adapter" in result.stdout
+    assert picture.name in result.stdout
+
+
+def test_runs_are_listed_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("runs", "list") == 0
+    assert any(line.split()[:3] == ["small", "trained", "tiny"] for line in capsys.readouterr().out.splitlines())
+    assert run("runs", "list", "--json") == 0
+    assert {record["name"] for record in json.loads(capsys.readouterr().out)} >= {"small"}
+    assert run("runs", "show", "small", "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["record"]["status"], shown["report"]["run"]) == ("trained", "small")
+    assert run("runs", "show", "small") == 0
+    assert "Next: medtune chat runs/small" in capsys.readouterr().out
+    assert run("runs", "list", "--folder", str(tmp_path)) == 0
+    assert "medtune demo" in capsys.readouterr().out
+
+
+def test_a_damaged_run_does_not_hide_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree("runs/small", tmp_path / "good")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "run.json").write_text("{")
+    assert run("runs", "list", "--folder", str(tmp_path)) == 0
+    text = capsys.readouterr().out
+    assert "good  trained" in text
+    assert "run.json cannot be read" in text
+
+
+# ----------------------------------------------------------------------------------------------------------------- recipes
+
+
+def test_show_prints_the_file_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("recipe", "show", "small.yaml") == 0
+    assert capsys.readouterr().out == Path("small.yaml").read_text(encoding="utf-8")
+
+
+def test_show_resolves_with_overrides(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("recipe", "show", "small.yaml", "adapter.rank=3") == 0
+    assert "\n  rank: 3\n" in capsys.readouterr().out
+
+
+def test_show_explains(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("recipe", "show", "small.yaml", "--explain") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[lines.index("adapter.rank: 8") + 1].startswith("    ")
+
+
+def test_show_prints_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("recipe", "show", "small.yaml", "--schema") == 0
+    assert "train" in json.loads(capsys.readouterr().out)["properties"]
+
+
+def test_copy_and_diff(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "mine.yaml"
+    assert run("recipe", "copy", "small.yaml", str(target)) == 0
+    assert str(target) in capsys.readouterr().out
+    target.write_text(target.read_text(encoding="utf-8").replace("max_steps: 2", "max_steps: 3"), encoding="utf-8")
+    assert run("recipe", "diff", "small.yaml", str(target), "--json") == 0
+    found = {entry["key"]: (entry["first"], entry["second"]) for entry in json.loads(capsys.readouterr().out)}
+    assert found == {"name": ("small", "mine"), "train.max_steps": (2, 3)}
+    assert run("recipe", "diff", "small.yaml", "small.yaml") == 0
+    assert "equal" in capsys.readouterr().out
+    assert run("recipe", "copy", "small.yaml", str(target)) == 2
+
+
+def test_list_names_every_shipped_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("recipe", "list") == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in api.list_recipes())
+    assert run("recipe", "list", "--json") == 0
+    assert json.loads(capsys.readouterr().out).keys() == api.list_recipes().keys()
+
+
+# ------------------------------------------------------------------------------------------------------------------ doctor
+
+
+def test_doctor_exits_with_1_when_something_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from medtune.environment import Finding
+
+    found = [
+        Finding(
+            subject="torch", status="missing", detail=msg("not installed"), remedy=msg("pip install {package}", package="torch")
+        )
+    ]
+    monkeypatch.setattr(api, "doctor", lambda **_: found)
+    assert run("doctor") == 1
+    line = capsys.readouterr().out
+    assert "not installed" in line
+    assert "pip install torch" in line
+    monkeypatch.setattr(api, "doctor", lambda **_: [found[0].model_copy(update={"status": "note"})])
+    assert run("doctor", "--json") == 0
+    assert json.loads(capsys.readouterr().out)[0]["status"] == "note"

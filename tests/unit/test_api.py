@@ -1,0 +1,247 @@
+"""The verbs, end to end on a tiny model."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from medtune import api, assembly
+from medtune import recipe as recipe_module
+from medtune.errors import DataError, RecipeError, RunError
+from medtune.recipe import load_recipe
+from medtune.runs import Run
+from medtune.types import Event
+
+if TYPE_CHECKING:
+    from unit.conftest import Workplace
+
+pytestmark = pytest.mark.usefixtures("workplace")
+
+
+def test_the_stages_are_told_in_order(workplace: Workplace) -> None:
+    told = list(workplace.phases)
+    expected = ["Preparing the data set datasets/small", "Checking the data set", "Loading tiny", "Saving the result.", "Scoring"]
+    assert [phase for phase in told if phase in expected][:3] == expected[:3]
+    assert set(expected) <= set(told)
+
+
+def test_the_run_folder_explains_itself() -> None:
+    view = api.show_run("small")
+    assert view.record.status == "trained"
+    assert view.record.dataset_hash
+    assert load_recipe(view.folder) == load_recipe("small.yaml")
+    assert view.evaluations == ("base", "base-shuffled", "tuned", "tuned-shuffled")
+    assert view.next_command == "medtune chat runs/small"
+    assert "<html" in (view.folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_weights_are_loaded_once_and_not_again_for_stored_answers(workplace: Workplace) -> None:
+    # Loaded twice in all: to train, and to ask base and tuned.
+    assert workplace.phases.count("Loading tiny") == 2
+    heard: list[Event] = []
+    again = api.evaluate("small", listener=heard.append)
+    assert again.conditions == api.show_run("small").report.conditions  # type: ignore[union-attr]
+    assert not any(event.text is not None and event.text.template.startswith("Loading") for event in heard)
+
+
+def test_base_and_tuned_are_two_models(workplace: Workplace, tmp_path: Path) -> None:
+    run = tmp_path / "loud"
+    shutil.copytree(workplace.folder / "runs" / "small", run, ignore=shutil.ignore_patterns("evaluations", "report.*"))
+    from safetensors.torch import load_file, save_file
+
+    path = run / "adapter" / "adapter_model.safetensors"
+    save_file({name: tensor + 1.0 for name, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
+    api.evaluate(run, ["evaluation.max_samples=2", "evaluation.controls=[]"])
+    lines = {label: (run / "evaluations" / label / "predictions.jsonl").read_text().splitlines() for label in ("base", "tuned")}
+    texts = {label: [line.split('"text":')[1].split('"finish_reason"')[0] for line in found] for label, found in lines.items()}
+    assert texts["base"] != texts["tuned"]
+    kept = (workplace.folder / "runs" / "small" / "evaluations" / "base" / "predictions.jsonl").read_text()
+    assert all(text in kept for text in texts["base"])
+
+
+def test_a_run_folder_is_not_overwritten() -> None:
+    with pytest.raises(RunError, match="exists already"):
+        api.train("small.yaml")
+
+
+def test_a_resumed_run_keeps_its_settings() -> None:
+    with pytest.raises(RecipeError) as caught:
+        api.train("small.yaml", ["train.seed=7", "adapter.rank=2", "train.log_every=1"], resume=True)
+    assert [key for key, _ in caught.value.faults] == ["adapter.rank", "train.seed"]
+    with pytest.raises(RunError, match="not a run folder"):
+        api.train("small.yaml", ["run.name=never"], resume=True)
+
+
+def test_an_interrupted_run_is_resumed_to_its_end() -> None:
+    overrides = ["run.name=stopped", "train.max_steps=4", "train.save_every=1", "train.log_every=1"]
+
+    def stop(event: Event) -> None:
+        if event.kind == "log" and event.values.get("step") == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        api.train("small.yaml", overrides, listener=stop)
+    view = api.show_run("stopped")
+    assert (view.record.status, view.next_command) == ("interrupted", "medtune train runs/stopped --resume")
+    with pytest.raises(RunError, match="has not been trained"):
+        api.evaluate("stopped")
+    resumed = api.train("runs/stopped", resume=True)
+    assert (resumed.record.status, resumed.record.num_steps) == ("trained", 4)
+    shutil.rmtree("runs/stopped")
+
+
+def test_a_data_set_made_with_other_settings_is_not_used() -> None:
+    with pytest.raises(DataError):
+        api.train("small.yaml", ["run.name=other", "data.split.seed=5"])
+    assert not Path("runs/other").exists()
+
+
+def test_training_on_a_faulty_data_set_is_not_begun(tmp_path: Path) -> None:
+    dataset = tmp_path / "faulty"
+    shutil.copytree("datasets/small", dataset)
+    picture = next((dataset / "images").rglob("*.*g"))
+    picture.write_bytes(picture.read_bytes()[:100])
+    assert api.validate(dataset).num_errors > 0
+    with pytest.raises(DataError, match="errors, the first"):
+        api.train("small.yaml", ["run.name=faulty", f"data.folder={dataset}"])
+    assert not Path("runs/faulty").exists()
+
+
+def test_validate_counts_tokens_for_a_recipe_only() -> None:
+    assert api.validate("datasets/small").skipped.keys() - api.validate("small.yaml").skipped.keys()
+    assert api.validate("small.yaml", ["train.max_tokens=3"]).num_errors > 0
+
+
+def test_compare_of_a_run_with_itself_finds_nothing() -> None:
+    comparison = api.compare("small", Run(Path("runs/small")))
+    assert comparison.differences
+    assert {entry.difference for entry in comparison.differences if entry.difference is not None} == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "adapters"),
+    [
+        ({"run": "small"}, ["runs/small/adapter"]),
+        ({}, ["runs/small/adapter"]),
+        ({"run": "small", "side_by_side": True}, ["runs/small/adapter", None]),
+        ({"run": "small", "base_only": True}, [None]),
+        ({"run": "small.yaml", "base_only": True, "side_by_side": True}, [None]),
+        ({"adapter": Path("runs/small/adapter")}, ["runs/small/adapter"]),
+    ],
+)
+def test_who_answers_in_a_chat(arguments: dict[str, Any], adapters: list[str | None]) -> None:
+    picture = next(Path("vqa-rad/images").glob("*.jpg"))
+    sessions = [session for session in api.open_chat(**arguments, images=[picture]) if session is not None]
+    assert [session.adapter for session in sessions] == adapters
+    for session in sessions:
+        assert session.pending[0].name == picture.name
+        "".join(session.ask("What is seen?"))
+        assert session.turns[-1].finish_reason in ("stop", "length")
+
+
+def test_an_adapter_that_left_its_run_still_names_its_base_model(tmp_path: Path) -> None:
+    shutil.copytree("runs/small/adapter", tmp_path / "alone")
+    session, _ = api.open_chat(adapter=tmp_path / "alone", overrides=["generation.sampling.max_new_tokens=2"])
+    assert (session.base_model, session.sampling.max_new_tokens) == ("tiny", 2)
+
+
+def test_runs_are_listed_with_the_latest_first(tmp_path: Path) -> None:
+    from medtune.types import RunRecord
+
+    for number, name in enumerate(("b", "a", "c")):
+        record = RunRecord(
+            name=name, status="created", created="-", updated=f"2026-01-0{3 - number}", recipe="r", base_model="m", seed=0
+        )
+        Run.create(tmp_path / name, recipe_text="", record=record)
+    (tmp_path / "a" / "run.json").write_text("{")
+    assert [run.folder.name for run in api.list_runs(tmp_path)] == ["b", "c", "a"]
+    assert api.list_runs(tmp_path / "none") == []
+
+
+def test_an_unknown_run_gets_the_nearest() -> None:
+    with pytest.raises(RunError, match="Did you mean runs/small"):
+        api.find_run("smal")
+
+
+def test_copy_keeps_the_comments_and_takes_the_new_name(tmp_path: Path) -> None:
+    target = api.copy_recipe("small.yaml", tmp_path / "mine")
+    assert target.name == "mine.yaml"
+    shown = api.show_recipe(target)
+    assert shown.head.startswith("# Needs:")
+    assert shown.recipe.name == "mine"
+    assert [entry.key for entry in api.diff_recipes("small.yaml", target)] == ["name"]
+    with pytest.raises(RecipeError, match="exists already"):
+        api.copy_recipe("small.yaml", target)
+    with pytest.raises(RecipeError):
+        api.copy_recipe("small.yaml", tmp_path / "no name!.yaml")
+    assert not (tmp_path / "no name!.yaml").exists()
+
+
+def test_the_resolved_recipe_is_a_recipe_with_its_head(tmp_path: Path) -> None:
+    shown = api.show_recipe("small.yaml", ["adapter.rank=3"])
+    path = tmp_path / "resolved.yaml"
+    path.write_text(shown.resolved, encoding="utf-8")
+    assert load_recipe(path) == shown.recipe == load_recipe("small.yaml", ["adapter.rank=3"])
+    assert shown.resolved.startswith("# Needs:")
+
+
+def test_a_recipe_object_may_be_changed_by_overrides() -> None:
+    loaded = load_recipe("small.yaml")
+    assert api.prepare(loaded).manifest == api.prepare(loaded, ["adapter.rank=1"]).manifest
+    with pytest.raises(RecipeError):
+        api.prepare(loaded, ["adapter.rnk=1"])
+
+
+def test_the_demo_goes_the_whole_road_and_uses_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    demo = tmp_path / "demo.yaml"
+    shutil.copy("small.yaml", demo)
+    monkeypatch.setattr(recipe_module, "shipped_recipes", lambda: {"demo": demo})
+    result = api.demo(tmp_path / "a place")
+    assert result.run.folder == tmp_path / "a place" / "runs" / "demo"
+    assert (tmp_path / "a place" / "datasets" / "demo" / "manifest.json").is_file()
+    assert result.next_command == f"medtune chat {result.run.folder}"
+    heard: list[Event] = []
+    again = api.demo(tmp_path / "a place", listener=heard.append)
+    assert again.report.conditions == result.report.conditions
+    assert not any(event.kind == "epoch" for event in heard)
+
+
+def test_a_server_is_one_model_that_is_told_of_local_data() -> None:
+    recipe = load_recipe("small.yaml", ["generation.generator={kind: openai, base_url: 'http://example.org/v1', model: m}"])
+    found = assembly.generators(recipe, Path("runs/small/adapter"), local_only=True, listener=None)
+    assert list(found) == ["tuned"]
+    make: Any = found["tuned"][1]
+    pytest.importorskip("httpx", reason="needs httpx (pip install medtune[openai])")
+    with pytest.raises(Exception, match="machine"):
+        make()
+
+
+def test_the_doctor_finds_this_machine_sound() -> None:
+    findings = {finding.subject: finding for finding in api.doctor()}
+    assert findings["torch"].status == "ok"
+    assert findings["Python"].status == "ok"
+    assert {"CPU", "memory", "disk", "writing"} <= findings.keys()
+
+
+def test_the_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib import metadata
+
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "4.9" if name == "transformers" else real(name))
+    found = {finding.subject: finding for finding in api.doctor()}["transformers"]
+    assert found.status == "missing"
+    assert found.remedy is not None
+    assert 'pip install "transformers>=5' in found.remedy.render("en")
+
+
+def test_the_doctor_says_that_a_folder_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tempfile
+
+    def refuse(**_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    assert {finding.subject: finding.status for finding in api.doctor(folder=tmp_path / "not" / "yet")}["writing"] == "missing"
