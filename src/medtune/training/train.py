@@ -129,10 +129,9 @@ def _fit(
 ) -> RunRecord:
     with left_as_it_came(model, settings):
         trainer, events = _make_trainer(run, plan, model, settings, journal, stop)
-        with memory_errors_explained(settings):
+        with memory_errors_explained(settings), contextlib.closing(trainer):
             trainer.train(resume_from_checkpoint=str(plan.checkpoint) if plan.checkpoint else None)
             trainer.check_finite()
-        trainer.token_loss.close()
     history = trainer.state.log_history
     step = int(trainer.state.global_step)
     if is_first:

@@ -6,6 +6,7 @@ import itertools
 import math
 import resource
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -81,9 +82,21 @@ class TokenWeightedTrainer(Trainer):
         self.save_total_limit = save_total_limit
         self.token_loss = TokenLoss(model)
         self.meter = Meter()
+        self._loaders: list[DataLoader[Any]] = []
         self._eval_loader: DataLoader[Any] | None = None
         self._unchecked: list[tuple[tuple[str, ...], Tensor]] = []
         self._staging: Path | None = None
+
+    def close(self) -> None:
+        """End the loading processes and take the hook off the model."""
+        self.token_loss.close()
+        for loader in self._loaders:
+            # Left to the garbage collector, each process would be waited for 5 s: the collector closes the queue that tells
+            # them to end before it runs the code that tells them.
+            iterator: Any = getattr(loader, "_iterator", None)
+            if hasattr(iterator, "_shutdown_workers"):
+                iterator._shutdown_workers()
+        self._loaders, self._eval_loader = [], None
 
     # ------------------------------------------------------------------------------------------------------------- data
 
@@ -107,8 +120,11 @@ class TokenWeightedTrainer(Trainer):
             persistent_workers=self.args.dataloader_persistent_workers,
             prefetch_factor=self.args.dataloader_prefetch_factor,
             pin_memory=self.args.dataloader_pin_memory,
+            worker_init_fn=_start_worker,
         )
         prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        # accelerate wraps, and builds a second loader inside.
+        self._loaders.append(getattr(prepared, "base_dataloader", prepared))
         return prepared
 
     def get_batch_samples(
@@ -311,6 +327,12 @@ def peak_memory_mib() -> int:
         return torch.cuda.max_memory_allocated() // 2**20
     # ru_maxrss is in KiB on Linux and in bytes on macOS (getrusage(2) of each).
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _start_worker(worker: int) -> None:  # noqa: ARG001
+    # A forked process inherits the handlers of StopRequest. Ctrl-C is for the trainer alone; SIGTERM must end the worker.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _diverged(step: int, *, sample: str | None = None) -> TrainingError:
