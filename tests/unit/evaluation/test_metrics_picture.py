@@ -188,6 +188,9 @@ def test_two_true_boxes_are_paired_one_to_one() -> None:
     assert numbers(BoxOverlap(), box_text(0, 0, 100, 100), of)["iou"] == pytest.approx(1 / 2)
     twice = f"[{box_text(0, 0, 100, 100)}, {box_text(0, 0, 100, 100)}]"
     assert numbers(BoxOverlap(), twice, of)["iou"] == pytest.approx(1 / 2)
+    # One box cannot stand for two: its overlaps are 10/11 and 11/12, and only the better counts.
+    stacked = detection({}, f"[{box_text(0, 0, 100, 100)}, {box_text(0, 0, 100, 120)}]")
+    assert numbers(BoxOverlap(), box_text(0, 0, 100, 110), stacked)["iou"] == pytest.approx(11 / 12 / 2)
 
 
 def test_boxes_without_answer_and_without_truth() -> None:

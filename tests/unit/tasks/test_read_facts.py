@@ -68,6 +68,7 @@ def test_yes_no(text: str, answer: str | None) -> None:
         ("I am 95% sure. It covers 3% of the image.", 3.0),
         ("the upper third of the image", None),
         ("left half of the image", None),
+        ('{"place": "top left", "percent": 6.2}', 6.2),
         ("120%", None),
         ("4 cm", None),
         ("", None),
@@ -132,7 +133,9 @@ def test_json_is_found_in_fences_and_among_words() -> None:
     assert list(all_json('{"a": 1}, {"b": {"c": 2}}')) == [{"a": 1}, {"b": {"c": 2}}]
 
 
-@pytest.mark.parametrize("text", ["", "no json", "{'a': 1}", '{"a": ', '{"a": NaN}', '{"a": Infinity}', '{"a":' * 100_000])
+@pytest.mark.parametrize(
+    "text", ["", "no json", "{'a': 1}", '{"a": ', '{"a": NaN}', '{"a": Infinity}', '{"a":' * 100_000 + '{"b": 1}']
+)
 def test_what_is_not_json_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         read_json(text)

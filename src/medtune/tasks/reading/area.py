@@ -26,7 +26,9 @@ _SIGN = r"\s*-?\s*(?:%|％|percent\b|per\s+cent\b|pct\b)"
 _PERCENT = re.compile(
     rf"\bbetween\s+(?P<from>{_VALUE})(?:{_SIGN})?\s+and\s+(?P<until>{_VALUE}){_SIGN}"
     rf"|(?P<low>{_VALUE})(?:{_SIGN})?\s*(?:-|–|—|~|to|至|到)\s*(?P<high>{_VALUE}){_SIGN}"
-    rf"|(?P<one>{_VALUE}){_SIGN}",
+    rf"|(?P<one>{_VALUE}){_SIGN}"
+    # A field of a record: "percent": 6.2.
+    rf"|\bpercent(?:age)?[\"']?\s*[:=]\s*[\"']?(?P<field>{_VALUE})",
     re.IGNORECASE,
 )
 _PERCENT_ZH = re.compile(
@@ -50,7 +52,8 @@ def read_percent(text: str) -> float | None:
     """
     found: list[tuple[int, float]] = []
     for match in _PERCENT.finditer(text):
-        low, high = match["from"] or match["low"] or match["one"], match["until"] or match["high"] or match["one"]
+        single = match["one"] or match["field"]
+        low, high = match["from"] or match["low"] or single, match["until"] or match["high"] or single
         found.append((match.start(), (_number(low) + _number(high)) / 2))
     for match in _PERCENT_ZH.finditer(text):
         found.append((match.start(), _chinese_number(match["whole"], match["digits"])))
