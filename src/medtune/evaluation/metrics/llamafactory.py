@@ -96,7 +96,7 @@ def rouge(prediction: str, label: str) -> dict[str, float]:
         return {"rouge-1": 0.0, "rouge-2": 0.0, "rouge-l": 0.0}
     scorer, ngrams = _rouge()
     # The package's own splitting and n-grams: they hold the oddities (a blank sentence is one empty word). Its LCS is a table
-    # in a dict, a second for a long report, and is the only part replaced.
+    # in a dict, slow for long texts, and is the only part replaced.
     sides = [
         [" ".join(sentence.split()) for sentence in scorer.cut_sent(" ".join(side)) if sentence] for side in (hypothesis, target)
     ]
