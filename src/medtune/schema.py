@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from medtune.language import Text, msg
 
-__all__ = ["below", "faults", "fill_tags", "keys", "options", "tagged"]
+__all__ = ["below", "descriptions", "faults", "fill_tags", "keys", "options", "tagged"]
 
 _Loc = tuple[int | str, ...]
 
@@ -61,6 +61,15 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         yield prefix + name
         for member in _models(_annotation(field)):
             yield from keys(member, f"{prefix}{name}.")
+
+
+def descriptions(model: type[BaseModel]) -> Iterator[str]:
+    """What each setting below ``model`` means, in English, on one line; the alternatives of a union one after the other."""
+    for field in model.model_fields.values():
+        if field.description:
+            yield " ".join(field.description.split())
+        for member in _models(_annotation(field)):
+            yield from descriptions(member)
 
 
 def fill_tags(model: type[BaseModel], data: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ SHARED_ROOM = {
     "language": "ground",
     "schema": "recipe",
     "assembly": "api",
+    "__main__": "cli",
 }
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 

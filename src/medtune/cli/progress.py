@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
 
 from rich import progress
@@ -40,6 +41,7 @@ class Progress:
         )
         self._timed = timed
         self._bar: progress.TaskID | None = None
+        self._numbers: dict[str, float | int | str | None] = {}
         self._stage = ""
         self._began = time.monotonic()
 
@@ -57,6 +59,7 @@ class Progress:
         match event.kind:
             case "phase":
                 self._end_stage()
+                self._numbers.clear()
                 self._stage, self._began = text, time.monotonic()
                 if self._bar is not None:
                     self._bars.remove_task(self._bar)
@@ -68,7 +71,8 @@ class Progress:
                 self._bars.update(self._bar, completed=event.done, total=event.total, description=text or None)
             case "log":
                 if self._bar is not None:
-                    self._bars.update(self._bar, numbers=_numbers(event))
+                    self._numbers.update(event.values)
+                    self._bars.update(self._bar, numbers=_numbers(self._numbers))
             case "epoch" | "checkpoint" | "note" | "finished":
                 if text:
                     self._line(f"  {_plain(text)}")
@@ -88,6 +92,6 @@ def _plain(text: str) -> str:
     return text.replace("[", r"\[")
 
 
-def _numbers(event: Event) -> str:
-    shown = [(name, event.values[name]) for name in _SHOWN if event.values.get(name) is not None]
+def _numbers(values: Mapping[str, float | int | str | None]) -> str:
+    shown = [(name, values[name]) for name in _SHOWN if values.get(name) is not None]
     return "  ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in shown)

@@ -306,7 +306,8 @@ def print_settings(settings: Sequence[Setting]) -> None:
         value = escape(f"{setting.key}: {json.dumps(setting.value, ensure_ascii=False)}")
         console.print(f"[bold]{value}[/bold]" if setting.changed else value)
         if setting.description:
-            console.print(f"    {escape(Text(setting.description).render())}", style="dim")
+            # Docstrings mark code with two backticks; a terminal needs one.
+            console.print(f"    {escape(Text(setting.description).render().replace('``', '`'))}", style="dim")
 
 
 def print_recipe_diff(first: str, second: str, differences: Sequence[SettingDifference]) -> None:

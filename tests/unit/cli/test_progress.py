@@ -18,6 +18,7 @@ EVENTS = (
     Event("epoch", msg("Written: {file}", file="x")),
     Event("phase", msg("Checking the data set")),
     Event("log", values={"loss": 0.123456}),
+    Event("log", values={"eval_loss": 2.5}),
     Event("progress", msg("Loading {model}", model="y"), done=4, total=4),
     Event("note", msg("Give another name.")),
 )
@@ -53,7 +54,7 @@ def test_a_terminal_sees_the_bar_and_the_numbers() -> None:
     assert "4/4" in text
     assert "loss 0.1235" in text
     assert "Loading a [b] model" in text
-    assert "eval_loss" not in text
+    assert "loss 0.1235  eval_loss 2.5" in text
 
 
 def test_the_bars_are_taken_down_after_an_interrupt() -> None:
