@@ -35,7 +35,7 @@ from medtune.recipe import (
     shipped_recipes,
 )
 from medtune.runs import Run, atomic_write, is_run, now
-from medtune.types import Comparison, Event, Listener, Report, RunRecord, Sample, ValidationReport
+from medtune.types import Comparison, Event, Generator, Listener, Report, RunRecord, Sample, ValidationReport
 
 if TYPE_CHECKING:
     from medtune.data.dataset import Dataset
@@ -316,6 +316,8 @@ def open_chat(
 ) -> tuple[ChatSession, ChatSession | None]:
     """A conversation with a tuned model, and a second one with its base model where ``side_by_side`` asks for it.
 
+    A server (``generation.generator.kind=openai``) is one model: there is no second conversation then.
+
     Args:
         run: A run, or with ``base_only`` also a recipe; the latest trained run when left out.
         overrides: Of the run's recipe, for example ``generation.sampling.temperature=0.6``.
@@ -329,28 +331,35 @@ def open_chat(
         UnreadableImageError: A picture cannot be read.
     """
     from medtune.generation.chat import ChatSession
-    from medtune.generation.hf import HfGenerator
-    from medtune.models.load import is_peft
+    from medtune.models.contract import read_contract
 
     recipe, tuned = assembly.chat_source(run, adapter, overrides, base_only=base_only)
-    assembly.say(listener, Event("phase", msg("Loading {model}", model=recipe.model.base)))
-    model, encoder = assembly.load(recipe, tuned)
+    transforms = read_contract(tuned).transforms if tuned is not None else ()
 
-    def session(model: Any, adapter: Path | None) -> ChatSession:
+    def session(generator: Generator, adapter: Path | None) -> ChatSession:
         made = ChatSession(
-            HfGenerator(model, encoder, batch_size=1, use_adapter=adapter is not None, listener=listener),
+            generator,
             base_model=recipe.model.base,
             adapter=None if adapter is None else str(adapter),
             sampling=recipe.generation.sampling,
-            transforms=encoder.transforms,
+            transforms=transforms,
         )
         made.add_images(images)
         return made
 
+    if recipe.generation.generator.kind != "hf":
+        return session(assembly.other_generator(recipe), tuned), None
+    from medtune.generation.hf import HfGenerator
+    from medtune.models.load import is_peft
+
+    assembly.say(listener, Event("phase", msg("Loading {model}", model=recipe.model.base)))
+    model, encoder = assembly.load(recipe, tuned)
+    answers = session(HfGenerator(model, encoder, batch_size=1, listener=listener), tuned)
     if not side_by_side or tuned is None:
-        return session(model, tuned), None
+        return answers, None
     # An adapter can be switched off; a full fine-tune needs the base weights beside its own.
-    return session(model, tuned), session(model if is_peft(tuned) else assembly.load(recipe, None)[0], None)
+    base = model if is_peft(tuned) else assembly.load(recipe, None)[0]
+    return answers, session(HfGenerator(base, encoder, batch_size=1, use_adapter=False, listener=listener), None)
 
 
 # ------------------------------------------------------------------------------------------------------------------- runs

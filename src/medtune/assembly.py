@@ -29,6 +29,7 @@ __all__ = [
     "generators",
     "load",
     "make_dataset",
+    "other_generator",
     "refuse_errors",
     "resumable",
     "say",
@@ -184,7 +185,7 @@ def generators(recipe: Recipe, tuned: Path, *, local_only: bool, listener: Liste
     """
     settings = recipe.generation
     if settings.generator.kind != "hf":
-        return {"tuned": ("tuned", lambda: _other_generator(recipe, local_only=local_only))}
+        return {"tuned": ("tuned", lambda: other_generator(recipe, local_only=local_only))}
     from medtune.generation.hf import HfGenerator
     from medtune.models.load import is_peft
 
@@ -200,7 +201,12 @@ def generators(recipe: Recipe, tuned: Path, *, local_only: bool, listener: Liste
     return {"base": ("base", lambda: made(base, use_adapter=False)), "tuned": ("tuned", lambda: made(tuned, use_adapter=True))}
 
 
-def _other_generator(recipe: Recipe, *, local_only: bool) -> Generator:
+def other_generator(recipe: Recipe, *, local_only: bool = False) -> Generator:
+    """The recipe's generator where it is not a model in this process.
+
+    Args:
+        local_only: The data may not leave this machine.
+    """
     settings = recipe.generation.generator
     options = settings.model_dump(exclude={"kind"})
     if settings.kind == "openai":

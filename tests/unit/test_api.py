@@ -142,6 +142,14 @@ def test_who_answers_in_a_chat(arguments: dict[str, Any], adapters: list[str | N
         assert session.turns[-1].finish_reason in ("stop", "length")
 
 
+def test_a_chat_with_another_generator_loads_no_weights() -> None:
+    heard: list[Event] = []
+    overrides = ["generation.generator={kind: echo, answers: [Clear.]}"]
+    session, second = api.open_chat("small", overrides, side_by_side=True, listener=heard.append)
+    assert "".join(session.ask("What is seen?")) == "Clear."
+    assert (second, heard) == (None, [])
+
+
 def test_an_adapter_that_left_its_run_still_names_its_base_model(tmp_path: Path) -> None:
     shutil.copytree("runs/small/adapter", tmp_path / "alone")
     session, _ = api.open_chat(adapter=tmp_path / "alone", overrides=["generation.sampling.max_new_tokens=2"])
