@@ -67,7 +67,7 @@ class ToyAccuracy:
 
 
 class ToyLength:
-    """Stands in for a metric of wording: letters too many or too few. Lower is better, and it has statistics of its own."""
+    """Stands in for a metric of wording: the root mean square of letters too many or too few. Lower is better."""
 
     name = "bleu"
     values = (MetricValue(name="bleu/letters", title="Letters off", direction="lower", low=0, high=100, unit="letters"),)
@@ -76,11 +76,11 @@ class ToyLength:
         if prediction.answer is None:
             return (Score(sample_id=sample.id, metric="bleu/letters", value=None, explanation="not read"),)
         off = float(abs(len(str(prediction.answer)) - len(sample.target)))
-        return (Score(sample_id=sample.id, metric="bleu/letters", value=off, statistics=(2 * off, 2.0)),)
+        return (Score(sample_id=sample.id, metric="bleu/letters", value=off, statistics=(off**2, 1.0)),)
 
     def aggregate(self, name: str, totals: NDArray[np.float64]) -> NDArray[np.float64]:
         assert name in {value.name for value in self.values}
-        return totals[..., 0] / totals[..., 1]
+        return np.sqrt(totals[..., 0] / totals[..., 1])
 
 
 class Looking:

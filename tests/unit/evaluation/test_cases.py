@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
+from pydantic import JsonValue
 
-from medtune.evaluation.cases import Piece, choose_cases, compare_words
-from medtune.types import MetricValue, Score
+from medtune.evaluation.cases import Box, Piece, choose_cases, compare_words, describe_case
+from medtune.types import Generation, MetricValue, Prediction, Score
+from toy_evaluation import make_dataset
 
 ACCURACY = MetricValue(name="closed/accuracy", title="Accuracy", direction="higher", low=0, high=1)
 ERROR = MetricValue(name="region/area-error", title="Error", direction="lower", low=0, high=100)
@@ -71,3 +74,15 @@ def test_tasks_take_turns() -> None:
 
 def test_a_task_in_which_all_score_alike_shows_no_best_and_no_worst() -> None:
     assert choose_cases({"a": "t", "b": "t"}, {}, scores(ACCURACY, {"a": 1, "b": 1}), [ACCURACY], []) == {}
+
+
+def test_boxes_are_drawn_in_pixels_of_the_stored_picture(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "data", num_groups=1)
+    sample = next(dataset.rows("test"))
+    answer: JsonValue = {"boxes": [[250, 500, 750, 1000], [1, 2], "no box"], "labels": ["a"]}
+    generation = Generation(id=sample.id, text="text", finish_reason="stop")
+    prediction = Prediction(sample_id=sample.id, generation=generation, answer=answer)
+    case = describe_case(sample, ("worst",), dataset=dataset, predictions={"tuned": prediction}, scores=())
+    # The picture has 24 x 16 pixels.
+    assert case.pictures[0].boxes == (Box("true", 4, 2, 8, 8), Box("tuned", 6, 8, 12, 8))
+    assert case.question == "Is the picture dark or bright?"
