@@ -116,12 +116,12 @@ def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_road_of_the_readme_runs(tmp_path: Path) -> None:
     """The block that needs a model, data and a GPU, with a tiny model, a few rows and the CPU written into its recipe."""
-    from fixtures_data import picture, write_vqa_rad
+    from source_files import picture, write_vqa_rad
     from tiny_models import tiny_model
 
-    write_vqa_rad(tmp_path / "data" / "vqa-rad")
+    write_vqa_rad(tmp_path / "data" / "vqa-rad", num_images=24)
     tiny_model(tmp_path / "tiny", "qwen2-vl")
-    picture(0)[0].save(tmp_path / "scan.png")
+    picture(0).save(tmp_path / "scan.png")
     small = {
         "model": {"base": "tiny"},
         "train": {"max_steps": 2, "batch_size": 2, "gradient_accumulation_steps": 1, "num_workers": 0},

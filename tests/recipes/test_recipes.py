@@ -11,23 +11,45 @@ from typing import Any
 
 import pytest
 
-from fixtures_data import write_alpaca, write_brain, write_medtrinity, write_vqa_rad
 from medtune import api
 from medtune.models.config import LoraSettings
 from medtune.recipe import diff_settings, load_recipe, read_head, shipped_recipes
+from source_files import write_brain, write_json, write_medtrinity, write_vqa_rad
 from tiny_models import tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
 
+NUM_GROUPS = 24
+"""Pictures or questions: enough that a split by group leaves none of its parts empty."""
+
+
+def write_questions() -> None:
+    organs = ("heart", "lung", "liver", "kidney", "spleen", "pancreas", "stomach", "bladder")
+    rows = [
+        {
+            "instruction": f"Name {count} functions of the {organ}.",
+            "input": "In one sentence." if count == 3 else "",
+            "output": f"The {organ} has at least {count}.",
+        }
+        for organ in organs
+        for count in (1, 2, 3)
+    ]
+    assert len(rows) == NUM_GROUPS
+    write_json(Path("data/medical_qa.json"), rows)
+
+
+# What is odd in the published file: an answer that is a number, an answer type with a blank behind it.
+ODD = {11: {"answer": 2, "question": "How many are there?"}, 12: {"answer_type": "CLOSED "}}
+
 # Recipe -> family of the tiny model, and what writes the data to the place that the recipe names.
-REFERENCE: dict[str, tuple[str, Callable[[], None]]] = {
+REFERENCE: dict[str, tuple[str, Callable[[], object]]] = {
     "medtrinity_qwen3_vl_30b": (
         "qwen3-vl-moe",
-        lambda: write_medtrinity(Path("data/medtrinity/train-00000-of-00010.parquet")),
+        lambda: write_medtrinity(Path("data/medtrinity/train-00000-of-00010.parquet"), num_rows=NUM_GROUPS),
     ),
-    "brain_qwen3_vl_8b": ("qwen3-vl", lambda: write_brain(Path("data/medtrinity_brain"))),
-    "medical_qa_qwen3": ("qwen3", lambda: write_alpaca(Path("data/medical_qa.json"))),
-    "vqa_rad_qwen2_vl_2b": ("qwen2-vl", lambda: write_vqa_rad(Path("data/vqa-rad"))),
+    "brain_qwen3_vl_8b": ("qwen3-vl", lambda: write_brain(Path("data/medtrinity_brain"), num_images=NUM_GROUPS // 3)),
+    "medical_qa_qwen3": ("qwen3", write_questions),
+    "vqa_rad_qwen2_vl_2b": ("qwen2-vl", lambda: write_vqa_rad(Path("data/vqa-rad"), num_images=NUM_GROUPS, changes=ODD)),
 }
 
 # Recipe -> the key of the override in its head that is tried as well. R3's names another base model, so its run name stands here.
@@ -38,8 +60,10 @@ OVERRIDE = {
     "vqa_rad_qwen2_vl_2b": "train.epochs",
 }
 
-# Recipe -> what makes it small: fewer synthetic patients instead of other data.
-EMBEDDED: dict[str, tuple[str, ...]] = {}
+# Recipe -> what makes it small besides: fewer synthetic pictures instead of other data.
+EMBEDDED: dict[str, tuple[str, ...]] = {
+    "nano_pretrain": ("data.sources.0.options.num_pictures=24", "data.sources.0.options.questions_per_picture=3"),
+}
 
 # What the originals are known to have set. A value that is changed in a recipe is no longer the reference's.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -202,8 +226,9 @@ def test_a_reference_recipe_goes_the_whole_road(workplace: Path, name: str) -> N
 
 @pytest.mark.parametrize("name", sorted(EMBEDDED))
 def test_an_embedded_recipe_goes_the_whole_road(workplace: Path, name: str) -> None:
-    run(name, EMBEDDED[name])
-    assert sorted(path.name for path in workplace.iterdir()) == ["datasets", "runs"]
+    base = tiny_model(workplace / "tiny", "qwen3-vl")
+    run(name, (f"model.base={base}", *SMALL, *EMBEDDED[name]))
+    assert sorted(path.name for path in workplace.iterdir()) == ["datasets", "runs", "tiny"]
 
 
 @pytest.mark.parametrize("name", sorted(SETTINGS))
