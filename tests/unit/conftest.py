@@ -38,16 +38,16 @@ class Workplace:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    from fixtures_data import write_vqa_rad
     from medtune import api
     from medtune.types import Event
+    from source_files import write_vqa_rad
     from tiny_models import tiny_model
 
     folder = tmp_path_factory.mktemp("workplace")
     before = Path.cwd()
     os.chdir(folder)
     try:
-        write_vqa_rad(Path("vqa-rad"))
+        write_vqa_rad(Path("vqa-rad"), num_images=24)
         tiny_model(Path("tiny"), "qwen2-vl")
         Path("small.yaml").write_text(RECIPE, encoding="utf-8")
         phases: list[str] = []
