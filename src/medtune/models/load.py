@@ -13,6 +13,7 @@ from medtune.models.config import ModelSettings, QloraSettings
 from medtune.models.contract import check_contract, read_contract, with_contract
 from medtune.models.family import Family, find_family
 from medtune.models.hub import base_folder, config_hash, read_config, require_safetensors
+from medtune.models.vision_attention import use_grouped_attention
 
 if TYPE_CHECKING:
     import torch
@@ -137,6 +138,8 @@ def _load_base(
             key="model.base",
             remedy=msg("Fetch the whole model again."),
         )
+    if settings.attention == "auto":
+        use_grouped_attention(model)
     return model if quantization is not None else model.to(device)
 
 
