@@ -118,7 +118,6 @@ def render_report(report: Report, folder: Path, dataset: Dataset | None, in_lang
         about_titles=ABOUT,
         verdicts=VERDICTS,
         tags=TAGS,
-        controls=CONTROLS,
         task_title=task_title,
         field_title=field_title,
         value_title=value_title,
@@ -326,5 +325,5 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     """The settings of a report as key and text, for the page's foot."""
     return [
         (key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True))
-        for key, value in sorted(report.settings.items())
+        for key, value in sorted({"command": f"medtune evaluate {report.run}", **report.settings}.items())
     ]

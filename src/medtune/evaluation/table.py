@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from medtune.evaluation.wording import CONTROLS, metric_title
-from medtune.language import Language, msg
-from medtune.types import Comparison, Condition, ControlName, Difference, Measurement, MetricValue, Report
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from medtune.types import Condition, ControlName, Difference, Measurement, MetricValue, Report
 
 __all__ = [
     "About",
@@ -19,12 +14,10 @@ __all__ = [
     "Verdict",
     "about",
     "choose_headline",
-    "comparison_table",
     "format_interval",
     "format_value",
     "headline_rows",
     "main_pair",
-    "report_table",
     "table_control",
     "verdict",
 ]
@@ -205,76 +198,3 @@ def _difference(
         if (one, other) == (first.label, second.label):
             return next((entry for entry in differences if entry.metric == metric and entry.task == task), None)
     return None
-
-
-def report_table(report: Report, language: Language | None = None) -> Table:
-    """The short table for a terminal: a row a metric, intervals under the numbers, verdicts in words and not in colour alone."""
-    from rich.table import Table
-
-    base, tuned = main_pair(report)
-    control = table_control(report)
-    table = Table(title=f"{report.dataset} · {report.split} · n = {report.num_samples}", title_justify="left", show_lines=False)
-    table.add_column(msg("metric").render(language))
-    for condition, head in ((base, msg("base")), (tuned, msg("tuned"))):
-        if condition is not None:
-            table.add_column(head.render(language), justify="right")
-    if base is not None and tuned is not None:
-        table.add_column(msg("difference (95 %)").render(language), justify="right")
-    if control is not None:
-        table.add_column(CONTROLS[control].render(language), justify="right")
-    table.add_column(msg("scored").render(language), justify="right")
-    for row in headline_rows(report):
-        cells = [metric_title(row.metric, language)]
-        cells += [
-            format_value(column.value if column else None, row.metric)
-            for column, condition in ((row.base, base), (row.tuned, tuned))
-            if condition is not None
-        ]
-        if base is not None and tuned is not None:
-            cells.append(_difference_cell(row.difference, row.metric, language))
-        if control is not None:
-            cells.append(format_value(row.control.value if row.control else None, row.metric))
-        unscored = f" (+{row.num_unscored})" if row.num_unscored else ""
-        table.add_row(*cells, f"{row.num_scored}{unscored}")
-    if any(row.num_unscored for row in headline_rows(report)):
-        table.caption = msg("In brackets: samples that could not be scored.").render(language)
-        table.caption_justify = "left"
-    return table
-
-
-def comparison_table(comparison: Comparison, language: Language | None = None) -> Table:
-    """All metrics of a comparison over all tasks, for a terminal."""
-    from rich.table import Table
-
-    table = Table(title=f"{comparison.split} · n = {comparison.num_samples}", title_justify="left")
-    table.add_column(msg("metric").render(language))
-    table.add_column(comparison.first, justify="right")
-    table.add_column(comparison.second, justify="right")
-    table.add_column(msg("difference (95 %)").render(language), justify="right")
-    table.add_column(msg("scored").render(language), justify="right")
-    values = {value.name: value for value in comparison.metrics}
-    for entry in comparison.differences:
-        if entry.task is None:
-            metric = values[entry.metric]
-            table.add_row(
-                metric_title(metric, language),
-                format_value(entry.first, metric),
-                format_value(entry.second, metric),
-                _difference_cell(entry, metric, language),
-                str(entry.num_samples),
-            )
-    return table
-
-
-def _difference_cell(difference: Difference | None, metric: MetricValue, language: Language | None) -> str:
-    if difference is None or difference.difference is None:
-        return "–"
-    text = format_value(difference.difference, metric, signed=True)
-    interval = format_interval(difference.low, difference.high, metric, signed=True)
-    if not interval:
-        return text
-    found = verdict(difference, metric)
-    styles = {"better": "[green]", "worse": "[red]", "unclear": ""}
-    style = styles[found] if found is not None else ""
-    word = {"better": msg("better"), "worse": msg("worse"), "unclear": msg("no clear change")}[found or "unclear"].render(language)
-    return f"{style}{text} ({interval}) {word}{'[/]' if style else ''}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from medtune.language import Language, Text, msg
-from medtune.types import MetricValue
+from medtune.language import Text, msg
 
 __all__ = [
     "ABOUT",
@@ -13,7 +12,6 @@ __all__ = [
     "TAGS",
     "VERDICTS",
     "field_title",
-    "metric_title",
     "task_title",
     "unit_title",
     "value_title",
@@ -193,11 +191,6 @@ PAGE: dict[str, Text] = {
     "versions": msg("Versions"),
     "made_by": msg("Made by medtune. All of this page is in this file; it loads nothing."),
 }
-
-
-def metric_title(metric: MetricValue, language: Language | None = None) -> str:
-    """The title of a metric in the reader's language; a metric without a translation keeps its English title."""
-    return Text(metric.title).render(language)
 
 
 def task_title(task: str) -> Text:

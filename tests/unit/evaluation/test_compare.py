@@ -3,14 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from medtune.data.dataset import Dataset
 from medtune.errors import EvaluationError
 from medtune.evaluation.compare import compare
 from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.evaluate import evaluate
-from medtune.evaluation.table import comparison_table
 from medtune.types import Generator
 from toy_evaluation import Guessing, Looking, make_dataset
 
@@ -35,9 +33,6 @@ def test_the_second_is_compared_with_the_first_in_pairs(tmp_path: Path) -> None:
     assert accuracy.low > 0.2
     back = compare(second, first, num_resamples=200).differences[0]
     assert back.difference == -0.5
-    console = Console(width=120, record=True, file=(tmp_path / "out").open("w"))
-    console.print(comparison_table(found, "en"))
-    assert "+0.500" in console.export_text()
 
 
 def test_a_run_is_no_better_than_itself(tmp_path: Path) -> None:

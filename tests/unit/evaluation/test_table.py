@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.evaluate import evaluate
@@ -13,7 +12,6 @@ from medtune.evaluation.table import (
     format_interval,
     format_value,
     headline_rows,
-    report_table,
     verdict,
 )
 from medtune.types import Difference, MetricValue
@@ -76,7 +74,7 @@ def test_the_short_table_leads_with_the_picture_and_takes_in_metrics_it_does_not
 
 
 @pytest.mark.usefixtures("toys")
-def test_the_printed_table_has_the_numbers_of_the_rows(tmp_path: Path) -> None:
+def test_a_row_has_all_columns_of_its_metric(tmp_path: Path) -> None:
     report = evaluate(
         make_dataset(tmp_path / "data", num_groups=40),
         generators={"base": ("base", Guessing()), "tuned": ("tuned", Looking())},
@@ -90,19 +88,10 @@ def test_the_printed_table_has_the_numbers_of_the_rows(tmp_path: Path) -> None:
     assert accuracy.control is not None
     assert accuracy.reliance is not None
     assert accuracy.control.value == pytest.approx(1 + (accuracy.reliance.difference or 0))
-    console = Console(width=160, record=True, file=(tmp_path / "out").open("w"))
-    console.print(report_table(report, "en"))
-    line = next(line for line in console.export_text().splitlines() if "Accuracy" in line)
-    assert "0.500" in line
-    assert "1.000" in line
-    assert format_value(accuracy.control.value, accuracy.metric) in line
-    assert "better" in line
-    console.print(report_table(report, "zh"))
-    assert "变好" in console.export_text()
 
 
 @pytest.mark.usefixtures("toys")
-def test_a_report_of_one_model_has_no_difference_column(tmp_path: Path) -> None:
+def test_a_report_of_one_model_has_no_difference(tmp_path: Path) -> None:
     report = evaluate(
         make_dataset(tmp_path / "data"),
         generators={"base": ("base", Guessing())},
@@ -111,4 +100,3 @@ def test_a_report_of_one_model_has_no_difference_column(tmp_path: Path) -> None:
     )
     row = headline_rows(report)[0]
     assert (row.tuned, row.difference, row.control, row.verdict) == (None, None, None, None)
-    assert len(report_table(report).columns) == 3
