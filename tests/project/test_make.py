@@ -167,3 +167,14 @@ def test_the_ci_script_runs_everything_and_fails_with_either(tmp_path: Path, che
     assert [line.split()[1] for line in lines[:3]] == ["install", "check", "test"]
     assert all(line.endswith(f"in {tmp_path.name}") for line in lines[:3])
     assert lines[-1] == "1 passed in 0.01s", "pytest's own closing line comes last"
+
+
+def test_every_file_of_the_package_is_installed_with_it() -> None:
+    package = ROOT / "src" / "medtune"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["medtune"]
+    installed = {path for pattern in patterns for path in package.glob(pattern)}
+    beside = {path for path in package.rglob("[!.]*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    beside = {path for path in beside if not any(part.startswith(".") for part in path.relative_to(package).parts)}
+    assert len(beside) > 10
+    assert sorted(str(path.relative_to(package)) for path in beside - installed) == []
