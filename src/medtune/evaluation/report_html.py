@@ -153,15 +153,23 @@ def _both(text: Text) -> Markup:
 
 @dataclass(frozen=True, slots=True)
 class _Section:
+    """Rows that tell the same; ``empty`` are those in which no sample could be scored, for one line instead of many."""
+
     about: About
     rows: tuple[HeadlineRow, ...]
+    empty: tuple[HeadlineRow, ...]
 
 
 def _sections(rows: Sequence[HeadlineRow]) -> list[_Section]:
     kinds: tuple[About, ...] = ("picture", "form", "wording")
-    return [
-        _Section(kind, found) for kind in kinds if (found := tuple(row for row in rows if row.about == kind and _has_value(row)))
-    ]
+    found = []
+    for kind in kinds:
+        mine = [row for row in rows if row.about == kind and _has_value(row)]
+        if mine:
+            found.append(
+                _Section(kind, tuple(row for row in mine if row.num_scored), tuple(row for row in mine if not row.num_scored))
+            )
+    return found
 
 
 def _has_value(row: HeadlineRow) -> bool:

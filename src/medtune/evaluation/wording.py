@@ -120,6 +120,7 @@ PAGE: dict[str, Text] = {
     "range": msg("On its range"),
     "scored": msg("Scored"),
     "unscored": msg("unscored"),
+    "nothing_scored": msg("On no sample could be scored:"),
     "higher": msg("higher is better"),
     "lower": msg("lower is better"),
     "how_to_read": msg("How to read this table"),

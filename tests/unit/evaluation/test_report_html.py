@@ -16,6 +16,7 @@ from medtune.errors import EvaluationError
 from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.evaluate import evaluate
 from medtune.evaluation.report_html import render_report, write_report
+from medtune.generation.echo import EchoGenerator
 from medtune.types import Generation, Report, Request
 from toy_evaluation import Guessing, Looking, make_dataset
 
@@ -211,6 +212,15 @@ def test_without_the_data_set_there_are_numbers_and_no_cases(tmp_path: Path) -> 
     page = Page(render_report(report, folder, None, "en"))
     assert "What the picture shows" in page.text
     assert not any(tag == "article" for tag, _ in page.elements)
+
+
+def test_a_measure_without_a_score_is_named_with_its_count(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "data", num_groups=30)
+    generators = {"tuned": ("tuned", EchoGenerator([""]))}
+    settings = EvaluationSettings(num_resamples=200, controls=())
+    report = evaluate(dataset, generators=generators, settings=settings, folder=tmp_path / "run")  # type: ignore[arg-type]
+    text = Page(render_report(report, tmp_path / "run", dataset, "en")).text
+    assert "On no sample could be scored: Letters off (60 unscored )" in text
 
 
 def test_another_data_set_is_refused(tmp_path: Path) -> None:
