@@ -172,7 +172,7 @@ def _preprocessor(family: str) -> dict[str, Any] | None:
             "processor_class": "Qwen2VLProcessor" if family == "qwen2-vl" else "Qwen2_5_VLProcessor",
         }
     if family in ("qwen3-vl", "qwen3-vl-moe"):
-        # The limits are a quarter of the real 65,536 so that test pictures stay small.
+        # shortest_edge is 65,536 in the real file; a sixteenth of it keeps test pictures small.
         return {
             "size": {"longest_edge": 16777216, "shortest_edge": 4096},
             "patch_size": 16,

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from medtune.errors import ModelError, RecipeError
 from medtune.models.adapter import adapter_report, add_adapter
 from medtune.models.config import AdapterSettings, FullSettings, LoraSettings, ModelSettings, QloraSettings
-from medtune.models.contract import read_contract, write_contract
+from medtune.models.contract import read_contract, with_contract, write_contract
 from medtune.models.encoder import load_encoder
 from medtune.models.load import load_model
 from medtune.models.qwen_vl import QWEN3_VL, QWEN3_VL_MOE
@@ -65,6 +65,24 @@ def test_rank_alpha_and_variants(dense: ModelSettings) -> None:
     assert (config.r, config.lora_alpha, config.use_rslora, config.use_dora) == (4, 8, False, False)
     config = adapted(dense, LoraSettings(rank=4, alpha=6, dropout=0.1, rslora=True, dora=True)).peft_config["default"]
     assert (config.lora_alpha, config.lora_dropout, config.use_rslora, config.use_dora) == (6, 0.1, True, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "scope"),
+    [
+        ("model.visual.patch_embed.proj.weight", "vision"),
+        ("model.visual.blocks.0.attn.qkv", "vision"),
+        ("model.visual.merger.linear_fc1", "projector"),
+        ("model.visual.deepstack_merger_list.2.linear_fc2", "projector"),
+        ("model.language_model.layers.3.mlp.experts.gate_up_proj", "experts"),
+        ("model.language_model.layers.3.mlp.gate.weight", "language"),
+        ("model.language_model.layers.3.self_attn.q_proj", "language"),
+        ("lm_head.weight", "language"),
+        ("something.else", None),
+    ],
+)
+def test_parts_of_a_mixture_of_experts(name: str, scope: str | None) -> None:
+    assert QWEN3_VL_MOE.scope_of(name) == scope
 
 
 def test_the_output_layer_gets_no_adapter(dense: ModelSettings) -> None:
@@ -207,6 +225,7 @@ class TestContract:
         write_contract(contract.model_copy(update={"resize_backend": "torchvision"}), tmp_path)
         with pytest.raises(ModelError, match="resize_backend torchvision, but here it is pil"):
             load_encoder(dense.model_copy(update={"resize_backend": "pil"}), adapter=tmp_path)
+        assert with_contract(dense, read_contract(tmp_path), tmp_path).resize_backend == "torchvision"
 
     def test_another_base(self, dense: ModelSettings, tmp_path: Path) -> None:
         folder = saved(dense, tmp_path / "adapter")

@@ -9,7 +9,7 @@ import pytest
 from medtune.errors import DataError, ModelError
 from medtune.models.config import ModelSettings
 from medtune.models.encoder import Encoder, load_encoder
-from medtune.types import IGNORE_INDEX, Message
+from medtune.types import IGNORE_INDEX, Features, Message
 from tiny_models import CHAT_TEMPLATES, tiny_model
 
 
@@ -51,6 +51,15 @@ def test_a_template_without_end_tokens_gets_the_tokenizers(folder: Path) -> None
         encoder.tokenizer.decode(encoder.encode(TURNS[:3]).input_ids)
         == "USER: One? ASSISTANT: First.<|im_end|> USER: Two? ASSISTANT: "
     )
+
+
+def test_a_template_that_ends_with_the_answer(folder: Path) -> None:
+    encoder = encoder_with(
+        folder,
+        "{% for m in messages %}{{ ('' if loop.first else ' ') + m.role.upper() + ': ' + m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ ' ASSISTANT: ' }}{% endif %}",
+    )
+    assert supervised(encoder, TURNS) == "First.<|im_end|>Second.<|im_end|>"
 
 
 def test_contents_are_not_changed_by_the_template(folder: Path) -> None:
@@ -97,6 +106,19 @@ def test_a_mark_of_ours_in_a_row_is_text(folder: Path) -> None:
     encoder = encoder_with(folder, CHAT_TEMPLATES["qwen3"])
     turns = [Message(role="user", content="MEDTUNEPART0001"), Message(role="assistant", content="MEDTUNEPART0000 {{ x }}")]
     assert supervised(encoder, turns) == "MEDTUNEPART0000 {{ x }}<|im_end|>"
+
+
+def test_a_label_that_the_shift_drops_is_not_counted(folder: Path) -> None:
+    import torch
+
+    encoder = encoder_with(folder, CHAT_TEMPLATES["qwen3"])
+    row = Features("a", torch.tensor([1, 2, 3]), torch.tensor([1, 2, IGNORE_INDEX]))
+    batch = encoder.collate([row, Features("b", torch.tensor([4]), torch.tensor([4]))], padding="left")
+    assert batch.num_target_tokens == 2
+    assert batch.inputs["labels"].tolist() == [[1, 2, IGNORE_INDEX], [IGNORE_INDEX, IGNORE_INDEX, 4]]
+    assert batch.inputs["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
+    with pytest.raises(ValueError, match="at least one row"):
+        encoder.collate([])
 
 
 def test_encoders_travel_to_worker_processes(folder: Path) -> None:

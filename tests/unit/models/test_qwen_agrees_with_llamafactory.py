@@ -11,12 +11,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from medtune.models.config import ModelSettings
 from medtune.models.encoder import Encoder, load_encoder
+from medtune.models.load import load_model
 from medtune.models.pictures import PatchPictures
 from medtune.types import IGNORE_INDEX, Message
+from tiny_models import tiny_model
 
 QWEN2, QWEN3 = "qwen2-vl-2b", "qwen3-vl-4b"
 SIZES = [(1024, 1024), (3056, 2544), (1500, 1100), (640, 480), (512, 512), (336, 336), (224, 224), (64, 64), (4096, 100)]
@@ -137,3 +140,19 @@ def test_the_empty_thought_is_prompt_not_answer(qwen3: Encoder) -> None:
     assert "think" not in qwen3.tokenizer.decode([int(label) for label in features.labels if label != IGNORE_INDEX])
     prompt = qwen3.encode(turns[:-1])
     assert qwen3.tokenizer.decode(prompt.input_ids).endswith("<think>\n\n</think>\n\n")
+
+
+@pytest.mark.parametrize(
+    ("family", "name"), [("qwen2-vl", "qwen2-vl-2b"), ("qwen3-vl", "qwen3-vl-4b"), ("qwen3-vl-moe", "qwen3-vl-30b-a3b")]
+)
+def test_a_tiny_model_with_the_real_tokenizer_and_processor(shared: Path, tmp_path: Path, family: str, name: str) -> None:
+    folder = tiny_model(tmp_path / "base", family, tokenizer=shared / "tokenizers" / "qwen3")
+    for file in ("chat_template.jinja", "preprocessor_config.json"):
+        shutil.copyfile(shared / "model-configs" / name / file, folder / file)
+    settings = ModelSettings(base=str(folder))
+    encoder, model = load_encoder(settings), load_model(settings, device="cpu")
+    features = encoder.encode(TURNS, [Image.linear_gradient("L").resize((300, 200)).convert("RGB")])
+    with torch.no_grad():
+        output = model(**encoder.collate([features]).inputs)
+    assert output.logits.shape[1] == len(features.input_ids) == encoder.count_tokens(TURNS, [(300, 200)])
+    assert 0 < float(output.loss) < 20
