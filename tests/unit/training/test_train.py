@@ -124,6 +124,14 @@ def test_mixed_batches_with_and_without_pictures(setup: Setup, tmp_path: Path) -
     assert setup.train(setup.run(tmp_path / "run"), train_rows=mixed, gradient_accumulation_steps=1).status == "trained"
 
 
+def test_every_epoch_has_an_order_of_its_own(setup: Setup, tmp_path: Path) -> None:
+    run = setup.run(tmp_path / "run")
+    setup.train(run, max_steps=None, epochs=2, learning_rate=1e-12, gradient_accumulation_steps=1, evaluate_every="never")
+    logged = losses(run)
+    first, second = [logged[step] for step in range(1, 7)], [logged[step] for step in range(7, 13)]
+    assert not any(abs(one - other) < 1e-5 for one, other in zip(first, second, strict=True))
+
+
 # --------------------------------------------------------------------------------------------------------- rows that do not fit
 
 
