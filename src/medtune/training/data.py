@@ -12,6 +12,7 @@ from torch.utils import data
 from medtune.errors import MedtuneError, TrainingError
 from medtune.imaging.read import open_picture
 from medtune.language import msg
+from medtune.training.loss import target_positions
 from medtune.types import AdapterContract, Batch, Features, ImageRef, Sample
 
 __all__ = ["CACHE_LIMIT_BYTES", "Collator", "EncodedRows", "RowEncoder", "RowSampler", "encoded_bytes", "measure_lengths"]
@@ -77,10 +78,11 @@ class EncodedRows(data.Dataset[Any]):
 
 
 class Collator:
-    """Features -> what the trainer passes on: the model's inputs, and three keys of its own that it takes out again.
+    """Features -> what the trainer passes on: the model's inputs, and four keys of its own that it takes out again.
 
-    ``sample_ids`` (tuple of B strings), ``num_target_tokens`` (int, labels that carry loss) and ``num_tokens`` (int, without
-    padding). Python numbers, so that counting never waits for the GPU. ``{"error": ...}`` alone when a row is at fault.
+    ``sample_ids`` (tuple of B strings), ``num_target_tokens`` (int, labels that carry loss), ``num_tokens`` (int, without
+    padding) and ``positions`` (see :func:`medtune.training.loss.target_positions`). Numbers and positions are found here, on
+    the CPU, so that nothing has to wait for the GPU. ``{"error": ...}`` alone when a row is at fault.
     """
 
     def __init__(self, encoder: RowEncoder) -> None:
@@ -97,6 +99,7 @@ class Collator:
             **batch.inputs,
             "sample_ids": batch.sample_ids,
             "num_target_tokens": batch.num_target_tokens,
+            "positions": target_positions(batch.inputs["labels"]),
             "num_tokens": sum(len(item.input_ids) for item in sound),
         }
 

@@ -10,11 +10,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from medtune.types import IGNORE_INDEX
 
-__all__ = ["TokenLoss"]
+__all__ = ["TokenLoss", "target_positions"]
+
+
+def target_positions(labels: Tensor) -> Tensor:
+    """Where a supervised token is predicted: indices (N,) int64 into the flattened (B, T) batch.
+
+    Position t predicts the label at t + 1; the last position of a row predicts nothing.
+    """
+    predicts = nn.functional.pad(labels[:, 1:] != IGNORE_INDEX, (0, 1), value=False)
+    return predicts.flatten().nonzero()[:, 0]
 
 
 class TokenLoss:
@@ -25,7 +35,8 @@ class TokenLoss:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._keep: Tensor | None = None
+        self._shape: torch.Size | None = None
+        self._positions: Tensor | None = None
         head = _output_head(model)
         self._hook = None if head is None else head.register_forward_pre_hook(self._cut)
 
@@ -35,38 +46,40 @@ class TokenLoss:
             self._hook.remove()
 
     def _cut(self, head: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:  # noqa: ARG002
-        keep = self._keep
-        if keep is None or not args or args[0].shape[:-1] != keep.shape:
+        if self._positions is None or not args or args[0].shape[:-1] != self._shape:
             return None
-        return (args[0][keep], *args[1:])
+        return (args[0].flatten(0, 1).index_select(0, self._positions), *args[1:])
 
-    def __call__(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor, Any]:
+    def __call__(self, model: nn.Module, inputs: dict[str, Any], positions: Tensor | None = None) -> tuple[Tensor, Tensor, Any]:
         """Run ``model`` (wrapped or not) on a batch.
 
         Args:
             inputs: As in :class:`medtune.types.Batch`, with ``labels`` (B, T).
+            positions: :func:`target_positions` of the labels. To find them on a GPU means to wait for it, so the collator
+                does it on the CPU.
 
         Returns:
             Summed loss of each row (B,) float32, in nats, with gradient; supervised tokens of each row (B,) int64; what the
             model returned.
         """
         inputs = dict(inputs)
-        labels = inputs.pop("labels")
-        # Position t predicts the label at t + 1; the last position predicts nothing.
-        targets = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
-        keep = targets != IGNORE_INDEX
-        self._keep = keep
+        labels: Tensor = inputs.pop("labels")
+        if positions is None:
+            positions = target_positions(labels)
+        self._shape, self._positions = labels.shape, positions
         try:
             outputs = model(**inputs)
         finally:
-            self._keep = None
+            self._shape = self._positions = None
         logits: Tensor = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         if logits.dim() == 3:
-            logits = logits[keep]
-        token_losses = nn.functional.cross_entropy(logits.float(), targets[keep], reduction="none")
-        rows = keep.nonzero()[:, 0]
+            logits = logits.flatten(0, 1).index_select(0, positions)
+        targets = labels.flatten().index_select(0, positions + 1)
+        token_losses = nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+        rows = positions // labels.shape[1]
         sums = token_losses.new_zeros(len(labels)).index_add(0, rows, token_losses)
-        return sums, keep.sum(dim=1), outputs
+        counts = rows.new_zeros(len(labels)).index_add(0, rows, torch.ones_like(rows))
+        return sums, counts, outputs
 
 
 def _output_head(model: nn.Module) -> nn.Module | None:

@@ -147,9 +147,10 @@ class TokenWeightedTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
     ) -> Any:
         sample_ids: tuple[str, ...] = inputs.pop("sample_ids", ())
+        positions: Tensor | None = inputs.pop("positions", None)
         for name in ("num_target_tokens", "num_tokens"):
             inputs.pop(name, None)
-        sums, counts, outputs = self.token_loss(model, inputs)
+        sums, counts, outputs = self.token_loss(model, inputs, positions)
         total = sums.sum()
         self._remember(sample_ids, total.detach())
         self.meter.add_loss(total.detach(), counts.sum())
@@ -219,7 +220,7 @@ class TokenWeightedTrainer(Trainer):
                 if "error" in batch:
                     raise batch["error"]
                 inputs = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
-                sums, counts, _ = self.token_loss(model, inputs)
+                sums, counts, _ = self.token_loss(model, inputs, inputs.pop("positions"))
                 if self.accelerator.num_processes > 1:
                     sums, counts = self.accelerator.gather_for_metrics((sums, counts))
                 total += float(sums.sum(dtype=torch.float64))
