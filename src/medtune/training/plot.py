@@ -12,7 +12,7 @@ from medtune.runs import atomic_write
 __all__ = ["plot_losses", "smooth"]
 
 
-def smooth(values: Sequence[float], weight: float = 0.9) -> list[float]:
+def smooth(values: Sequence[float], weight: float = 0.7) -> list[float]:
     """Exponential moving average with the bias of the first values taken out (Kingma & Ba 2015, arXiv:1412.6980, section 3)."""
     average, result = 0.0, []
     for count, value in enumerate(values, start=1):

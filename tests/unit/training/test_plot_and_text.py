@@ -37,8 +37,8 @@ def test_a_picture_of_nothing_is_still_one(tmp_path: Path) -> None:
 
 def test_smoothing_starts_at_the_first_value() -> None:
     assert smooth([3.0, 3.0, 3.0]) == pytest.approx([3.0, 3.0, 3.0])
-    # 0.9 * 0.1 * 1 + 0.1 * 2 = 0.29, over 1 - 0.81 = 0.19
-    assert smooth([1.0, 2.0]) == pytest.approx([1.0, 0.29 / 0.19])
+    # 0.7 * 0.3 * 1 + 0.3 * 2 = 0.81, over 1 - 0.49 = 0.51
+    assert smooth([1.0, 2.0]) == pytest.approx([1.0, 0.81 / 0.51])
 
 
 def test_mean_loss_weights_an_entry_by_its_steps() -> None:
