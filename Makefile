@@ -11,7 +11,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test check format clean distclean
+.PHONY: help install demo test check check-format check-lint check-types check-files format clean distclean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -52,10 +52,19 @@ test: $(STAMP)
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false \
 	    $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
-check: $(STAMP)
+# Four parts, so that `make -k check` tells of all of them.
+check: check-format check-lint check-types check-files
+
+check-format: $(STAMP)
 	$(BIN)/ruff format --check .
+
+check-lint: $(STAMP)
 	$(BIN)/ruff check .
+
+check-types: $(STAMP)
 	$(BIN)/mypy
+
+check-files: $(STAMP)
 	$(BIN)/python .ci/check_files.py
 
 format: $(STAMP)
