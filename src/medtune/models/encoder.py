@@ -15,6 +15,7 @@ from medtune.models.family import BoxConvention, Family, find_family
 from medtune.models.hub import base_folder, read_config
 from medtune.models.layout import Content, Layouts, PictureSlot, Shape, Special, Words, split_parts
 from medtune.models.pictures import PatchPictures
+from medtune.models.positions import picture_positions
 from medtune.types import IGNORE_INDEX, IMAGE_MARK, AdapterContract, Batch, Features, Message, TransformRecord
 
 if TYPE_CHECKING:
@@ -158,6 +159,11 @@ class Encoder:
         for name in dict.fromkeys(name for row in features for name in row.tensors):
             rows = [row.tensors[name] for row in features if name in row.tensors]
             inputs[name] = padded(rows, 0) if name in _TOKEN_ALIGNED else self._join(rows)
+        if padding == "right" and self.pictures is not None and "image_grid_thw" in inputs:
+            # Not for generation, where the positions of the tokens to come have to follow: the model keeps count there.
+            inputs["position_ids"] = picture_positions(
+                inputs["mm_token_type_ids"], inputs["attention_mask"], inputs["image_grid_thw"], merge_size=self.pictures.merge_size
+            )
         num_target_tokens = int((labels[:, 1:] != IGNORE_INDEX).sum())
         return Batch(tuple(row.sample_id for row in features), inputs, num_target_tokens)
 

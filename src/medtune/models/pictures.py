@@ -60,7 +60,8 @@ class PatchPictures:
         self.processor: Any = _processor_class(backend)(
             **values, size={"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels}
         )
-        self.merge = int(self.processor.merge_size) ** 2
+        self.merge_size = int(self.processor.merge_size)
+        self.merge = self.merge_size**2
 
     def num_tokens(self, width: int, height: int, *, sample_id: str = "") -> int:
         """Tokens of a picture of this size, without looking at it.
