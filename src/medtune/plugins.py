@@ -109,6 +109,8 @@ def resolve(kind: Kind, name: str) -> Any:
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise PluginError(
-            msg("The {kind} {name!r} cannot be loaded from {target}: {error}", kind=kind, name=name, target=target, error=str(error))
+            msg(
+                "The {kind} {name!r} cannot be loaded from {target}: {error}", kind=kind, name=name, target=target, error=str(error)
+            )
         ) from error
     return found

@@ -72,7 +72,8 @@ def initialise(folder: Path, *, seed: int = 0) -> None:
     tokenizer = train_vocabulary()
     config = configuration({token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}, tokenizer.get_vocab_size())
     torch.manual_seed(seed)
-    model = Qwen3VLForConditionalGeneration(config).to(torch.float32)
+    model: Any = Qwen3VLForConditionalGeneration(config)
+    model = model.to(torch.float32)
     with atomic_folder(folder) as temporary:
         model.save_pretrained(temporary, safe_serialization=True)
         tokenizer.save(str(temporary / "tokenizer.json"))
@@ -126,13 +127,13 @@ def train_vocabulary() -> Any:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(_SPLIT), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY_SIZE,
         special_tokens=list(SPECIAL_TOKENS),
@@ -199,7 +200,9 @@ def pack(run_folder: Path, folder: Path) -> None:
             part.pop("torch_dtype", None)
             part["dtype"] = "bfloat16"
         (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        weights = {name: value.to(torch.bfloat16).contiguous() for name, value in load_file(run.adapter / "model.safetensors").items()}
+        weights = {
+            name: value.to(torch.bfloat16).contiguous() for name, value in load_file(run.adapter / "model.safetensors").items()
+        }
         save_file(weights, temporary / "model.safetensors", metadata={"format": "pt"})
         record = run.record.model_dump(mode="json", exclude={"created", "updated", "base_model"})
         losses = [event for event in run.events() if event["kind"] in ("log", "epoch")]

@@ -8,6 +8,7 @@ transformers' own ``AttentionInterface``; nothing is patched.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def grouped_attention(
     del module, attention_mask, kwargs
     _, num_heads, num_tokens, head_dim = query.shape
     bounds = [0, num_tokens] if cu_seq_lens_q is None else cu_seq_lens_q.tolist()
-    lengths = [end - start for start, end in zip(bounds, bounds[1:], strict=False)]
+    lengths = [end - start for start, end in pairwise(bounds)]
     if len(set(lengths)) == 1:
         return _attend(query, key, value, lengths[0], scaling, dropout), None
     output = query.new_empty(1, num_tokens, num_heads, head_dim)
@@ -80,5 +81,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, length: int, scaling: flo
     def by_sequence(states: Tensor) -> Tensor:
         return states.view(num_heads, num_tokens // length, length, head_dim).transpose(0, 1)
 
-    attended = scaled_dot_product_attention(by_sequence(query), by_sequence(key), by_sequence(value), dropout_p=dropout, scale=scaling)
+    attended = scaled_dot_product_attention(
+        by_sequence(query), by_sequence(key), by_sequence(value), dropout_p=dropout, scale=scaling
+    )
     return attended.transpose(1, 2).reshape(1, num_tokens, num_heads, head_dim)

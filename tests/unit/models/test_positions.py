@@ -12,7 +12,7 @@ from medtune.models.config import ModelSettings
 from medtune.models.encoder import load_encoder
 from medtune.models.load import load_model
 from medtune.types import Message
-from tests.tiny_models import tiny_model
+from tiny_models import tiny_model
 
 SIZES = {"a": [(96, 64)], "b": [(64, 64), (128, 96)], "c": [], "d": [(160, 64)]}
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.tiny_models import tiny_model
 from transformers import AutoModelForImageTextToText
 
 from medtune.models.config import ModelSettings
 from medtune.models.load import load_model
 from medtune.models.vision_attention import NAME, grouped_attention, use_grouped_attention
+from tiny_models import tiny_model
 
 GRIDS = [(1, 4, 6), (1, 8, 4), (1, 4, 6), (1, 6, 6)]
 

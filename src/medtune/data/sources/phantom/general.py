@@ -168,10 +168,9 @@ def _plain_picture(rng: np.random.Generator, size: int, *, with_blob: bool) -> t
         angle = float(rng.uniform(0, np.pi)) if outline == "long" else 0.0
         u = (x - centre[0]) * np.cos(angle) + (y - centre[1]) * np.sin(angle)
         v = -(x - centre[0]) * np.sin(angle) + (y - centre[1]) * np.cos(angle)
+        mask = (u / along) ** 2 + (v / across) ** 2 < 1
         if outline == "square":
             mask = (np.abs(u) < across) & (np.abs(v) < across)
-        else:
-            mask = (u / along) ** 2 + (v / across) ** 2 < 1
         step = float(rng.uniform(10, 35)) * (1 if bright else -1)
         hu = hu + step * cv2.GaussianBlur(mask.astype(np.float32), (0, 0), float(rng.uniform(0.5, 1.5)))
         blob = Blob("bright" if bright else "dark", outline, mask)

@@ -124,13 +124,13 @@ def to_picture(head: Head, x: float, y: float) -> tuple[float, float]:
 
 def render(head: Head, lesions: tuple[Lesion, ...], *, z: float, size: int, rng: np.random.Generator) -> Slice:
     """Densities of the slice at height ``z`` (mm). ``rng`` draws the noise only; lesions count where they meet the brain."""
-    steps = (np.arange(size, dtype=np.float32) + 0.5) / size * FIELD_OF_VIEW_MM - FIELD_OF_VIEW_MM / 2
+    steps = ((np.arange(size, dtype=np.float32) + 0.5) / size * FIELD_OF_VIEW_MM - FIELD_OF_VIEW_MM / 2).astype(np.float32)
     x, y = to_head(head, steps[None, :], steps[:, None])
     # The head narrows towards the top; 110 mm is the radius of a sphere with a head's curvature.
     scale = float(np.sqrt(max(0.3, 1 - (z / 110) ** 2)))
     radius_mm = head.half_width * scale
     outer = np.sqrt((x / (head.half_width * scale)) ** 2 + (y / (head.half_length * scale)) ** 2)
-    depth = (1 - outer) * radius_mm  # mm below the skin, roughly
+    depth: Array = ((1 - outer) * radius_mm).astype(np.float32)  # mm below the skin, roughly
 
     hu = np.full((size, size), AIR, dtype=np.float32)
     hu[depth > 0] = SCALP
@@ -145,11 +145,15 @@ def render(head: Head, lesions: tuple[Lesion, ...], *, z: float, size: int, rng:
     _deep_structures(hu, head, x, y, z)
     hu[(np.abs(x) < 1.1) & (np.abs(y) > 0.42 * head.half_length * scale) & brain] = FALX
 
+    below_skull: Array = (depth - shell).astype(np.float32)
     found = np.zeros((size, size), dtype=bool)
     for lesion in lesions:
-        found |= _add_lesion(hu, lesion, x, y, z, brain=brain, depth=depth - shell, pixel=FIELD_OF_VIEW_MM / size)
+        found |= _add_lesion(
+            hu, lesion, x, y, z, brain=brain, depth=(depth - shell).astype(np.float32), pixel=FIELD_OF_VIEW_MM / size
+        )
 
-    hu = cv2.GaussianBlur(hu, (0, 0), 0.55 * size / 128)  # the scanner's own blur (partial volume)
+    # The scanner's own blur (partial volume).
+    hu = np.asarray(cv2.GaussianBlur(hu, (0, 0), 0.55 * size / 128), dtype=np.float32)
     noise = cv2.GaussianBlur(rng.standard_normal((size, size), dtype=np.float32), (0, 0), 0.6 * size / 128)
     hu += noise * np.float32(head.noise / max(float(noise.std()), 1e-6))
     return Slice(hu, found)
@@ -194,4 +198,4 @@ def _add_lesion(hu: Array, lesion: Lesion, x: Array, y: Array, z: float, *, brai
         hu[outside] = np.minimum(hu[outside], 18.0)
     weight = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), max(lesion.softness / pixel, 0.3)) * brain
     hu += weight * (np.float32(lesion.density) - hu)
-    return inside
+    return np.asarray(inside, dtype=np.bool_)
