@@ -179,7 +179,10 @@ class Dataset:
                 remedy=msg("`medtune prepare RECIPE` makes one."),
             )
         try:
-            return cls(folder, Manifest.model_validate_json(file.read_text(encoding="utf-8")))
+            manifest = Manifest.model_validate_json(file.read_text(encoding="utf-8"))
+            if outside := [name for name in manifest.files if not _stays_inside(name)]:
+                raise ValueError(f"{outside[0]} lies outside the folder")
+            return cls(folder, manifest)
         except (OSError, ValueError) as error:
             raise DataError(
                 msg("manifest.json cannot be read: {error}", error=_first_line(error)),
@@ -192,7 +195,7 @@ class Dataset:
         """Path -> picture, from ``images.jsonl``.
 
         Raises:
-            DataError: A line cannot be read; file and line are named.
+            DataError: A line cannot be read, or names a file outside the folder; file and line are named.
         """
         file = self.folder / "images.jsonl"
         found: dict[str, ImageRef] = {}
@@ -205,6 +208,12 @@ class Dataset:
                     file=f"{file}:{number}",
                     remedy=msg("Prepare the data set again."),
                 ) from error
+            if not _stays_inside(ref.path):
+                raise DataError(
+                    msg("The picture {path} lies outside the data set's folder.", path=ref.path),
+                    file=f"{file}:{number}",
+                    remedy=msg("Do not use this data set: a sound one names its own pictures only."),
+                )
             found[ref.path] = ref
         return found
 
@@ -239,7 +248,13 @@ class Dataset:
         return sum(1 for _ in self.lines(split))
 
     def image_path(self, ref: ImageRef) -> Path:
-        """Where a picture lies."""
+        """Where a picture lies.
+
+        Raises:
+            DataError: Outside the folder.
+        """
+        if not _stays_inside(ref.path):
+            raise DataError(msg("The picture {path} lies outside the data set's folder.", path=ref.path), file=self.folder)
         return self.folder / ref.path
 
     def left_out(self) -> Iterator[LeftOut]:
@@ -293,6 +308,12 @@ def _sample(line: str | bytes, images: Mapping[str, ImageRef], file: Path, numbe
             sample=error.row_id,
             remedy=msg("Correct the row; `medtune validate` lists all faults."),
         ) from error
+
+
+def _stays_inside(path: str) -> bool:
+    """Whether a path from a data set's file is relative and goes nowhere up. Data sets come from other people."""
+    plain = path.replace("\\", "/")
+    return not plain.startswith("/") and plain[1:2] != ":" and ".." not in plain.split("/")
 
 
 def _first_line(error: BaseException) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable
+from typing import Literal
 
 from medtune import plugins
 from medtune.data.findings import Findings
@@ -32,13 +33,25 @@ class RowChecks:
     Args:
         findings: Where findings go.
         count_tokens: Tokens of a whole row; None = lengths are not checked.
-        max_tokens: The context that a row must fit in.
+        max_tokens: What a row of train and validation must fit in.
+        context: What any row must fit in.
+        too_long: ``leave-out``: training leaves out what does not fit, which is worth a warning then, not an error.
     """
 
-    def __init__(self, findings: Findings, count_tokens: Callable[[Sample], int] | None, max_tokens: int | None) -> None:
+    def __init__(
+        self,
+        findings: Findings,
+        count_tokens: Callable[[Sample], int] | None,
+        max_tokens: int | None,
+        *,
+        context: int | None = None,
+        too_long: Literal["error", "leave-out"] = "error",
+    ) -> None:
         self.findings = findings
-        self.count_tokens = count_tokens if max_tokens is not None else None
+        self.count_tokens = count_tokens if max_tokens is not None or context is not None else None
         self.max_tokens = max_tokens
+        self.context = context
+        self.too_long = too_long
         self._tasks = set(plugins.names("task"))
         self._ids: set[str] = set()
         self._seen: dict[bytes, str] = {}
@@ -72,7 +85,7 @@ class RowChecks:
             found("duplicate-row", "warning", msg("The same pictures and words as row {first}.", first=first))
         if sample.task == "closed-vqa" or sample.metadata.get("answer_type") == "closed":
             self._closed.setdefault(split, Counter())[sample.target.strip().rstrip(".").lower()] += 1
-        self._length(sample, found)
+        self._length(sample, split, found)
 
     def _answer(self, sample: Sample, found: Callable[..., None]) -> None:
         answer = sample.target.strip()
@@ -121,21 +134,32 @@ class RowChecks:
                 ),
             )
 
-    def _length(self, sample: Sample, found: Callable[..., None]) -> None:
-        if self.count_tokens is None or self.max_tokens is None:
+    def _length(self, sample: Sample, split: SplitName, found: Callable[..., None]) -> None:
+        # Rows of test are asked, not trained on: the model's context is all that limits them.
+        limits = (self.context,) if split == "test" else (self.context, self.max_tokens)
+        limit = min((tokens for tokens in limits if tokens is not None), default=None)
+        if self.count_tokens is None or limit is None:
             return
         try:
             tokens = self.count_tokens(sample)
         except MedtuneError as error:
             found("not-encodable", "error", error.what, error.remedy)
             return
-        if tokens > self.max_tokens:
-            found(
-                "row-too-long",
-                "error",
-                msg("The row has {tokens} tokens; {max_tokens} fit.", tokens=tokens, max_tokens=self.max_tokens),
-                msg("Lower model.max_pixels, raise train.max_tokens, or leave the row out. Rows are never shortened in silence."),
+        if tokens <= limit:
+            return
+        message = msg("The row has {tokens} tokens; {max_tokens} fit.", tokens=tokens, max_tokens=limit)
+        if split != "test" and self.too_long == "leave-out":
+            remedy = msg("Training leaves it out and lists it in left_out.jsonl of the run, because of train.too_long=leave-out.")
+            found("row-too-long", "warning", message, remedy)
+        elif limit == self.context:
+            remedy = msg("This is all that the model can read: lower model.max_pixels, or leave the row out.")
+            found("row-too-long", "error", message, remedy)
+        else:
+            remedy = msg(
+                "Lower model.max_pixels, raise train.max_tokens, leave such rows out (train.too_long=leave-out), "
+                "or shorten them in the source. Rows are never cut in silence."
             )
+            found("row-too-long", "error", message, remedy)
 
     def conclude(self) -> None:
         """Findings about all rows together: the balance of closed answers."""

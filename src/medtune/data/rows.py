@@ -86,18 +86,26 @@ class RowMaker:
         return sample
 
     def _with_box(self, record: Record, pictures: tuple[StoredPicture, ...]) -> Record:
-        """The record with the first picture's size, and its box moved to where the transforms put it."""
+        """The record with the first picture's size, and its box moved to where the transforms put it.
+
+        What else the metadata say of the picture (area, position) stays true of the *source* picture, as the words of the
+        record are; ``extent`` tells where that lies in the stored one, when it is not all of it.
+        """
         if not pictures:
             return record
         ref = pictures[0].ref
         metadata: dict[str, JsonValue] = {**record.metadata, "width": ref.width, "height": ref.height}
+        width, height = _source_size(pictures[0])
+        extent = [round(edge, 3) for edge in self.store.map_box((0.0, 0.0, float(width), float(height)), pictures[0])]
+        if extent != [0, 0, ref.width, ref.height]:
+            metadata["extent"] = list(extent)
         box = record.metadata.get("box")
         if box is not None:
             metadata["box"] = list(self._map_box(box, pictures[0]))
         return dataclasses.replace(record, metadata=metadata)
 
     def _map_box(self, box: JsonValue, picture: StoredPicture) -> tuple[float, ...]:
-        width, height = picture.sizes[0] if picture.sizes else (picture.ref.width, picture.ref.height)
+        width, height = _source_size(picture)
         try:
             x1, y1, x2, y2 = (float(edge) for edge in box)  # type: ignore[union-attr, arg-type]
             inside = -1 <= x1 < x2 <= width + 1 and -1 <= y1 < y2 <= height + 1
@@ -123,6 +131,11 @@ class RowMaker:
             task: Task = construct("task", name, options, f"data.task_options.{name}", nested=False)
             self._tasks[name] = task
         return self._tasks[name]
+
+
+def _source_size(picture: StoredPicture) -> tuple[int, int]:
+    """(width, height) before any transform."""
+    return picture.sizes[0] if picture.sizes else (picture.ref.width, picture.ref.height)
 
 
 def _leave_out(reason: str, message: Text, remedy: Text) -> LeaveOut:

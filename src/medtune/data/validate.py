@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
 
 from medtune.data.dataset import Dataset, RowError, file_sha256, sample_of
 from medtune.data.findings import Findings
@@ -44,6 +45,8 @@ def validate(
     *,
     count_tokens: Callable[[Sample], int] | None = None,
     max_tokens: int | None = None,
+    context: int | None = None,
+    too_long: Literal["error", "leave-out"] = "error",
     listener: Listener | None = None,
 ) -> ValidationReport:
     """Read every row and every picture of a data set and list what was found. Changes nothing.
@@ -51,7 +54,9 @@ def validate(
     Args:
         dataset: The data set.
         count_tokens: Tokens of a row in the model's own counting, pictures included; None = row lengths are not checked.
-        max_tokens: Tokens that fit.
+        max_tokens: Tokens that fit into a row of train or validation.
+        context: Tokens that fit into any row: what the model can read.
+        too_long: What training does with rows that do not fit.
         listener: Hears of the progress.
     """
     findings = Findings()
@@ -65,7 +70,7 @@ def validate(
         skipped = {name: msg("images.jsonl cannot be read.") for name in CHECKS[2:-1]}
         _provenance(dataset, findings)
         return _report(dataset, findings, {split: dataset.num_rows(split) for split in SPLITS}, skipped)
-    rows = RowChecks(findings, count_tokens, max_tokens)
+    rows = RowChecks(findings, count_tokens, max_tokens, context=context, too_long=too_long)
     splits = SplitChecks(findings)
     users: dict[str, tuple[SplitName, str]] = {}
     num_rows = dict.fromkeys(SPLITS, 0)

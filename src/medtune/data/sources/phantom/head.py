@@ -148,9 +148,7 @@ def render(head: Head, lesions: tuple[Lesion, ...], *, z: float, size: int, rng:
     below_skull: Array = (depth - shell).astype(np.float32)
     found = np.zeros((size, size), dtype=bool)
     for lesion in lesions:
-        found |= _add_lesion(
-            hu, lesion, x, y, z, brain=brain, depth=(depth - shell).astype(np.float32), pixel=FIELD_OF_VIEW_MM / size
-        )
+        found |= _add_lesion(hu, lesion, x, y, z, brain=brain, depth=below_skull, pixel=FIELD_OF_VIEW_MM / size)
 
     # The scanner's own blur (partial volume).
     hu = np.asarray(cv2.GaussianBlur(hu, (0, 0), 0.55 * size / 128), dtype=np.float32)
