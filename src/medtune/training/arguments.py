@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
+from pydantic import JsonValue
 from transformers import TrainingArguments
 
 from medtune.errors import RecipeError, TrainingError
@@ -16,6 +19,8 @@ from medtune.language import Text, msg
 from medtune.training.config import DEFAULT_WARMUP_RATIO, TrainSettings
 
 __all__ = ["check_hf", "num_workers", "training_arguments"]
+
+_EXPONENT = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 def check_hf(settings: TrainSettings) -> None:
@@ -36,6 +41,35 @@ def check_hf(settings: TrainSettings) -> None:
             faults.append((f"train.hf.{name}", fault))
     if faults:
         raise RecipeError(msg("train.hf holds arguments that this version of transformers does not have."), faults=faults)
+
+
+def _with_numbers(given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """``train.hf`` with ``1e-8`` as the number it is: YAML 1.1 reads it as text, and transformers takes it as it comes.
+
+    Raises:
+        RecipeError: An argument that is a number is other text.
+    """
+    kinds = get_type_hints(TrainingArguments)
+    values: dict[str, JsonValue] = {}
+    faults: list[tuple[str, Text]] = []
+    for name, value in given.items():
+        wanted = get_args(kinds[name]) or (kinds[name],)
+        values[name] = _numbers_inside(value)
+        if isinstance(value, str) and float in wanted and str not in wanted:
+            try:
+                values[name] = float(value)
+            except ValueError:
+                faults.append((f"train.hf.{name}", msg("A number is expected, not {given}.", given=repr(value))))
+    if faults:
+        raise RecipeError(msg("train.hf holds values of the wrong kind."), faults=faults)
+    return values
+
+
+def _numbers_inside(value: JsonValue) -> JsonValue:
+    """Within groups such as ``lr_scheduler_kwargs`` nothing says which values are numbers: those that read like one."""
+    if isinstance(value, dict):
+        return {key: float(item) if isinstance(item, str) and _EXPONENT.fullmatch(item) else item for key, item in value.items()}
+    return value
 
 
 def use_bf16(settings: TrainSettings) -> bool:
@@ -112,7 +146,7 @@ def training_arguments(settings: TrainSettings, folder: Path, *, num_steps: int,
         "use_cpu": not on_gpu,
         "ddp_find_unused_parameters": False,
     }
-    values |= settings.hf
+    values |= _with_numbers(settings.hf)
     try:
         arguments = TrainingArguments(**values)
     except (TypeError, ValueError) as error:

@@ -22,9 +22,15 @@ CACHE_LIMIT_BYTES = 2 * 1024**3
 
 
 class RowEncoder(Protocol):
-    """What training needs of :class:`medtune.models.encoder.Encoder`. ``folder`` holds the base model's small files."""
+    """What training needs of :class:`medtune.models.encoder.Encoder`.
+
+    Attributes:
+        folder: Holds the base model's small files.
+        max_tokens: A row with more cannot be encoded; None = no limit is known.
+    """
 
     folder: Path
+    max_tokens: int | None
 
     def encode(self, messages: Any, images: Any, *, sample_id: str = "") -> Features: ...
 

@@ -124,25 +124,34 @@ def make_plan(
 def _fitting(
     split: str, rows: Sequence[Sample], encoder: RowEncoder, settings: TrainSettings, run: Run, journal: Journal
 ) -> tuple[Sequence[Sample], list[int]]:
-    """The rows that fit into ``max_tokens``, and their lengths."""
+    """The rows that fit into ``max_tokens`` and the model's context, and their lengths."""
     lengths = measure_lengths(rows, encoder, progress=lambda done: journal(Event("progress", done=done, total=len(rows))))
-    long = [index for index, length in enumerate(lengths) if length > settings.max_tokens]
+    context = encoder.max_tokens
+    limit = settings.max_tokens if context is None else min(settings.max_tokens, context)
+    long = [index for index, length in enumerate(lengths) if length > limit]
     if long and settings.too_long == "error":
         shown = ", ".join(f"{rows[index].id} ({lengths[index]})" for index in long[:10])
+        if context is not None and max(lengths) > context:
+            remedy = msg(
+                "The model reads {context} tokens: lower model.max_pixels, or leave them out with train.too_long=leave-out.",
+                context=context,
+            )
+        else:
+            remedy = msg(
+                "Set train.max_tokens={longest}, lower model.max_pixels, or leave them out with train.too_long=leave-out.",
+                longest=max(lengths),
+            )
         raise TrainingError(
             msg(
                 "{count} rows of {split} are longer than {max_tokens} tokens; the first ones: {shown}",
                 count=len(long),
                 split=split,
-                max_tokens=settings.max_tokens,
+                max_tokens=limit,
                 shown=shown,
             ),
             sample=rows[long[0]].id,
             key="train.max_tokens",
-            remedy=msg(
-                "Set train.max_tokens={longest}, lower model.max_pixels, or leave them out with train.too_long=leave-out.",
-                longest=max(lengths),
-            ),
+            remedy=remedy,
         )
     if long:
         lines = [
@@ -151,7 +160,7 @@ def _fitting(
                 "id": rows[index].id,
                 "reason": "too-long",
                 "num_tokens": lengths[index],
-                "max_tokens": settings.max_tokens,
+                "max_tokens": limit,
             }
             for index in long
         ]
@@ -164,7 +173,7 @@ def _fitting(
                     count=len(long),
                     total=len(rows),
                     split=split,
-                    max_tokens=settings.max_tokens,
+                    max_tokens=limit,
                 ),
                 values={"split": split, "count": len(long)},
             )

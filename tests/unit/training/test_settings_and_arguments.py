@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from medtune.errors import RecipeError, TrainingError
@@ -86,6 +87,17 @@ def test_arguments(tmp_path: Path) -> None:
     assert default.warmup_steps == 3
     none = training_arguments(TrainSettings(warmup_steps=0), tmp_path, num_steps=100, cached=False)
     assert none.warmup_steps == 0
+
+
+def test_numbers_in_hf_reach_transformers_as_numbers(tmp_path: Path) -> None:
+    read = yaml.safe_load("{adam_epsilon: 1e-6, lr_scheduler_kwargs: {min_lr: 1e-7, name: x}, optim_args: 1e-6}")
+    assert read["adam_epsilon"] == "1e-6", "YAML 1.1 takes this for text"
+    arguments = training_arguments(TrainSettings(hf=read), tmp_path, num_steps=1, cached=False)
+    assert (arguments.adam_epsilon, arguments.lr_scheduler_kwargs) == (1e-6, {"min_lr": 1e-7, "name": "x"})
+    assert arguments.optim_args == "1e-6"
+    with pytest.raises(RecipeError) as caught:
+        training_arguments(TrainSettings(hf={"adam_epsilon": "small"}), tmp_path, num_steps=1, cached=False)
+    assert [key for key, _ in caught.value.faults] == ["train.hf.adam_epsilon"]
 
 
 def test_a_value_that_transformers_refuses_names_the_section(tmp_path: Path) -> None:

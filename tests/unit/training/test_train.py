@@ -164,6 +164,21 @@ def test_rows_that_are_too_long_can_be_left_out_and_are_listed(setup: Setup, tmp
     assert record.status == "trained"
 
 
+def test_rows_beyond_the_model_s_context_are_too_long_whatever_the_recipe_allows(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = {row.id: setup.encoder.count_tokens(row.messages, [(64, 64)]) for row in setup.rows}
+    limit = sorted(lengths.values())[-3]
+    monkeypatch.setattr(setup.encoder, "max_tokens", limit)
+    with pytest.raises(TrainingError) as caught:
+        setup.train(setup.run(tmp_path / "refused"), max_tokens=10_000)
+    assert f"The model reads {limit} tokens" in caught.value.render("en")
+    run = setup.run(tmp_path / "left-out")
+    setup.train(run, max_tokens=10_000, too_long="leave-out", max_steps=1)
+    lines = [json.loads(line) for line in (run.folder / "left_out.jsonl").read_text().splitlines()]
+    assert {line["id"] for line in lines} == {name for name, length in lengths.items() if length > limit}
+
+
 def test_nothing_to_train_on(setup: Setup, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no rows"):
         setup.train(setup.run(tmp_path / "a"), train_rows=[])
