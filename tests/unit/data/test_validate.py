@@ -197,6 +197,21 @@ def test_rows_longer_than_the_context(dataset: Dataset) -> None:
     assert found(report, "not-encodable").sample == other
 
 
+def test_rows_that_training_leaves_out_are_no_errors(dataset: Dataset) -> None:
+    report = validate(dataset, count_tokens=lambda _: 3000, max_tokens=2048, too_long="leave-out")
+    assert {issue.severity for issue in report.issues if issue.code == "row-too-long"} == {"warning"}
+    assert "train.too_long=leave-out" in str(found(report, "row-too-long").remedy)
+
+
+def test_only_the_context_limits_rows_that_are_not_trained_on(dataset: Dataset) -> None:
+    asked = {sample.id for sample in dataset.rows("test")}
+    report = validate(dataset, count_tokens=lambda sample: 3000 if sample.id in asked else 10, max_tokens=2048, context=4096)
+    assert "row-too-long" not in {issue.code for issue in report.issues}
+    report = validate(dataset, count_tokens=lambda _: 5000, max_tokens=8192, context=4096, too_long="leave-out")
+    assert {issue.severity for issue in report.issues if issue.code == "row-too-long" and issue.split == "test"} == {"error"}
+    assert "4096 fit" in str(found(report, "row-too-long").message)
+
+
 def test_closed_answers_that_are_nearly_all_the_same(dataset: Dataset) -> None:
     report = validate(dataset)
     majority = found(report, "closed-majority")
