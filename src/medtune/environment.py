@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from medtune.errors import system_reason
 from medtune.language import Text, msg
 from medtune.types import Document
 
@@ -184,7 +185,7 @@ def _disk(folder: Path) -> Iterator[Finding]:
         yield Finding(
             subject="writing",
             status="missing",
-            detail=msg("{folder} cannot be written: {error}", folder=place, error=str(error.strerror or error)),
+            detail=msg("{folder} cannot be written: {error}", folder=place, error=str(system_reason(error))),
             remedy=msg("Change to a folder of your own."),
         )
 

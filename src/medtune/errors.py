@@ -19,6 +19,7 @@ Users see :class:`MedtuneError` (exit code 2); an ``assert`` or any other except
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 
@@ -36,7 +37,27 @@ __all__ = [
     "RunError",
     "TrainingError",
     "UnreadableImageError",
+    "system_reason",
 ]
+
+
+def system_reason(error: OSError) -> Text:
+    """Why the operating system refused, in the reader's language where the reason is a common one."""
+    match error.errno:
+        case errno.EACCES | errno.EPERM:
+            return msg("permission denied")
+        case errno.EROFS:
+            return msg("the file system is read-only")
+        case errno.ENOSPC | errno.EDQUOT:
+            return msg("no space is left")
+        case errno.ENOTDIR | errno.EEXIST:
+            return msg("a part of the path is a file, not a folder")
+        case errno.EISDIR:
+            return msg("this is a folder, not a file")
+        case errno.ENOENT:
+            return msg("there is no such file or folder")
+        case _:
+            return msg("{detail}", detail=error.strerror or str(error))
 
 
 class MedtuneError(Exception):

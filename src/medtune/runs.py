@@ -28,7 +28,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from medtune.errors import RunError
+from medtune.errors import RunError, system_reason
 from medtune.language import msg
 from medtune.types import Event, RunRecord
 
@@ -41,20 +41,25 @@ def now() -> str:
 
 
 def atomic_write(path: Path, text: str | bytes) -> None:
-    """Write a file so that readers see the old one or the whole new one: write beside it, flush to disk, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(text.encode("utf-8") if isinstance(text, str) else text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    """Write a file so that readers see the old one or the whole new one: write beside it, flush to disk, rename.
+
+    Raises:
+        RunError: The folder cannot be made or written to.
+    """
+    with _writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(text.encode("utf-8") if isinstance(text, str) else text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
 
 
 @contextlib.contextmanager
@@ -62,9 +67,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """A folder that appears under ``path`` when the block ends well, and not at all when it does not.
 
     What stood there before is replaced in the last moment. The caller decides beforehand whether that is allowed.
+
+    Raises:
+        RunError: The folder around it cannot be made or written to.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    with _writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     os.chmod(temporary, 0o755)
     try:
         yield temporary
@@ -78,6 +87,18 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+@contextlib.contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            msg("Nothing can be written here: {error}", error=str(system_reason(error))),
+            file=path,
+            remedy=msg("Check the path, who may write there, and the free space; or name another place."),
+        ) from error
 
 
 class Run:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import JsonValue, ValidationError
 
-from medtune.errors import EvaluationError
+from medtune.errors import EvaluationError, system_reason
 from medtune.language import Text, msg
 from medtune.runs import atomic_write
 from medtune.types import ControlName, Document, Prediction, Score, SplitName
@@ -167,7 +167,7 @@ def read_predictions(path: Path, known: Collection[str]) -> StoredPredictions:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise EvaluationError(
-            msg("The predictions cannot be read: {error}", error=error.strerror or str(error)),
+            msg("The predictions cannot be read: {error}", error=str(system_reason(error))),
             file=path,
             remedy=msg("Run `medtune evaluate` first."),
         ) from error

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from medtune import __version__
-from medtune.errors import GenerationError, UnreadableImageError
+from medtune.errors import GenerationError, UnreadableImageError, system_reason
 from medtune.imaging.read import open_picture
 from medtune.language import Text, msg
-from medtune.plugins import resolve
+from medtune.plugins import resolve_stored
 from medtune.runs import atomic_write, now
 from medtune.types import IMAGE_MARK, Document, FinishReason, Generator, Message, Request, Sampling, TransformRecord
 
@@ -63,6 +63,7 @@ class Transcript(Document):
     medtune_version: str
     base_model: str
     adapter: str | None
+    server: str | None = None
     system_prompt: str | None
     sampling: Sampling
     transforms: tuple[TransformRecord, ...]
@@ -84,6 +85,7 @@ class ChatSession:
         generator: Who answers; it stays the caller's.
         base_model: Name of the base model, for the reader and the transcript.
         adapter: Name of the adapter; None = the base model alone.
+        server: Who answers in place of both, where that is not a model in this process.
         system_prompt: Put first; None = what the model's encoder puts there.
         sampling: How answers are drawn.
         transforms: What the adapter's contract says was done to the training pictures; done to every picture shown here.
@@ -95,17 +97,19 @@ class ChatSession:
         *,
         base_model: str,
         adapter: str | None = None,
+        server: str | None = None,
         system_prompt: str | None = None,
         sampling: Sampling | None = None,
         transforms: Sequence[TransformRecord] = (),
     ) -> None:
         self.base_model = base_model
         self.adapter = adapter
+        self.server = server
         self.system_prompt = system_prompt
         self.sampling = sampling or Sampling()
         self.transforms = tuple(transforms)
         self._generator = generator
-        self._apply = [resolve("transform", record.name)(**record.parameters) for record in transforms]
+        self._apply = [resolve_stored("transform", record.name)(**record.parameters) for record in transforms]
         self._pending: list[_Attached] = []
         self._images: list[Image] = []
         self._turns: list[Turn] = []
@@ -154,7 +158,7 @@ class ChatSession:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise UnreadableImageError(
-                msg("The picture cannot be read: {error}", error=error.strerror or str(error)), file=path
+                msg("The picture cannot be read: {error}", error=str(system_reason(error))), file=path
             ) from error
         for transform in self._apply:
             image = transform(image)
@@ -238,6 +242,7 @@ class ChatSession:
             medtune_version=__version__,
             base_model=self.base_model,
             adapter=self.adapter,
+            server=self.server,
             system_prompt=self.system_prompt,
             sampling=self.sampling,
             transforms=self.transforms,
@@ -250,7 +255,8 @@ class ChatSession:
         """Write the conversation as JSON and as Markdown; ``path`` names both, with or without one of the suffixes.
 
         Raises:
-            GenerationError: One of the files exists and is not from this session, or cannot be written.
+            GenerationError: One of the files exists and is not from this session.
+            RunError: They cannot be written there.
         """
         stem = path.name[: -len(path.suffix)] if path.suffix in (".json", ".md") else path.name
         files = (path.with_name(f"{stem}.json"), path.with_name(f"{stem}.md"))
@@ -259,12 +265,7 @@ class ChatSession:
                 raise GenerationError(msg("The file exists already."), file=file, remedy=msg("Give another name: /save PATH."))
         transcript = self.transcript()
         for file, text in zip(files, (transcript.model_dump_json(indent=2) + "\n", _markdown(transcript)), strict=True):
-            try:
-                atomic_write(file, text)
-            except OSError as error:
-                raise GenerationError(
-                    msg("The conversation cannot be saved: {error}", error=error.strerror or str(error)), file=file
-                ) from error
+            atomic_write(file, text)
             self._saved.add(file.resolve())
         return files
 
@@ -279,13 +280,16 @@ def _markdown(transcript: Transcript) -> str:
     def line(label: Text, value: str) -> str:
         return f"- {label}: {value}"
 
+    if transcript.server is not None:
+        who = [line(msg("Answered by"), transcript.server)]
+    else:
+        who = [line(msg("Base model"), transcript.base_model), line(msg("Adapter"), transcript.adapter or str(msg("none")))]
     parts = [
         f"# {msg('Conversation')}",
         f"**{INTENDED_USE}**",
         "\n".join(
             [
-                line(msg("Base model"), transcript.base_model),
-                line(msg("Adapter"), transcript.adapter or str(msg("none"))),
+                *who,
                 line(msg("Started"), transcript.started),
                 line(msg("Saved"), transcript.saved),
                 line(msg("Temperature"), f"{transcript.sampling.temperature:g}"),

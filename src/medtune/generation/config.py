@@ -36,6 +36,11 @@ class OpenAiSettings(Settings):
     max_retries: Annotated[int, Field(ge=0, le=20)] = 5
     """Further attempts after status 408, 429 or 5xx, a timeout or a lost connection."""
 
+    @property
+    def label(self) -> str:
+        """How readers are told who answers."""
+        return f"{self.model} ({self.base_url})"
+
 
 class EchoSettings(Settings):
     """No model: given answers in turn, or the question again. For tests and for trying a pipeline."""
@@ -44,6 +49,11 @@ class EchoSettings(Settings):
     """No model; for tests."""
     answers: tuple[str, ...] = ()
     """Given in turn, from the start again after the last. Empty: the question is the answer."""
+
+    @property
+    def label(self) -> str:
+        """How readers are told who answers."""
+        return "echo"
 
 
 GeneratorSettings = Annotated[HfSettings | OpenAiSettings | EchoSettings, Field(discriminator="kind")]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from medtune.errors import GenerationError, UnreadableImageError
+from medtune.errors import GenerationError, RunError, UnreadableImageError
 from medtune.generation.chat import ChatSession, Transcript
 from medtune.generation.echo import EchoGenerator
 from medtune.language import Text
@@ -208,5 +208,5 @@ def test_save_does_not_overwrite_what_others_wrote(tmp_path: Path) -> None:
     assert "notes.md" in str(caught.value.file)
     assert [file.name for file in tmp_path.iterdir()] == ["notes.md"]
     assert (tmp_path / "notes.md").read_text(encoding="utf-8") == "precious"
-    with pytest.raises(GenerationError):
+    with pytest.raises(RunError, match="a part of the path is a file"):
         session.save(tmp_path / "notes.md" / "deeper")
