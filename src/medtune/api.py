@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from medtune import assembly, runs
 from medtune.environment import Finding, examine
-from medtune.errors import RecipeError, RunError
+from medtune.errors import MedtuneError, RecipeError, RunError
 from medtune.language import language, msg
 from medtune.recipe import (
     Recipe,
@@ -57,6 +57,7 @@ __all__ = [
     "open_chat",
     "prepare",
     "recipe_schema",
+    "rescore",
     "show_recipe",
     "show_run",
     "train",
@@ -185,17 +186,24 @@ def validate(target: RecipeLike, overrides: Sequence[str] = (), *, listener: Lis
 
     if isinstance(target, (str, Path)) and (Path(target) / "manifest.json").is_file():
         return check(Dataset.open(Path(target)), listener=listener)
-    loaded = _recipe(target, overrides)
-    dataset = assembly.make_dataset(loaded, listener)
     from medtune.models.encoder import load_encoder
 
-    encoder = load_encoder(loaded.model)
+    loaded = _recipe(target, overrides)
+    encoder = load_encoder(loaded.model)  # cheap, so its faults come first
+    dataset = assembly.make_dataset(loaded, listener)
 
     def count_tokens(sample: Sample) -> int:
         return encoder.count_tokens(sample.messages, [(image.width, image.height) for image in sample.images], sample_id=sample.id)
 
     assembly.say(listener, Event("phase", msg("Checking the data set")))
-    return check(dataset, count_tokens=count_tokens, max_tokens=loaded.train.max_tokens, listener=listener)
+    return check(
+        dataset,
+        count_tokens=count_tokens,
+        max_tokens=loaded.train.max_tokens,
+        context=encoder.max_tokens,
+        too_long=loaded.train.too_long,
+        listener=listener,
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------- training
@@ -203,6 +211,8 @@ def validate(target: RecipeLike, overrides: Sequence[str] = (), *, listener: Lis
 
 def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, resume: bool = False, listener: Listener | None = None) -> RunView:
     """Tune the model of a recipe; the data set is made first when it is missing.
+
+    A run that fails before its first step leaves no folder behind, so that the same command can be given again.
 
     Args:
         resume: Continue the interrupted run from its last checkpoint. The settings must be those it began with.
@@ -224,6 +234,7 @@ def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, resume: bool = F
             file=folder,
             remedy=msg("Choose another name with run.name=..., continue it with --resume, or delete the folder."),
         )
+    assembly.check_startable(loaded)
     dataset = assembly.make_dataset(loaded, listener)
     assembly.refuse_errors(dataset, listener)
     record = RunRecord(
@@ -238,9 +249,14 @@ def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, resume: bool = F
         dataset_hash=dataset.manifest.hash,
         seed=loaded.train.seed,
     )
-    run = run or Run.create(folder, recipe_text=dump_recipe(loaded), record=record)
-    assembly.tune(run, loaded, dataset, resume=resume, listener=listener)
-    return show_run(run)
+    begun = run or Run.create(folder, recipe_text=dump_recipe(loaded), record=record)
+    try:
+        assembly.tune(begun, loaded, dataset, resume=resume, listener=listener)
+    except MedtuneError:
+        if run is None:
+            assembly.discard_unstarted(begun)
+        raise
+    return show_run(begun)
 
 
 # ------------------------------------------------------------------------------------------------------------- evaluation
@@ -258,6 +274,7 @@ def evaluate(run: RunLike, overrides: Sequence[str] = (), *, overwrite: bool = F
 
     Raises:
         RunError: There is no such run, or it has not been trained.
+        ModelError: The data set's pictures went through other transforms than those that the model was trained on.
         EvaluationError: The split is empty, or the run folder holds answers to other questions.
     """
     from medtune.data.dataset import Dataset
@@ -267,7 +284,9 @@ def evaluate(run: RunLike, overrides: Sequence[str] = (), *, overwrite: bool = F
     opened = find_run(run)
     recipe = load_recipe(opened.recipe_path, overrides)
     tuned = assembly.trained(opened)
+    assembly.load_named_code(recipe)
     dataset = Dataset.open(dataset_folder(recipe))
+    assembly.check_transforms(dataset, tuned)
     record = opened.record
     if dataset.manifest.hash != record.dataset_hash:
         change = msg(
@@ -282,10 +301,40 @@ def evaluate(run: RunLike, overrides: Sequence[str] = (), *, overwrite: bool = F
         settings=recipe.evaluation,
         folder=opened.folder,
         sampling=recipe.generation.sampling,
-        identities={"tuned": assembly.weights_hash(tuned)},
+        identities=assembly.identities(recipe, tuned),
+        provenance=assembly.provenance(opened, overrides, overwrite=overwrite),
         overwrite=overwrite,
         listener=listener,
     )
+    atomic_write(opened.folder / "report.html", render_report(report, opened.folder, dataset, language()))
+    return report
+
+
+def rescore(run: RunLike, overrides: Sequence[str] = (), *, listener: Listener | None = None) -> Report:
+    """Read and score the stored answers of a run again, and write its scores and reports anew. No model is loaded.
+
+    Args:
+        overrides: Of the settings that the report was made with, for example ``evaluation.num_resamples=10000`` or
+            ``evaluation.metrics=[closed, open]``.
+
+    Raises:
+        RunError: There is no such run.
+        EvaluationError: It holds no answers, or they belong to other data.
+    """
+    from medtune.data.dataset import Dataset
+    from medtune.evaluation.evaluate import read_report
+    from medtune.evaluation.evaluate import rescore as score_again
+    from medtune.evaluation.report_html import render_report
+
+    opened = find_run(run)
+    recipe = load_recipe(opened.recipe_path)
+    settings = recipe.model_dump(mode="json")
+    if (opened.folder / "report.json").is_file():
+        settings["evaluation"] = read_report(opened.folder).settings.get("evaluation", settings["evaluation"])
+    recipe = make_recipe(settings, overrides, file=opened.recipe_path)
+    assembly.load_named_code(recipe)
+    dataset = Dataset.open(dataset_folder(recipe))
+    report = score_again(opened.folder, dataset, recipe.evaluation, listener=listener)
     atomic_write(opened.folder / "report.html", render_report(report, opened.folder, dataset, language()))
     return report
 
@@ -298,7 +347,11 @@ def compare(first: RunLike, second: RunLike) -> Comparison:
     """
     from medtune.evaluation.compare import compare as paired
 
-    return paired(find_run(first).folder, find_run(second).folder)
+    opened = find_run(first), find_run(second)
+    for run in opened:
+        if run.recipe_path.is_file():
+            assembly.load_named_code(load_recipe(run.recipe_path))
+    return paired(opened[0].folder, opened[1].folder)
 
 
 # ------------------------------------------------------------------------------------------------------------------- chat
@@ -319,7 +372,8 @@ def open_chat(
     A server (``generation.generator.kind=openai``) is one model: there is no second conversation then.
 
     Args:
-        run: A run, or with ``base_only`` also a recipe; the latest trained run when left out.
+        run: A run, or a recipe (its run; with ``base_only``, ``adapter`` or a server it need not have been trained); the
+            latest trained run when left out.
         overrides: Of the run's recipe, for example ``generation.sampling.temperature=0.6``.
         adapter: An adapter folder instead of the run's.
         base_only: Talk with the base model; the adapter is not loaded.
@@ -334,21 +388,26 @@ def open_chat(
     from medtune.models.contract import read_contract
 
     recipe, tuned = assembly.chat_source(run, adapter, overrides, base_only=base_only)
+    assembly.load_named_code(recipe)
     transforms = read_contract(tuned).transforms if tuned is not None else ()
+    server = recipe.generation.generator if recipe.generation.generator.kind != "hf" else None
 
     def session(generator: Generator, adapter: Path | None) -> ChatSession:
         made = ChatSession(
             generator,
             base_model=recipe.model.base,
             adapter=None if adapter is None else str(adapter),
+            server=None if server is None else server.label,
             sampling=recipe.generation.sampling,
             transforms=transforms,
         )
         made.add_images(images)
         return made
 
-    if recipe.generation.generator.kind != "hf":
-        return session(assembly.other_generator(recipe), tuned), None
+    if server is not None:
+        if side_by_side:
+            assembly.say(listener, Event("note", msg("A server is one model: there is no second one to show beside it.")))
+        return session(assembly.other_generator(recipe, local_only=not assembly.may_leave(recipe)), tuned), None
     from medtune.generation.hf import HfGenerator
     from medtune.models.load import is_peft
 

@@ -6,16 +6,20 @@ The verbs of :mod:`medtune.api` call these; a room never sees a recipe, only its
 from __future__ import annotations
 
 import hashlib
+import shlex
+import shutil
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import JsonValue
+
 from medtune.errors import DataError, RecipeError, RunError
 from medtune.language import msg
 from medtune.models.config import QloraSettings
-from medtune.plugins import resolve
-from medtune.recipe import Recipe, dataset_folder, diff_settings, load_recipe, make_recipe
+from medtune.plugins import Kind, resolve
+from medtune.recipe import Recipe, dataset_folder, diff_settings, find_recipe, load_recipe, make_recipe, run_folder
 from medtune.runs import Run, find_run, is_run, list_runs
 from medtune.types import Event, Generator, Listener
 
@@ -26,10 +30,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "chat_source",
+    "check_startable",
+    "discard_unstarted",
     "generators",
     "load",
     "make_dataset",
+    "may_leave",
     "other_generator",
+    "provenance",
     "refuse_errors",
     "resumable",
     "say",
@@ -124,6 +132,28 @@ def resumable(folder: Path, recipe: Recipe) -> Run:
     return run
 
 
+def check_startable(recipe: Recipe) -> None:
+    """Look for the model, and at the names in ``train.hf``, before an hour goes into preparing data.
+
+    Raises:
+        ModelError: There is no such model.
+        RecipeError: ``train.hf`` holds an unknown name.
+    """
+    from medtune.models.hub import base_folder
+    from medtune.training.arguments import check_hf
+
+    is_folder = Path(recipe.model.base).expanduser().is_dir()
+    base_folder(recipe.model, weights=is_folder)  # from a hub, only the small files
+    check_hf(recipe.train)
+
+
+def discard_unstarted(run: Run) -> None:
+    """Take a run folder away in which no step was made, unless it says more of the failure than the error does."""
+    stepped = any(event["kind"] == "log" for event in run.events())
+    if not stepped and not (run.folder / "worker.log").exists():
+        shutil.rmtree(run.folder)
+
+
 def tune(run: Run, recipe: Recipe, dataset: Dataset, *, resume: bool, listener: Listener | None) -> None:
     """Train on one device or many, as the recipe says; see :func:`medtune.training.launch.launch`."""
     from medtune.training.job import TrainJob
@@ -136,6 +166,8 @@ def tune(run: Run, recipe: Recipe, dataset: Dataset, *, resume: bool, listener: 
         adapter=recipe.adapter,
         train=recipe.train,
         distributed=recipe.distributed,
+        # A data set writes boxes in thousandths of the picture, whatever the base model was taught.
+        box_convention="relative-1000" if "detection" in dataset.manifest.tasks else None,
         resume=resume,
     )
     launch(run, job, listener=listener)
@@ -154,6 +186,53 @@ def trained(run: Run) -> Path:
             remedy=msg("Go on with `medtune train {folder} --resume`.", folder=run.folder),
         )
     return run.adapter
+
+
+def provenance(run: Run, overrides: Sequence[str], *, overwrite: bool) -> dict[str, JsonValue]:
+    """What a report says about where its numbers come from: the command, and what the tuned model was made with."""
+    record = run.record
+    # A folder given in full may name a person; the run's name says enough for a report that is handed on.
+    place = run.folder.name if run.folder.is_absolute() else str(run.folder)
+    words = ["medtune", "evaluate", place, *overrides, *(["--overwrite"] if overwrite else [])]
+    base = record.base_model if record.base_revision is None else f"{record.base_model} ({record.base_revision})"
+    return {"command": shlex.join(words), "base_model": base, "trained_with": dict(record.versions)}
+
+
+def identities(recipe: Recipe, tuned: Path) -> dict[str, str]:
+    """What names the weights behind each label of :func:`generators`, so that answers of two models are never mixed."""
+    generator = recipe.generation.generator
+    if generator.kind == "hf":
+        return {"tuned": weights_hash(tuned)}
+    return {"tuned": f"openai: {generator.model}" if generator.kind == "openai" else generator.kind}
+
+
+def check_transforms(dataset: Dataset, tuned: Path) -> None:
+    """Pictures that a model is asked about must have gone through what its training pictures went through.
+
+    Raises:
+        ModelError: The data set was prepared with other transforms.
+    """
+    from medtune.models.contract import check_contract, read_contract
+
+    contract = read_contract(tuned)
+    check_contract(contract, contract.model_copy(update={"transforms": dataset.manifest.transforms}), tuned)
+
+
+def load_named_code(recipe: Recipe) -> None:
+    """Import what the recipe names as ``package.module:object``; see :func:`medtune.plugins.resolve_stored`.
+
+    Raises:
+        PluginError: It cannot be imported.
+    """
+    named: list[tuple[Kind, str | None]] = [("family", recipe.model.family)]
+    for source in recipe.data.sources:
+        named += [("source", source.source), ("task", source.task)]
+    named += [("task", task) for task in recipe.data.task_options]
+    named += [("transform", transform.transform) for transform in recipe.data.transforms]
+    named += [("metric", metric) for metric in recipe.evaluation.metrics or ()]
+    for kind, name in named:
+        if name is not None and ":" in name:
+            resolve(kind, name)
 
 
 def weights_hash(folder: Path) -> str:
@@ -189,13 +268,15 @@ def generators(recipe: Recipe, tuned: Path, *, local_only: bool, listener: Liste
     from medtune.generation.hf import HfGenerator
     from medtune.models.load import is_peft
 
-    @cache
     def loaded(adapter: Path | None) -> tuple[Any, Encoder]:
         say(listener, Event("phase", msg("Loading {model}", model=recipe.model.base)))
         return load(recipe, adapter)
 
+    # A full fine-tune shares no weights with its base: neither is kept while the other is asked.
+    keep = cache(loaded) if is_peft(tuned) else loaded
+
     def made(adapter: Path | None, *, use_adapter: bool) -> HfGenerator:
-        return HfGenerator(*loaded(adapter), batch_size=settings.batch_size, use_adapter=use_adapter, listener=listener)
+        return HfGenerator(*keep(adapter), batch_size=settings.batch_size, use_adapter=use_adapter, listener=listener)
 
     base = tuned if is_peft(tuned) else None
     return {"base": ("base", lambda: made(base, use_adapter=False)), "tuned": ("tuned", lambda: made(tuned, use_adapter=True))}
@@ -225,19 +306,48 @@ def _quantization(recipe: Recipe) -> QloraSettings | None:
 def chat_source(
     run: str | Path | Run | None, adapter: Path | None, overrides: Sequence[str], *, base_only: bool
 ) -> tuple[Recipe, Path | None]:
-    """The recipe that says how to talk, and the adapter to talk with (None = the base model).
+    """The recipe that says how to talk, and the adapter to talk with (None = the base model, or what a server serves).
 
     Raises:
         RunError: There is no such run, or it has not been trained.
     """
-    if base_only and isinstance(run, (str, Path)) and not (is_run(run) or is_run(Path("runs") / run)):
-        return load_recipe(run, overrides), None
-    if adapter is not None and run is None:
-        recipe = adapter.parent / "recipe.yaml"
-        return (load_recipe(recipe, overrides) if recipe.is_file() else _recipe_of_contract(adapter, overrides)), adapter
+    if run is None and adapter is not None:
+        file = adapter.parent / "recipe.yaml"
+        recipe = load_recipe(file, overrides) if file.is_file() else _recipe_of_contract(adapter, overrides)
+        return recipe, None if base_only else adapter
+    known = isinstance(run, Run) or run is None or is_run(run) or is_run(Path("runs") / run)
+    if not known and (recipe_file := _recipe_file(str(run))) is not None:
+        recipe = load_recipe(recipe_file, overrides)
+        if base_only or adapter is not None or recipe.generation.generator.kind != "hf":
+            return recipe, None if base_only else adapter
+        opened = Run(run_folder(recipe))
+        if not is_run(opened.folder):
+            raise RunError(
+                msg("The recipe {name} has not been trained yet.", name=recipe.name),
+                file=opened.folder,
+                remedy=msg("Train it with `medtune train {recipe}`, or talk with the base model: --base-only.", recipe=str(run)),
+            )
+        return recipe, trained(opened)
     opened = run if isinstance(run, Run) else find_run(run) if run is not None else _latest_trained()
-    recipe_of_run = load_recipe(opened.recipe_path, overrides)
-    return recipe_of_run, None if base_only else adapter or trained(opened)
+    recipe = load_recipe(opened.recipe_path, overrides)
+    if base_only or adapter is not None:
+        return recipe, None if base_only else adapter
+    return recipe, trained(opened) if recipe.generation.generator.kind == "hf" else opened.adapter
+
+
+def _recipe_file(name: str | Path) -> Path | None:
+    try:
+        return find_recipe(name)
+    except RecipeError:
+        return None
+
+
+def may_leave(recipe: Recipe) -> bool:
+    """Whether the recipe's data may be sent to another machine; what has not been prepared says nothing against it."""
+    from medtune.data.dataset import Dataset
+
+    folder = dataset_folder(recipe)
+    return not (folder / "manifest.json").is_file() or not Dataset.open(folder).manifest.local_only
 
 
 def _latest_trained() -> Run:

@@ -10,7 +10,7 @@ import pytest
 
 from medtune import api, assembly
 from medtune import recipe as recipe_module
-from medtune.errors import DataError, RecipeError, RunError
+from medtune.errors import DataError, MedtuneError, ModelError, RecipeError, RunError, TrainingError
 from medtune.recipe import load_recipe
 from medtune.runs import Run
 from medtune.types import Event
@@ -65,6 +65,35 @@ def test_base_and_tuned_are_two_models(workplace: Workplace, tmp_path: Path) -> 
 def test_a_run_folder_is_not_overwritten() -> None:
     with pytest.raises(RunError, match="exists already"):
         api.train("small.yaml")
+
+
+def test_a_run_that_fails_before_its_first_step_leaves_nothing() -> None:
+    overrides = ["run.name=failing", "train.max_tokens=3"]
+    for _ in range(2):  # the same words the second time, not "exists already"
+        with pytest.raises(TrainingError, match="longer than 3 tokens"):
+            api.train("small.yaml", overrides)
+        assert not Path("runs/failing").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"), [("model.base=nowhere/here/model", ModelError), ("train.hf={adam_epsilonn: 1}", RecipeError)]
+)
+def test_a_wrong_model_or_argument_is_told_before_the_data_are_prepared(override: str, fault: type[Exception]) -> None:
+    with pytest.raises(fault):
+        api.train("small.yaml", [override, "run.name=never", "data.folder=datasets/never"])
+    assert not Path("datasets/never").exists()
+
+
+def test_the_report_says_by_which_command_it_was_made(tmp_path: Path) -> None:
+    shutil.copytree("runs/small", tmp_path / "cited")
+    report = api.evaluate(tmp_path / "cited", ["evaluation.num_resamples=101"])
+    assert report.settings["command"] == "medtune evaluate cited evaluation.num_resamples=101", "no folder that may name a person"
+    assert report.settings["base_model"] == "tiny"
+    assert report.settings["trained_with"]["torch"] == report.versions["torch"]  # type: ignore[call-overload,index]
+    page = (tmp_path / "cited" / "report.html").read_text(encoding="utf-8")
+    assert "medtune evaluate cited evaluation.num_resamples=101" in page
+    said = assembly.provenance(Run(Path("runs/small")), ["run.name=a b"], overwrite=True)
+    assert said["command"] == "medtune evaluate runs/small 'run.name=a b' --overwrite"
 
 
 def test_a_resumed_run_keeps_its_settings() -> None:
@@ -142,12 +171,38 @@ def test_who_answers_in_a_chat(arguments: dict[str, Any], adapters: list[str | N
         assert session.turns[-1].finish_reason in ("stop", "length")
 
 
+ECHO = "generation.generator={kind: echo, answers: [Clear.]}"
+
+
 def test_a_chat_with_another_generator_loads_no_weights() -> None:
     heard: list[Event] = []
-    overrides = ["generation.generator={kind: echo, answers: [Clear.]}"]
-    session, second = api.open_chat("small", overrides, side_by_side=True, listener=heard.append)
+    session, second = api.open_chat("small", [ECHO], side_by_side=True, listener=heard.append)
     assert "".join(session.ask("What is seen?")) == "Clear."
-    assert (second, heard) == (None, [])
+    assert (second, session.server) == (None, "echo")
+    assert ["one model" in str(event.text) for event in heard] == [True]
+
+
+def test_a_recipe_is_enough_to_talk_with_a_server(tmp_path: Path) -> None:
+    new = tmp_path / "new.yaml"
+    new.write_text(Path("small.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    session, _ = api.open_chat(new, [ECHO])
+    assert "".join(session.ask("What is seen?")) == "Clear."
+    with pytest.raises(RunError, match="has not been trained yet"):
+        api.open_chat(new)
+    assert api.open_chat("small.yaml")[0].adapter == "runs/small/adapter"
+
+
+def test_data_that_may_not_leave_are_not_shown_to_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = "generation.generator={kind: openai, base_url: 'http://elsewhere.example/v1', model: m}"
+    assert api.open_chat("small", [server])[0].server == "m (http://elsewhere.example/v1)"
+    monkeypatch.setattr(assembly, "may_leave", lambda _: False)
+    with pytest.raises(MedtuneError, match="may not leave this machine"):
+        api.open_chat("small", [server])
+
+
+def test_base_only_with_an_adapter_is_the_adapter_s_base_model() -> None:
+    session, _ = api.open_chat(adapter=Path("runs/small/adapter"), base_only=True)
+    assert (session.base_model, session.adapter) == ("tiny", None)
 
 
 def test_an_adapter_that_left_its_run_still_names_its_base_model(tmp_path: Path) -> None:

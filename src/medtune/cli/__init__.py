@@ -5,10 +5,12 @@ The language is chosen before the commands are imported, because their help text
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import NoReturn
 
 __all__ = ["main"]
 
@@ -26,14 +28,60 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Libraries announce their own renamings; `python -W default -m medtune` shows them.
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
+    from typer import Abort
+
     from medtune.cli.app import app
+    from medtune.cli.usage import usage_fault
     from medtune.errors import MedtuneError
+    from medtune.language import msg
 
     try:
-        app(args=rest, prog_name="medtune")
+        # Not standalone: click would say usage faults in English, and end Ctrl-C with a word of its own.
+        code = app(args=rest, prog_name="medtune", standalone_mode=False)
     except MedtuneError as error:
-        sys.stderr.write(f"{error.render()}\n")
-        sys.exit(2)
+        _end(error.render(), 2)
+    except (KeyboardInterrupt, Abort):
+        code = _INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe has gone (`medtune ... | head`): nobody is left to be told, not even by the flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        _end(_refused(error), 2)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # none of click's usage errors: a defect
+            raise
+        _end(usage_fault(error), 2)
+    if code == _INTERRUPTED:
+        _end(str(msg("Interrupted.")), code)
+    sys.exit(code)
+
+
+_INTERRUPTED = 130
+"""128 + SIGINT, as shells have it. typer returns it; older ones raise Abort."""
+
+
+def _end(words: str, code: int) -> NoReturn:
+    sys.stderr.write(f"{words}\n")
+    sys.exit(code)
+
+
+_REFUSED = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOTDIR, errno.ENAMETOOLONG}
+)
+"""What the file system says when the fault is the place's, not the program's."""
+
+
+def _refused(error: OSError) -> str:
+    from medtune.errors import MedtuneError, system_reason
+    from medtune.language import msg
+
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = msg("Free some space, or name another place.") if full else msg("Check the path and who may write there.")
+    what = msg("The file system refuses: {error}", error=str(system_reason(error)))
+    return MedtuneError(what, file=error.filename, remedy=remedy).render()
 
 
 def _take_language(arguments: list[str]) -> tuple[str | None, list[str]]:

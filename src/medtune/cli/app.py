@@ -8,12 +8,14 @@ import typer
 
 from medtune.cli import doctor, recipes, runs, verbs
 from medtune.cli.parameters import example
+from medtune.cli.usage import Group
 from medtune.language import msg
 
 __all__ = ["app"]
 
 app = typer.Typer(
     name="medtune",
+    cls=Group,
     help=str(msg("Turn a vision-language model into a medical-imaging assistant, and measure what it became.")),
     epilog=example("medtune demo"),
     no_args_is_help=True,

@@ -211,10 +211,14 @@ class _Loop:
 
 
 def _label(session: ChatSession) -> Text:
+    if session.server is not None:
+        return msg("Answered by")
     return msg("Base model") if session.adapter is None else msg("Tuned model")
 
 
 def _name(session: ChatSession) -> str:
+    if session.server is not None:
+        return session.server
     return session.base_model if session.adapter is None else f"{session.base_model} + {session.adapter}"
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from medtune.cli.parameters import AsJson, example
+from medtune.cli.usage import Command
 from medtune.language import msg
 
 __all__ = ["add_to"]
@@ -14,9 +15,8 @@ __all__ = ["add_to"]
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    app.command(
-        help=str(msg("Check this machine: versions, memory, GPUs, disk, optional packages.")), epilog=example("medtune doctor")
-    )(doctor)
+    text = str(msg("Check this machine: versions, memory, GPUs, disk, optional packages."))
+    app.command(cls=Command, help=text, short_help=text, epilog=example("medtune doctor"))(doctor)
 
 
 def doctor(

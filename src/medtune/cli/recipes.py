@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from medtune.cli.parameters import AsJson, Overrides, RecipeName, example
+from medtune.cli.usage import Command, Group
 from medtune.language import msg
 
 __all__ = ["add_to"]
@@ -16,7 +17,10 @@ __all__ = ["add_to"]
 def add_to(app: typer.Typer) -> None:
     """Register the group."""
     group = typer.Typer(
-        help=str(msg("List, show, copy and compare recipes.")), no_args_is_help=True, epilog=example("medtune recipe show demo")
+        cls=Group,
+        help=str(msg("List, show, copy and compare recipes.")),
+        no_args_is_help=True,
+        epilog=example("medtune recipe show demo"),
     )
     for name, command, text, shown in (
         ("list", list_recipes, msg("The shipped recipes."), "medtune recipe list"),
@@ -24,7 +28,7 @@ def add_to(app: typer.Typer) -> None:
         ("copy", copy_recipe, msg("Make a recipe yours: copy it, comments and all."), "medtune recipe copy demo mine.yaml"),
         ("diff", diff_recipes, msg("The settings in which two recipes differ."), "medtune recipe diff demo mine.yaml"),
     ):
-        group.command(name, help=str(text), epilog=example(shown))(command)
+        group.command(name, cls=Command, help=str(text), epilog=example(shown))(command)
     app.add_typer(group, name="recipe")
 
 

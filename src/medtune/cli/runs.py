@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from medtune.cli.parameters import AsJson, RunName, RunsFolder, example
+from medtune.cli.usage import Command, Group
 from medtune.language import msg
 
 __all__ = ["add_to"]
@@ -14,10 +15,13 @@ __all__ = ["add_to"]
 
 def add_to(app: typer.Typer) -> None:
     """Register the group."""
-    group = typer.Typer(help=str(msg("List and show runs.")), no_args_is_help=True, epilog=example("medtune runs list"))
-    group.command("list", help=str(msg("The runs, the latest first.")), epilog=example("medtune runs list"))(list_runs)
+    group = typer.Typer(cls=Group, help=str(msg("List and show runs.")), no_args_is_help=True, epilog=example("medtune runs list"))
+    group.command("list", cls=Command, help=str(msg("The runs, the latest first.")), epilog=example("medtune runs list"))(list_runs)
     group.command(
-        "show", help=str(msg("What a run is, how far it came, and what it measured.")), epilog=example("medtune runs show demo")
+        "show",
+        cls=Command,
+        help=str(msg("What a run is, how far it came, and what it measured.")),
+        epilog=example("medtune runs show demo"),
     )(show_run)
     app.add_typer(group, name="runs")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from medtune.cli.parameters import AsJson, Overrides, RecipeName, RunName, example
+from medtune.cli.usage import Command
 from medtune.language import msg
 
 __all__ = ["add_to"]
@@ -43,7 +45,7 @@ def add_to(app: typer.Typer) -> None:
         (compare, msg("Compare two evaluated runs on the same samples, paired."), "medtune compare runs/demo runs/demo-rank32"),
         (chat, msg("Talk with a tuned model about your pictures."), "medtune chat runs/demo --image scan.png --side-by-side"),
     ):
-        app.command(help=str(text), short_help=str(text), epilog=example(shown))(command)
+        app.command(cls=Command, help=str(text), short_help=str(text), epilog=example(shown))(command)
 
 
 def prepare(recipe: RecipeName, overrides: Overrides = None, overwrite: Overwrite = False) -> None:
@@ -83,23 +85,42 @@ def train(
     from medtune import api
     from medtune.cli.progress import Progress
     from medtune.cli.tables import print_run
+    from medtune.recipe import load_recipe, run_folder
+    from medtune.runs import is_run
 
     try:
         with Progress() as listener:
             run = api.train(recipe, overrides or (), resume=resume, listener=listener)
     except KeyboardInterrupt:
-        typer.echo(str(msg("Interrupted. `medtune runs list` shows how far the run came; --resume continues it.")), err=True)
+        folder = run_folder(load_recipe(recipe, overrides or ()))
+        if is_run(folder):
+            typer.echo(
+                str(msg("Go on with: {command}", command=shlex.join(["medtune", "train", str(folder), "--resume"]))), err=True
+            )
         raise
     print_run(run)
 
 
-def evaluate(run: RunName, overrides: Overrides = None, overwrite: Overwrite = False, as_json: AsJson = False) -> None:
+def evaluate(
+    run: RunName,
+    overrides: Overrides = None,
+    overwrite: Overwrite = False,
+    rescore: Annotated[
+        bool, typer.Option("--rescore", help=str(msg("Score the stored answers again; no model is loaded.")))
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     from medtune import api
     from medtune.cli.progress import Progress
     from medtune.cli.tables import print_json, print_report
 
+    if rescore and overwrite:
+        raise typer.BadParameter(str(msg("--rescore needs the stored answers, and --overwrite throws them away.")))
     with Progress() as listener:
-        report = api.evaluate(run, overrides or (), overwrite=overwrite, listener=listener)
+        if rescore:
+            report = api.rescore(run, overrides or (), listener=listener)
+        else:
+            report = api.evaluate(run, overrides or (), overwrite=overwrite, listener=listener)
     print_json(report) if as_json else print_report(report, api.find_run(run).folder)
 
 
@@ -135,6 +156,8 @@ def chat(
     if run is not None and "=" in run:  # `medtune chat section.key=value`: the latest run, with a change
         changes.insert(0, run)
         run = None
+    if base_only and side_by_side:
+        raise typer.BadParameter(str(msg("--base-only leaves no tuned model to show beside the base model.")))
     with Progress() as listener:
         session, base = api.open_chat(
             run, changes, adapter=adapter, base_only=base_only, side_by_side=side_by_side, images=image or (), listener=listener

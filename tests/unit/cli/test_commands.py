@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -85,6 +86,7 @@ def test_every_command_shows_an_example_of_itself(command: list[str], capsys: py
     assert run(*command, "--help") == 0
     text = capsys.readouterr().out
     assert f"medtune {' '.join(command)}" in text.split("\n\n")[-1]
+    assert "<str>" not in text
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,10 +96,68 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert listed[:10] == ["demo", "prepare", "validate", "train", "evaluate", "compare", "chat", "doctor", "recipe", "runs"]
 
 
-@pytest.mark.parametrize("arguments", [["trian"], ["train"], ["train", "demo", "--nosuch"], ["compare", "one"]])
-def test_wrong_usage_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "english", "chinese"),
+    [
+        (["trian"], "There is no command trian. Did you mean train?", "没有命令 trian。是否想写 train？"),
+        (["recipe", "xyzzy"], "There is no command xyzzy. Known: list, show, copy, diff.", "没有命令 xyzzy。"),
+        (["train"], "RECIPE is missing.", "缺少 RECIPE。"),
+        (["train", "demo", "--resme"], "There is no option --resme. Did you mean --resume?", "没有选项 --resme。"),
+        (["compare", "one", "two", "three"], "There is no place for three.", "多余的参数：three"),
+        (["chat", "--adapter"], "The option --adapter needs a value.", "选项 --adapter 需要一个值。"),
+        (["chat", "--base-only=1"], "The option --base-only takes no value.", "选项 --base-only 不接受值。"),
+        (["chat", "--base-only", "--side-by-side"], "--base-only leaves no tuned model", "--base-only 时没有微调后的模型"),
+    ],
+)
+def test_wrong_usage_is_one_message_and_exit_code_2(
+    arguments: list[str], english: str, chinese: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(*arguments) == 2
-    assert capsys.readouterr().err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith(english)
+    assert "--help" in output.err or arguments[0] == "chat"
+    monkeypatch.setenv("MEDTUNE_LANG", "zh")
+    assert run(*arguments) == 2
+    assert capsys.readouterr().err.startswith(chinese)
+
+
+def test_a_chinese_help_page_has_no_english_headings() -> None:
+    page = medtune("train", "--help", MEDTUNE_LANG="zh").stdout
+    assert page.startswith("用法: medtune train [选项] ")
+    assert not any(word in page for word in ("Usage", "Options:", "Arguments:", "required", "Show this"))
+
+
+def test_a_place_that_cannot_be_written_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "file" / "data"
+    assert run("prepare", "small.yaml", f"data.folder={folder}") == 2
+    assert capsys.readouterr().err.splitlines()[1:3] == [
+        "Nothing can be written here: a part of the path is a file, not a folder",
+        f"  file: {folder}",
+    ]
+
+
+def test_a_full_disk_is_one_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "datasets/x/train.jsonl")
+
+    monkeypatch.setattr(api, "prepare", fail)
+    assert run("prepare", "small.yaml") == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "The file system refuses: no space is left",
+        "  file: datasets/x/train.jsonl",
+        "  what to do: Free some space, or name another place.",
+    ]
+
+
+def test_ctrl_c_is_said_in_every_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "prepare", stop)
+    assert run("prepare", "small.yaml") == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
