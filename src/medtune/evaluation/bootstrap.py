@@ -11,6 +11,7 @@ The intervals are percentiles (Efron & Tibshirani 1993, chapter 13). With few gr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ Groups = NDArray[Any] | Sequence[str] | Sequence[int]
 _PERCENTILES = (2.5, 97.5)
 _MAX_CELLS = 8_000_000
 """Of the matrix of counts held at once: 64 MB."""
+_KEPT_DRAWS = 16
+"""Matrices of counts that are kept, at two bytes a cell: 256 MB at the very most, 64 kB each for 2000 draws of 16 groups."""
 
 
 def cluster_bootstrap(
@@ -89,12 +92,30 @@ def _sum_by_group(statistics: NDArray[np.float64], groups: Groups) -> NDArray[np
 
 
 def _counts(num_groups: int, num_resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """How often each group is drawn, (rows, num_groups) at a time, num_resamples rows in all."""
+    """How often each group is drawn, (rows, num_groups) at a time, num_resamples rows in all.
+
+    A report asks for the same draws for every metric, task and difference, and drawing takes far longer than using them: a
+    matrix that is small enough is drawn once and kept.
+    """
+    if num_groups * num_resamples <= _MAX_CELLS and num_groups < 2**16:
+        yield _kept_draws(num_groups, num_resamples, seed).astype(np.float64)
+        return
     rng = np.random.default_rng(seed)
-    chances = np.full(num_groups, 1.0 / num_groups)
     rows = max(_MAX_CELLS // num_groups, 1)
     for start in range(0, num_resamples, rows):
-        yield rng.multinomial(num_groups, chances, size=min(rows, num_resamples - start)).astype(np.float64)
+        yield _draw(rng, num_groups, min(rows, num_resamples - start)).astype(np.float64)
+
+
+@lru_cache(maxsize=_KEPT_DRAWS)
+def _kept_draws(num_groups: int, num_resamples: int, seed: int) -> NDArray[np.uint16]:
+    # Two bytes are enough: no group is drawn more often than there are groups.
+    draws = _draw(np.random.default_rng(seed), num_groups, num_resamples).astype(np.uint16)
+    draws.flags.writeable = False
+    return draws
+
+
+def _draw(rng: np.random.Generator, num_groups: int, num_rows: int) -> NDArray[np.int64]:
+    return rng.multinomial(num_groups, np.full(num_groups, 1.0 / num_groups), size=num_rows)
 
 
 def _interval(values: NDArray[np.float64]) -> tuple[float, float]:

@@ -120,3 +120,26 @@ def test_shapes_must_fit() -> None:
         cluster_bootstrap(np.zeros((0, 2)), [], mean_of)
     with pytest.raises(ValueError):
         paired_cluster_bootstrap(np.zeros((3, 2)), np.zeros((2, 2)), [1, 2, 3], mean_of)
+
+
+def test_the_same_draws_are_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report asks for them for every metric, task and difference; what it gets must be what a fresh draw gives."""
+    statistics, groups = clustered(np.random.default_rng(8), 11)
+    fresh = np.random.default_rng(6).multinomial(11, np.full(11, 1 / 11), size=70) @ bootstrap._sum_by_group(statistics, groups)
+    expected = tuple(np.percentile(mean_of(fresh), [2.5, 97.5]))
+    drawn: list[tuple[int, int]] = []
+    draw = bootstrap._draw
+
+    def count(rng: np.random.Generator, num_groups: int, num_rows: int) -> NDArray[np.int64]:
+        drawn.append((num_groups, num_rows))
+        return draw(rng, num_groups, num_rows)
+
+    monkeypatch.setattr(bootstrap, "_draw", count)
+    bootstrap._kept_draws.cache_clear()
+    for _ in range(3):
+        assert cluster_bootstrap(statistics, groups, mean_of, num_resamples=70, seed=6)[1:] == pytest.approx(expected)
+        paired_cluster_bootstrap(statistics, statistics, groups, mean_of, num_resamples=70, seed=6)
+    assert drawn == [(11, 70)]
+    cluster_bootstrap(statistics, groups, mean_of, num_resamples=71, seed=6)
+    cluster_bootstrap(statistics, groups, mean_of, num_resamples=70, seed=7)
+    assert drawn == [(11, 70), (11, 71), (11, 70)]
