@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 from importlib import metadata
 from typing import Any, Literal
 
 from medtune.errors import PluginError
 from medtune.language import msg
 
-__all__ = ["BUILT_IN", "Kind", "names", "resolve"]
+__all__ = ["BUILT_IN", "Kind", "names", "resolve", "resolve_stored"]
 
 Kind = Literal["source", "task", "transform", "family", "metric", "generator", "retriever"]
 
@@ -114,3 +115,22 @@ def resolve(kind: Kind, name: str) -> Any:
             )
         ) from error
     return found
+
+
+def resolve_stored(kind: Kind, name: str) -> Any:
+    """The object that a name stands for that was read from a data set, an adapter or a report.
+
+    Such files come from other people, and ``package.module:object`` would run any module that Python can find, the one that
+    came with the files among them. So it stands for code that is loaded already: because the recipe names it, or because the
+    caller has imported it.
+
+    Raises:
+        PluginError: As :func:`resolve`; or the module has not been imported.
+    """
+    module, colon, _ = name.partition(":")
+    if colon and name not in BUILT_IN[kind] and module not in sys.modules:
+        raise PluginError(
+            msg("The {kind} {name!r} is code that the files bring into play and the recipe does not name.", kind=kind, name=name),
+            remedy=msg("If you trust it, name it in the recipe, or `import {module}` before.", module=module),
+        )
+    return resolve(kind, name)

@@ -27,7 +27,7 @@ def add_adapter(
     """Make the chosen parts of ``model`` trainable, and nothing else.
 
     LoRA goes to every ``nn.Linear`` of the target scopes except the output layer, and to the fused weights of experts when
-    ``experts`` is among the targets. Adapter weights are float32 also beside 16-bit base weights.
+    ``experts`` is among the targets. What is trained is float32, also beside 16-bit weights that are not.
 
     Args:
         contract: What is about to be trained under; compared with the contract of ``init_from``.
@@ -37,11 +37,10 @@ def add_adapter(
         ModelError: ``init_from`` does not fit.
     """
     if isinstance(settings, FullSettings):
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(family.scope_of(name) not in settings.freeze)
+        _train_weights(model, settings, family)
         return model
     if settings.init_from is not None:
-        return _continue(model, settings, contract)
+        return _continue(model, settings, family, contract)
     from peft import LoraConfig, get_peft_model
 
     if "experts" in settings.targets and (settings.dropout or settings.dora):
@@ -193,19 +192,58 @@ def _untouched(base: dict[str, tuple[Scope | None, int]], touched: set[str], tot
         )
 
 
-def _continue(model: PreTrainedModel, settings: LoraSettings, contract: AdapterContract | None) -> PeftModel:
+def _train_weights(model: PreTrainedModel, settings: FullSettings, family: Family) -> None:
+    import torch
+
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(family.scope_of(name) not in settings.freeze)
+        if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
+            # An optimizer's step is mostly smaller than 1/256 of a weight, and bfloat16 would round it away (Micikevicius et
+            # al. 2018, arXiv:1710.03740, section 3.1). The saved model has the base's type again.
+            parameter.data = parameter.data.float()
+
+
+def _continue(model: PreTrainedModel, settings: LoraSettings, family: Family, contract: AdapterContract | None) -> PeftModel:
     assert settings.init_from is not None
     earlier = read_contract(settings.init_from)
     if contract is not None:
         check_contract(earlier, contract, settings.init_from)
+    wanted: set[str] | None = None
+    if settings.model_fields_set & {"targets", "exclude", "extra"}:
+        wanted = {*target_modules(model, settings, family), *target_parameters(model, settings, family)}
     adapted = load_adapter(model, settings.init_from, trainable=True)
     config: Any = adapted.peft_config["default"]
-    if "rank" in settings.model_fields_set and settings.rank != config.r:
-        raise RecipeError(
-            msg("adapter.rank is {wanted}, but the adapter to continue from has {found}.", wanted=settings.rank, found=config.r),
-            key="adapter.rank",
-            remedy=msg("Leave adapter.rank out, or start a new adapter without adapter.init_from."),
-        )
+    held = (
+        ("rank", settings.rank, config.r),
+        ("alpha", settings.alpha, config.lora_alpha),
+        ("dropout", settings.dropout, config.lora_dropout),
+        ("rslora", settings.rslora, config.use_rslora),
+        ("dora", settings.dora, config.use_dora),
+    )
+    for name, value, found in held:
+        if name in settings.model_fields_set and value is not None and value != found:
+            raise RecipeError(
+                msg(
+                    "adapter.{name} is {wanted}, but the adapter to continue from has {found}.",
+                    name=name,
+                    wanted=value,
+                    found=found,
+                ),
+                key=f"adapter.{name}",
+                remedy=msg("Leave adapter.{name} out, or start a new adapter without adapter.init_from.", name=name),
+            )
+    if wanted is not None:
+        present = {_module_name(adapted, name, value) for name, value in adapted.named_parameters() if ".lora_" in name}
+        if other := sorted(wanted ^ present):
+            raise RecipeError(
+                msg(
+                    "The adapter to continue from is on other modules than adapter.targets, exclude and extra name; the first is"
+                    " {module}.",
+                    module=other[0],
+                ),
+                key="adapter.targets",
+                remedy=msg("Leave adapter.{name} out, or start a new adapter without adapter.init_from.", name="targets"),
+            )
     return adapted
 
 

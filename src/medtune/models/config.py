@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from medtune.types import Settings
 
@@ -14,6 +14,8 @@ Hub = Literal["auto", "local", "huggingface", "modelscope"]
 Scope = Literal["language", "vision", "projector", "experts"]
 ResizeBackend = Literal["pil", "torchvision"]
 SCOPES: tuple[Scope, ...] = ("language", "vision", "projector", "experts")
+HELD = frozenset({"rank", "alpha", "dropout", "rslora", "dora", "targets", "exclude", "extra"})
+"""Settings of a LoRA adapter that the earlier one decides under ``init_from``."""
 
 
 class ModelSettings(Settings):
@@ -75,7 +77,16 @@ class LoraSettings(Settings):
     extra: tuple[str, ...] = ()
     """Regular expressions; linear modules outside ``targets`` whose full name contains a match get one."""
     init_from: Path | None = None
-    """An earlier adapter folder to continue from; its rank, alpha and modules hold."""
+    """An earlier adapter folder to continue from. Its rank, alpha, dropout, variant and modules hold: what is set beside it
+    must agree with them."""
+
+    @model_serializer(mode="wrap")
+    def _leave_open(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Written out, a default that nobody set would contradict the earlier adapter when the recipe is read again.
+        written: dict[str, Any] = write(self)
+        if self.init_from is None:
+            return written
+        return {name: value for name, value in written.items() if name not in HELD or name in self.model_fields_set}
 
     @field_validator("exclude", "extra")
     @classmethod

@@ -13,6 +13,7 @@ from medtune.language import Text, msg
 from medtune.models.config import ModelSettings
 from medtune.models.family import BoxConvention, Family
 from medtune.models.hub import config_hash
+from medtune.plugins import resolve_stored
 from medtune.runs import atomic_write
 from medtune.types import AdapterContract, TransformRecord
 
@@ -79,6 +80,7 @@ def with_contract(settings: ModelSettings, contract: AdapterContract | None, ada
 
     Raises:
         ModelError: They set a system prompt other than the contract's.
+        PluginError: The contract names a family that is not known here.
     """
     if contract is None:
         return settings
@@ -90,6 +92,8 @@ def with_contract(settings: ModelSettings, contract: AdapterContract | None, ada
             settings.system_prompt,
             msg("Leave model.system_prompt out."),
         )
+    if settings.family is None:
+        resolve_stored("family", contract.family)
     return ModelSettings.model_validate(
         {
             **settings.model_dump(),
@@ -139,10 +143,23 @@ def check_contract(trained: AdapterContract, now: AdapterContract, adapter: Path
             now.resize_backend,
             msg("Leave model.resize_backend out."),
         ),
+        (
+            "data.transforms",
+            "transforms",
+            _names(trained.transforms),
+            _names(now.transforms),
+            msg("Prepare the data with the transforms that the adapter was trained with."),
+        ),
     )
     for key, name, was, is_now, remedy in checks:
         if was != is_now:
             raise _broken(adapter, key, was, is_now, remedy, name=name)
+
+
+def _names(transforms: tuple[TransformRecord, ...]) -> str:
+    """Transforms as a reader sees them: ``letterbox(size=448, fill=0)``."""
+    shown = (f"{each.name}({', '.join(f'{key}={value}' for key, value in sorted(each.parameters.items()))})" for each in transforms)
+    return " ".join(shown) or "-"
 
 
 def _broken(

@@ -75,7 +75,8 @@ def run_job(run: Run, job: TrainJob, *, listener: Listener | None = None) -> Run
     import torch
 
     dataset = Dataset.open(job.dataset)
-    encoder = load_encoder(job.model)
+    # What the recipe leaves open (pixel limits, system prompt) is then as the adapter to continue from had it.
+    encoder = load_encoder(job.model, adapter=job.adapter.init_from if isinstance(job.adapter, LoraSettings) else None)
     contract = encoder.contract(transforms=dataset.manifest.transforms, box_convention=job.box_convention)
     quantization = job.adapter if isinstance(job.adapter, QloraSettings) else None
     base: Any = load_model(job.model, device=_own_device(), quantization=quantization)

@@ -10,10 +10,10 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from medtune.errors import ModelError, RecipeError
+from medtune.errors import ModelError, PluginError, RecipeError
 from medtune.models.adapter import adapter_report, add_adapter
 from medtune.models.config import AdapterSettings, FullSettings, LoraSettings, ModelSettings, QloraSettings
-from medtune.models.contract import read_contract, with_contract, write_contract
+from medtune.models.contract import check_contract, read_contract, with_contract, write_contract
 from medtune.models.encoder import load_encoder
 from medtune.models.load import load_model
 from medtune.models.qwen_vl import QWEN3_VL, QWEN3_VL_MOE
@@ -167,6 +167,54 @@ def test_continue_from_an_earlier_adapter(dense: ModelSettings, tmp_path: Path) 
         adapted(dense, LoraSettings(init_from=earlier), contract=other)
 
 
+@pytest.mark.parametrize(
+    ("settings", "key", "message"),
+    [
+        ({"alpha": 5}, "adapter.alpha", r"adapter\.alpha is 5, but the adapter to continue from has 6"),
+        ({"dropout": 0.1}, "adapter.dropout", r"adapter\.dropout is 0\.1, but .* 0\.0"),
+        ({"rslora": True}, "adapter.rslora", "but the adapter to continue from has False"),
+        ({"dora": True}, "adapter.dora", "but the adapter to continue from has False"),
+        (
+            {"targets": ("language",)},
+            "adapter.targets",
+            r"other modules .* the first is model\.language_model\.layers\.0\.mlp\.down_proj",
+        ),
+        ({"exclude": ("blocks.1",)}, "adapter.targets", "other modules"),
+    ],
+)
+def test_settings_that_an_earlier_adapter_contradicts_are_told(
+    dense: ModelSettings, tmp_path: Path, settings: dict[str, Any], key: str, message: str
+) -> None:
+    earlier = saved(dense, tmp_path / "adapter", rank=3, targets=("vision",))
+    with pytest.raises(RecipeError, match=message) as caught:
+        adapted(dense, LoraSettings(init_from=earlier, **settings))
+    assert caught.value.key == key
+
+
+def test_settings_that_an_earlier_adapter_agrees_with_may_be_written_out(moe: ModelSettings, tmp_path: Path) -> None:
+    written: dict[str, Any] = {"rank": 3, "alpha": 6, "rslora": True, "targets": ("language", "experts"), "exclude": ("o_proj",)}
+    earlier = saved(moe, tmp_path / "adapter", **written)
+    model = adapted(moe, LoraSettings(init_from=earlier, **written))
+    assert adapter_report(model).num_trainable > 0
+
+
+def test_a_setting_that_was_left_open_stays_open_when_it_is_written_down(tmp_path: Path) -> None:
+    """Else a run that continues from an adapter of rank 3 could not be resumed from its own recipe.yaml, which says rank 8."""
+    reader: TypeAdapter[Any] = TypeAdapter(AdapterSettings)
+    for settings in (LoraSettings(init_from=tmp_path, alpha=6), QloraSettings(init_from=tmp_path, alpha=6)):
+        again = reader.validate_json(reader.dump_json(settings))
+        assert again == settings
+        assert again.model_fields_set & {"rank", "alpha", "targets"} == {"alpha"}
+    assert LoraSettings().model_dump()["rank"] == 8
+
+
+def test_what_is_trained_in_full_is_float32_and_what_is_frozen_stays(dense: ModelSettings) -> None:
+    """A step of AdamW at 1e-5 is smaller than bfloat16 can add to a weight of 0.02: half of the training would be lost."""
+    model = adapted(dense.model_copy(update={"dtype": "bfloat16"}), FullSettings(freeze=("vision",)))
+    dtypes = {QWEN3_VL.scope_of(name): parameter.dtype for name, parameter in model.named_parameters()}
+    assert dtypes == {"language": torch.float32, "projector": torch.float32, "vision": torch.bfloat16}
+
+
 def test_pickled_adapters_are_not_read(dense: ModelSettings, tmp_path: Path) -> None:
     folder = saved(dense, tmp_path / "adapter")
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
@@ -245,6 +293,20 @@ class TestContract:
         path.write_text(path.read_text(encoding="utf-8") + " ", encoding="utf-8")
         with pytest.raises(ModelError, match="trained with chat template"):
             load_encoder(ModelSettings(base=str(other)), adapter=folder)
+
+    def test_other_transforms(self, dense: ModelSettings, tmp_path: Path) -> None:
+        contract = load_encoder(dense).contract(transforms=[TransformRecord(name="letterbox", parameters={"size": 336})])
+        check_contract(contract, contract, tmp_path)
+        with pytest.raises(ModelError, match=r"transforms letterbox\(size=336\), but here it is -") as caught:
+            check_contract(contract, load_encoder(dense).contract(), tmp_path)
+        assert caught.value.key == "data.transforms"
+
+    def test_a_family_that_only_the_contract_names(self, dense: ModelSettings, tmp_path: Path) -> None:
+        """A contract comes with an adapter from elsewhere: it may not bring code into play."""
+        contract = load_encoder(dense).contract().model_copy(update={"family": "some_module_of_theirs:FAMILY"})
+        write_contract(contract, tmp_path)
+        with pytest.raises(PluginError, match="the recipe does not name"):
+            load_encoder(dense, adapter=tmp_path)
 
     def test_missing_or_damaged(self, dense: ModelSettings, tmp_path: Path) -> None:
         with pytest.raises(ModelError, match="no such adapter folder"):
