@@ -90,6 +90,26 @@ class PatchPictures:
         return {"pixel_values": features["pixel_values"], "image_grid_thw": features["image_grid_thw"]}
 
 
+def write_limits(folder: Path, *, min_pixels: int, max_pixels: int) -> None:
+    """Put pixel limits into the processor files of a model folder, where plain transformers and servers look for them.
+
+    Both names under which a file may hold them are served: transformers lets ``min_pixels`` win over ``size``.
+    """
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        path = folder / name
+        if not path.is_file():
+            continue
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        values = document.get("image_processor", document) if name == "processor_config.json" else document
+        if "patch_size" not in values:
+            continue  # a processor's file without the image processor's settings
+        before = json.dumps(document)
+        values["size"] = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
+        values.update({key: limit for key, limit in (("min_pixels", min_pixels), ("max_pixels", max_pixels)) if key in values})
+        if json.dumps(document) != before:
+            path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
 def _read_settings(folder: Path) -> dict[str, Any]:
     path = folder / "preprocessor_config.json"
     if not path.is_file() and (folder / "processor_config.json").is_file():

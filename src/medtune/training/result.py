@@ -6,11 +6,14 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from medtune.models.adapter import adapter_report
 from medtune.models.contract import write_contract
+from medtune.models.pictures import write_limits
 from medtune.runs import Run, atomic_folder
 from medtune.training.checkpoints import is_peft, save_weights
 from medtune.types import AdapterContract
@@ -18,7 +21,16 @@ from medtune.types import AdapterContract
 __all__ = ["save_result"]
 
 _COMPANIONS = ("*.json", "*.jinja", "*.txt", "*.model", "LICENSE*", "NOTICE*")
-_NOT_COMPANIONS = ("config.json", "generation_config.json", "*.index.json", "adapter_config.json", "contract.json")
+_NOT_COMPANIONS = (
+    "config.json",
+    "generation_config.json",
+    "*.index.json",
+    "adapter_config.json",
+    # What an earlier training left beside the base's weights is not about the weights saved here.
+    "adapter_report.json",
+    "contract.json",
+    "training.json",
+)
 
 
 def save_result(
@@ -26,7 +38,8 @@ def save_result(
 ) -> Path:
     """Save ``adapter/``, or ``model/`` when the weights themselves were tuned.
 
-    ``model/`` loads in plain transformers: it has the tokenizer, processor and chat template files of ``base_folder``.
+    ``model/`` loads in plain transformers: it has the tokenizer, processor and chat template files of ``base_folder``, with
+    the pixel limits of the contract, and its weights are of the type that the base's were loaded in.
 
     Args:
         weights: The gathered state dict, where the model's own is spread over several devices.
@@ -41,6 +54,11 @@ def save_result(
             save_weights(model, folder, weights)
         else:
             copy_companions(base_folder, folder)
+            if contract.min_pixels is not None and contract.max_pixels is not None:
+                write_limits(folder, min_pixels=contract.min_pixels, max_pixels=contract.max_pixels)
+            _to_stored_type(model)
+            if weights is not None:
+                weights = {name: value.to(_stored_type(model)) for name, value in weights.items()}
             model.save_pretrained(folder, state_dict=weights)  # type: ignore[operator]
         write_contract(contract, folder)
         report = adapter_report(model)
@@ -52,6 +70,19 @@ def save_result(
         }
         (folder / "adapter_report.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return target
+
+
+def _to_stored_type(model: nn.Module) -> None:
+    """Bring weights that were trained in float32 back to the type of the base model."""
+    dtype = _stored_type(model)
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.dtype != dtype:
+            parameter.data = parameter.data.to(dtype)
+
+
+def _stored_type(model: nn.Module) -> torch.dtype:
+    config: Any = model.config
+    return config.dtype or torch.float32
 
 
 def copy_companions(source: Path, target: Path) -> None:
