@@ -622,7 +622,13 @@ class ImageTransform(Protocol):
 
 @runtime_checkable
 class Metric(Protocol):
-    """Judges predictions. See :class:`Score` for the additive statistics."""
+    """Judges predictions. See :class:`Score` for the additive statistics.
+
+    Two pictures are spoken of. ``metadata`` (``area_percent``, ``horizontal``, ``vertical``) and the words of references and
+    answers are of the *source* picture: compare words with words. Boxes, in ``metadata`` and in texts, are of the *stored*
+    picture, which the model sees. They differ only where a transform such as letterbox adds borders;
+    :func:`medtune.evaluation.metrics.box.source_extent` tells where the one lies in the other.
+    """
 
     name: str
     values: tuple[MetricValue, ...]

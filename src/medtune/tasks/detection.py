@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from medtune.errors import DataError
 from medtune.language import msg
 from medtune.tasks.asking import InstructedTask, Instructions
-from medtune.tasks.reading.boxes import read_boxes, relative_box, write_boxes
+from medtune.tasks.reading.boxes import SCALE, read_boxes, relative_box, write_boxes
 from medtune.types import Record, Sample
 
 __all__ = ["Detection"]
@@ -18,8 +18,10 @@ __all__ = ["Detection"]
 class Detection(InstructedTask):
     """Where the finding is, as a box in integers of 0 to 1000 of the picture's sides (see :mod:`medtune.tasks.reading.boxes`).
 
-    A record with a target keeps it. Without one the target is written from ``metadata``: ``box`` (pixels) with ``width`` and
-    ``height`` (pixels of the same picture) and ``kind`` as the label; ``normal: true`` without a box gives ``[]``.
+    A record with a target keeps it; where a transform has put the source picture into a part of the stored one
+    (``metadata["extent"]``), the target's boxes move with it. Without a target it is written from ``metadata``: ``box``
+    (pixels) with ``width`` and ``height`` (pixels of the same picture) and ``kind`` as the label; ``normal: true`` without a
+    box gives ``[]``.
 
     ``parse`` gives ``{"boxes": [[x1, y1, x2, y2], ...], "labels": [...]}``.
     """
@@ -35,9 +37,9 @@ class Detection(InstructedTask):
     }
 
     def answer(self, record: Record) -> str:
-        if record.target:
-            return record.target
         metadata = record.metadata
+        if record.target:
+            return record.target if metadata.get("extent") is None else _moved(record)
         box = metadata.get("box")
         if box is None and metadata.get("normal") is True:
             return write_boxes([])
@@ -77,3 +79,20 @@ class Detection(InstructedTask):
         del sample
         boxes, labels = read_boxes(text)
         return {"boxes": [list(box) for box in boxes], "labels": list(labels)}
+
+
+def _moved(record: Record) -> str:
+    """The target's boxes, 0 to 1000 of the source picture, as 0 to 1000 of the stored one."""
+    metadata = record.metadata
+    try:
+        boxes, labels = read_boxes(record.target)
+        left, top, right, bottom = relative_box(metadata["extent"], metadata["width"], metadata["height"])  # type: ignore[arg-type]
+    except (KeyError, ValueError) as error:
+        raise DataError(
+            msg("The boxes of the reference answer cannot be moved with the picture: {error}", error=str(error)),
+            sample=record.id,
+            remedy=msg("Give the record a box in its metadata, or prepare the data without a transform that pads pictures."),
+        ) from error
+    across, down = (right - left) / SCALE, (bottom - top) / SCALE
+    moved = [(left + x1 * across, top + y1 * down, left + x2 * across, top + y2 * down) for x1, y1, x2, y2 in boxes]
+    return write_boxes(list(zip(moved, labels, strict=True)))

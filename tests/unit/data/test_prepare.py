@@ -207,6 +207,27 @@ def test_six_tasks_with_letterbox(tmp_path: Path) -> None:
     # 0-1000 of the stored picture: 5.25 / 256 * 1000 = 20.5, 10.125 / 256 * 1000 = 39.55, ...
     assert json.loads(row.target)["bbox_2d"] == pytest.approx([20.5, 39.55, 59.57, 79.59], abs=0.6)
     assert "width" not in row.metadata
+    # The source's pictures are square: nothing was added to them.
+    assert "extent" not in row.metadata
+
+
+@pytest.mark.parametrize(
+    ("transform", "extent"),
+    [
+        ({"transform": "letterbox", "options": {"size": 256}}, [0, 32, 256, 224]),
+        ({"transform": "limit-pixels", "options": {"max_pixels": 768}}, None),
+        ({"transform": "clahe"}, None),
+        (None, None),
+    ],
+)
+def test_where_the_source_picture_lies_is_told_when_it_is_not_all(
+    tmp_path: Path, transform: dict[str, Any] | None, extent: list[int] | None
+) -> None:
+    """Metrics compare words, which are about the source picture, with boxes, which are of the stored one."""
+    chosen = conversations(tmp_path / "data", turns("<image>?", "Yes.", images=("pictures/0.png",)))
+    transforms = [] if transform is None else [transform]
+    prepare(DataSettings.model_validate({**chosen.model_dump(), "transforms": transforms}), name="x", folder=tmp_path / "out")
+    assert next(Dataset.open(tmp_path / "out").rows("train")).metadata.get("extent") == extent
 
 
 def test_a_transform_is_really_applied_to_what_is_stored(tmp_path: Path) -> None:

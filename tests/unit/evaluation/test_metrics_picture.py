@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medtune.evaluation.metrics.box import BoxOverlap, intersection_over_union
+from medtune.evaluation.metrics.box import BoxOverlap, intersection_over_union, source_extent
 from medtune.evaluation.metrics.json_record import JsonRecordValidity
 from medtune.evaluation.metrics.region import RegionError
 from medtune.plugins import resolve
@@ -238,3 +238,32 @@ def test_key_f1_is_summed_over_samples() -> None:
 
 def test_a_reference_that_is_no_record_is_unscored() -> None:
     assert set(numbers(JsonRecordValidity(), "{}", json_sample("text")).values()) == {None}
+
+
+class TestBordersAddedByATransform:
+    """A picture of 300 x 150 pixels in the middle of a square of 300: rows 75 to 225 are the source picture."""
+
+    def framed(self, box: list[float], task: str = "region", target: str = REFERENCE) -> Sample:
+        metadata = {**TRUTH, "box": [box[0], box[1] + 75, box[2], box[3] + 75], "extent": [0, 75, 300, 225]}
+        plain = sample(target, task=task, metadata=metadata)
+        return plain.model_copy(update={"images": (plain.images[0].model_copy(update={"height": 300}),)})
+
+    def test_words_are_about_the_source_picture(self) -> None:
+        # The box is in the upper left ninth of the source; of the square it is in the middle.
+        box = [0.0, 0.0, 100.0, 50.0]
+        assert numbers(RegionError(), REFERENCE, self.framed(box)) == pytest.approx(numbers(RegionError(), REFERENCE, sample()))
+        assert numbers(RegionError(), REFERENCE, self.framed(box))["centre-error"] == pytest.approx(0, abs=1e-12)
+        moved = [30.0, 20.0, 150.0, 120.0]
+        plain = sample(metadata={**TRUTH, "box": moved})
+        found = numbers(RegionError(), REFERENCE, self.framed(moved))["centre-error"]
+        assert found == pytest.approx(numbers(RegionError(), REFERENCE, plain)["centre-error"])
+        assert found == pytest.approx(math.hypot(90 - 50, 70 - 25) / math.hypot(300, 150))
+
+    def test_boxes_are_of_the_picture_that_the_model_sees(self) -> None:
+        of = self.framed([0.0, 0.0, 150.0, 75.0], "detection", '{"bbox_2d": [0, 250, 500, 500], "label": "x"}')
+        assert numbers(BoxOverlap(), '{"bbox_2d": [0, 250, 500, 500], "label": "x"}', of)["iou"] == pytest.approx(1)
+        assert numbers(BoxOverlap(), '{"bbox_2d": [0, 0, 500, 500], "label": "x"}', of)["iou"] == pytest.approx(0.5)
+
+    @pytest.mark.parametrize("extent", [None, [0, 75], [0, 75, 300, "x"], [0, 225, 300, 75]])
+    def test_an_extent_that_is_none_is_the_whole_picture(self, extent: Any) -> None:
+        assert source_extent(sample(metadata={"extent": extent})) == (0, 0, 300, 150)

@@ -87,6 +87,21 @@ def test_detection_writes_the_box_of_the_metadata() -> None:
     assert Detection().messages(record("", metadata={"normal": True}))[-1].content == "[]"
 
 
+def test_the_boxes_of_a_target_move_with_the_picture() -> None:
+    """A letterbox has put 300 x 150 pixels into the middle of 300 x 300."""
+    metadata = {"width": 300, "height": 300, "extent": [0, 75, 300, 225]}
+    target = '[{"bbox_2d": [0, 0, 500, 1000], "label": "mass"}, {"bbox_2d": [500, 500, 1000, 600], "label": "cyst"}]'
+    answer = Detection().messages(record(target, metadata=metadata))[-1].content
+    assert Detection().parse(answer, SAMPLE) == {
+        "boxes": [[0.0, 250.0, 500.0, 750.0], [500.0, 500.0, 1000.0, 550.0]],
+        "labels": ["mass", "cyst"],
+    }
+    assert Detection().messages(record("[]", metadata=metadata))[-1].content == "[]"
+    assert Detection().messages(record(target, metadata={}))[-1].content == target
+    with pytest.raises(DataError, match="cannot be moved with the picture"):
+        Detection().messages(record("on the left", metadata=metadata))
+
+
 @pytest.mark.parametrize(
     "metadata",
     [

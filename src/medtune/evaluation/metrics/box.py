@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["BoxOverlap", "centre_distance", "intersection_over_union", "true_boxes"]
+__all__ = ["BoxOverlap", "centre_distance", "intersection_over_union", "source_extent", "true_boxes"]
 
 _THRESHOLDS = (0.1, 0.3, 0.5)
 
@@ -27,8 +27,8 @@ class BoxOverlap:
 
     ``iou`` (0 to 1): the mean overlap. ``accuracy-0.1``, ``-0.3``, ``-0.5`` (0 to 1): boxes whose overlap reaches the
     threshold; 0.5 is PASCAL VOC's (Everingham et al. 2010), the lower ones are for small lesions, where a shift of a few
-    pixels costs half the overlap. ``centre-error`` (share of the picture's diagonal): how far the nearest predicted centre
-    is.
+    pixels costs half the overlap. ``centre-error`` (share of the stored picture's diagonal): how far the nearest predicted
+    centre is.
 
     True and predicted boxes are paired one to one, best overlap first, and the sums are divided by the *larger* number of
     boxes: a model that sprinkles boxes over the picture does not gain. Truth is ``metadata["box"]`` in pixels of the stored
@@ -92,6 +92,21 @@ def true_boxes(sample: Sample) -> list[Box]:
         return read_boxes(reference(sample))[0]
     except ValueError:
         return []
+
+
+def source_extent(sample: Sample) -> Box:
+    """Where the source picture lies in the stored one, x1, y1, x2, y2 in pixels: all of it, unless a transform such as
+    letterbox has put it into a part (``metadata["extent"]``).
+
+    Boxes are of the stored picture, which the model sees. Words about position and area are of the source picture, which
+    those who wrote them saw: to compare a box with words, look for it inside this extent.
+    """
+    extent = sample.metadata.get("extent")
+    if isinstance(extent, list) and len(extent) == 4 and all(isinstance(edge, int | float) for edge in extent):
+        x1, y1, x2, y2 = (float(edge) for edge in extent if isinstance(edge, int | float))
+        if x1 < x2 and y1 < y2:
+            return x1, y1, x2, y2
+    return 0.0, 0.0, float(sample.images[0].width), float(sample.images[0].height)
 
 
 def intersection_over_union(first: Box, second: Box) -> float:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from medtune.evaluation.metrics.additive import check_name, mean_of, mean_score, reference, share, unscored
-from medtune.evaluation.metrics.box import centre_distance, true_boxes
+from medtune.evaluation.metrics.box import centre_distance, source_extent, true_boxes
 from medtune.evaluation.metrics.words import answer_words, holds_run
 from medtune.language import msg
+from medtune.tasks.reading.boxes import SCALE
 from medtune.tasks.reading.finding import canonical_finding, is_kind_of
 from medtune.tasks.region import REGION_FIELDS, read_region
 from medtune.types import MetricValue, Prediction, Sample, Score
@@ -39,7 +40,8 @@ class RegionError:
     of what is true (a subdural haematoma where a haemorrhage is true, not the other way round). ``area-error`` is absolute,
     in percentage points of the picture's area. ``centre-error`` is the distance, as a share of the picture's diagonal, from
     the true box's centre to the middle of the ninth of the picture that the words name; even the right ninth leaves some
-    distance.
+    distance. The picture is the source's throughout, without borders that a transform has added: that is the one that the
+    references speak of.
 
     A fact is judged where the data know it *and* the reference answer states it: a caption that was never meant to give a
     size is not wrong for leaving it out. A judged fact that the answer does not state is 0 for accuracies. For the two
@@ -133,12 +135,16 @@ def _centre(sample: Sample, truth: dict[str, JsonValue], answer: dict[str, JsonV
         return unscored(sample, name)
     if across is None or along is None:
         return unscored(sample, name, "∅")
+    image = sample.images[0]
+    left, top, right, bottom = source_extent(sample)
     x1, y1, x2, y2 = boxes[0]
-    return mean_score(
-        sample,
-        name,
-        centre_distance(((x1 + x2) / 2, (y1 + y2) / 2), (across, along), sample.images[0].width, sample.images[0].height),
+    # From thousandths of the stored picture to thousandths of the source picture inside it.
+    centre = (
+        ((x1 + x2) / 2 / SCALE * image.width - left) / (right - left) * SCALE,
+        ((y1 + y2) / 2 / SCALE * image.height - top) / (bottom - top) * SCALE,
     )
+    # Transforms scale both axes alike, so the extent has the source picture's shape.
+    return mean_score(sample, name, centre_distance(centre, (across, along), round(right - left), round(bottom - top)))
 
 
 def _is_finding(answer: JsonValue, truth: str, text: str) -> bool:
