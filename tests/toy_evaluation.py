@@ -66,6 +66,20 @@ class ToyAccuracy:
         return totals[..., 0] / totals[..., 1]
 
 
+class ToyOwn:
+    """A metric of somebody's own: no registered name is in it."""
+
+    name = "mine"
+    values = (MetricValue(name="mine/right", title="Right", direction="higher", low=0, high=1),)
+
+    def score(self, prediction: Prediction, sample: Sample) -> tuple[Score, ...]:
+        return (Score(sample_id=sample.id, metric="mine/right", value=float(prediction.answer == sample.target)),)
+
+    def aggregate(self, name: str, totals: NDArray[np.float64]) -> NDArray[np.float64]:
+        assert name == "mine/right"
+        return totals[..., 0] / totals[..., 1]
+
+
 class ToyLength:
     """Stands in for a metric of wording: the root mean square of letters too many or too few. Lower is better."""
 

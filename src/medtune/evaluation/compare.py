@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from medtune import plugins
 from medtune.errors import EvaluationError
 from medtune.evaluation import cautions
+from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.evaluate import read_report
 from medtune.evaluation.measure import ScoreTable, difference
 from medtune.evaluation.predictions import read_index, read_scores
+from medtune.evaluation.score import Metrics, load_metric
 from medtune.evaluation.table import main_pair
 from medtune.language import Text, msg
-from medtune.types import Comparison, Condition, Difference, Report
+from medtune.types import Comparison, Condition, Difference, Metric, Report
 
 __all__ = ["compare"]
 
@@ -57,8 +60,8 @@ def compare(
             remedy=msg("Evaluate both runs with the same evaluation.split."),
         )
     left, right = _condition(one, first, first_label), _condition(other, second, second_label)
-    first_table = _table(first, left, num_resamples, seed)
-    second_table = _table(second, right, num_resamples, seed)
+    first_table = _table(first, one, left, num_resamples, seed)
+    second_table = _table(second, other, right, num_resamples, seed)
     common = [sample for sample in first_table.tasks if sample in second_table.tasks]
     if not common:
         raise EvaluationError(
@@ -109,7 +112,7 @@ def _condition(report: Report, folder: Path, label: str | None) -> Condition:
     )
 
 
-def _table(folder: Path, condition: Condition, num_resamples: int, seed: int) -> ScoreTable:
+def _table(folder: Path, report: Report, condition: Condition, num_resamples: int, seed: int) -> ScoreTable:
     index = read_index(folder / "evaluations" / "samples.jsonl")
     path = folder / "evaluations" / condition.label / "scores.jsonl"
     scores = read_scores(path)
@@ -125,9 +128,30 @@ def _table(folder: Path, condition: Condition, num_resamples: int, seed: int) ->
         scores,
         {name: entry.task for name, entry in index.items()},
         {name: str(entry.group) for name, entry in index.items()},
+        _metrics(report, [entry.task for entry in index.values()]),
         num_resamples=num_resamples,
         seed=seed,
     )
+
+
+def _metrics(report: Report, tasks: list[str]) -> dict[str, Metric]:
+    """Who aggregates each value of a report: a registered metric, else one that its settings or its tasks name."""
+    found: dict[str, Metric] = {}
+    registered = plugins.names("metric")
+    for value in report.metrics:
+        name = value.name.partition("/")[0]
+        if name in registered and value.name in {known.name for known in load_metric(name).values}:
+            found[value.name] = load_metric(name)
+    if len(found) < len(report.metrics):
+        settings = EvaluationSettings.model_validate(report.settings.get("evaluation", {}))
+        others = Metrics(settings.metrics).values(tasks)
+        found.update({name: metric for name, (_, metric) in others.items() if name not in found})
+    if lost := [value.name for value in report.metrics if value.name not in found]:
+        raise EvaluationError(
+            msg("The report of {run} has {metric}, which no metric here computes.", run=report.run, metric=lost[0]),
+            remedy=msg("Score the stored predictions again."),
+        )
+    return found
 
 
 def _warnings(one: Report, other: Report, num_first: int, num_second: int, num_common: int, num_groups: int) -> list[Text]:

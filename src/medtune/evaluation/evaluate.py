@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -110,9 +111,16 @@ def rescore(
             msg("The run folder has no predictions."), file=folder / "evaluations", remedy=msg("Run `medtune evaluate` first.")
         )
     asked = [read_asked(path) for path in found]
+    for path, entry in zip(found, asked, strict=True):
+        # Scores are written where the label says: a folder that came from elsewhere must not say another place.
+        if condition_label(entry.label, entry.control) != path.name:
+            raise EvaluationError(
+                msg("asked.json names the condition {label!r}, which is not its folder.", label=entry.label),
+                file=path / "asked.json",
+            )
     # The order of the first evaluation, base before tuned and real pictures before controls, not that of the alphabet.
     asked.sort(key=lambda entry: (entry.model, entry.label, entry.control != "none", entry.control))
-    for entry, path in zip(asked, [folder / "evaluations" / condition_label(e.label, e.control) for e in asked], strict=True):
+    for entry in asked:
         if entry.dataset_hash != dataset.manifest.hash:
             raise EvaluationError(
                 msg(
@@ -122,7 +130,7 @@ def rescore(
                     new=dataset.manifest.name,
                     new_hash=dataset.manifest.hash,
                 ),
-                file=path / "predictions.jsonl",
+                file=folder / "evaluations" / condition_label(entry.label, entry.control) / "predictions.jsonl",
                 remedy=msg("Give the data set that the predictions were made from."),
             )
     splits = {entry.split for entry in asked}
@@ -228,11 +236,17 @@ def _ask(
         if not pending:
             return
         generator = source.get()
-        write_asked(place, condition.model_copy(update={"batch_size": getattr(generator, "batch_size", 1)}))
-        for answered in _answers(generator, pending, shown, sampling):
-            append_prediction(place / "predictions.jsonl", answered)
-            done += 1
-            hear(Event("progress", done=done, total=total))
+        batch_size = getattr(generator, "batch_size", 1)
+        started = time.perf_counter()
+        try:
+            for answered in _answers(generator, pending, shown, sampling):
+                append_prediction(place / "predictions.jsonl", answered)
+                done += 1
+                hear(Event("progress", done=done, total=total))
+        finally:
+            before = read_asked(place)
+            seconds = round(before.seconds + time.perf_counter() - started, 4)
+            write_asked(place, before.model_copy(update={"batch_size": batch_size, "seconds": seconds, "scoring_seconds": None}))
 
 
 def _answers(

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtune.evaluation.bootstrap import cluster_bootstrap, paired_cluster_bootstrap
-from medtune.evaluation.score import load_metric
-from medtune.types import Difference, Measurement, Score
+from medtune.types import Difference, Measurement, Metric, Score
 
 __all__ = ["ScoreTable", "cut_into_thirds", "difference", "measure"]
 
@@ -28,22 +27,31 @@ class ScoreTable:
         scores: Metric value -> sample id -> score.
         tasks: Sample id -> task.
         groups: Sample id -> group.
+        metrics: Metric value -> the metric that aggregates it.
     """
 
     scores: Mapping[str, Mapping[str, Score]]
     tasks: Mapping[str, str]
     groups: Mapping[str, str]
+    metrics: Mapping[str, Metric]
     num_resamples: int = 2000
     seed: int = 0
 
     @classmethod
     def build(
-        cls, scores: Iterable[Score], tasks: Mapping[str, str], groups: Mapping[str, str], *, num_resamples: int, seed: int
+        cls,
+        scores: Iterable[Score],
+        tasks: Mapping[str, str],
+        groups: Mapping[str, str],
+        metrics: Mapping[str, Metric],
+        *,
+        num_resamples: int,
+        seed: int,
     ) -> ScoreTable:
         table: dict[str, dict[str, Score]] = {}
         for score in scores:
             table.setdefault(score.metric, {})[score.sample_id] = score
-        return cls(table, tasks, groups, num_resamples, seed)
+        return cls(table, tasks, groups, metrics, num_resamples, seed)
 
     def tasks_of(self, metric: str) -> list[str]:
         """The tasks that have scores on ``metric``, in the order of the samples."""
@@ -77,7 +85,7 @@ def measure(table: ScoreTable, metric: str, *, task: str | None = None, among: S
         return Measurement(metric=metric, task=task, value=None, num_scored=0, num_unscored=len(ids), num_groups=0)
     statistics = _statistics([table.scores[metric][sample] for sample in scored])
     groups = [table.groups[sample] for sample in scored]
-    aggregate = partial(load_metric(metric.partition("/")[0]).aggregate, metric)
+    aggregate = partial(table.metrics[metric].aggregate, metric)
     value, low, high = cluster_bootstrap(statistics, groups, aggregate, num_resamples=table.num_resamples, seed=table.seed)
     return Measurement(
         metric=metric,
@@ -104,7 +112,7 @@ def difference(first: ScoreTable, second: ScoreTable, metric: str, *, task: str 
     left = _statistics([first.scores[metric][sample] for sample in ids])
     right = _statistics([in_second[sample] for sample in ids])
     groups = [first.groups[sample] for sample in ids]
-    aggregate = partial(load_metric(metric.partition("/")[0]).aggregate, metric)
+    aggregate = partial(first.metrics[metric].aggregate, metric)
     value, low, high = paired_cluster_bootstrap(left, right, groups, aggregate, num_resamples=first.num_resamples, seed=first.seed)
     return Difference(
         metric=metric,

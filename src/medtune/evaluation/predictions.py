@@ -42,6 +42,9 @@ class Asked(Document):
         identity: Names the weights (for an adapter, a hash of its file). Empty = not known, and not checked.
         batch_size: Of the generator that was last used, for the timing; not checked.
         seed: Of the shuffled pictures.
+        seconds: Wall time of asking, all attempts together: opening pictures and generating, not loading the model. 0 = not
+            known. Not checked.
+        scoring_seconds: Wall time of the first scoring of these predictions, None before it. Not checked.
     """
 
     format_version: Literal[1] = 1
@@ -55,6 +58,8 @@ class Asked(Document):
     sampling: dict[str, JsonValue]
     identity: str = ""
     batch_size: int = 1
+    seconds: float = 0.0
+    scoring_seconds: float | None = None
 
     def conflicts(self, other: Asked) -> list[str]:
         """Names of the fields in which the two differ so that their predictions cannot be mixed."""
@@ -225,7 +230,8 @@ def resume_predictions(folder: Path, asked: Asked, known: Collection[str], *, ov
                 file=path,
                 remedy=msg("Evaluate into another run folder, or have the old predictions overwritten."),
             )
-        asked = asked.model_copy(update={"batch_size": before.batch_size})
+        kept_fields = ("batch_size", "seconds", "scoring_seconds")
+        asked = asked.model_copy(update={name: getattr(before, name) for name in kept_fields})
     write_asked(folder, asked)
     if not path.exists():
         path.touch()

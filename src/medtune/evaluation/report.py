@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,15 @@ from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.controls import askable
 from medtune.evaluation.measure import ScoreTable, cut_into_thirds, difference, measure
 from medtune.evaluation.metrics.llamafactory import predict_timing
-from medtune.evaluation.predictions import Asked, condition_label, read_asked, read_predictions, write_index, write_scores
+from medtune.evaluation.predictions import (
+    Asked,
+    condition_label,
+    read_asked,
+    read_predictions,
+    write_asked,
+    write_index,
+    write_scores,
+)
 from medtune.evaluation.score import Metrics, parse_generation, score_predictions
 from medtune.evaluation.table import about, choose_headline
 from medtune.language import Text
@@ -68,7 +77,8 @@ def build_report(
     """
     manifest = dataset.manifest
     metrics = Metrics(settings.metrics)
-    values = metrics.values(samples)
+    known = metrics.values(sample.task for sample in samples)
+    values = {name: value for name, (value, _) in known.items()}
     warnings: list[Text] = list(manifest.warnings)
     scored: list[_Scored] = []
     left_out: dict[str, Text] = {}
@@ -77,7 +87,7 @@ def build_report(
         if len(wanted) < len(samples):
             left_out[entry.control] = cautions.control_not_asked(entry.control, len(samples) - len(wanted), len(samples))
         if wanted:
-            one, faults = _score_condition(entry, wanted, pool, metrics, values, settings, folder)
+            one, faults = _score_condition(entry, wanted, pool, metrics, settings, folder)
             scored.append(one)
             warnings.extend(faults)
     differences = _differences(scored, values)
@@ -121,7 +131,6 @@ def _score_condition(
     samples: Sequence[Sample],
     pool: Sequence[Sample],
     metrics: Metrics,
-    values: Mapping[str, MetricValue],
     settings: EvaluationSettings,
     folder: Path,
 ) -> tuple[_Scored, list[Text]]:
@@ -134,17 +143,21 @@ def _score_condition(
         for sample in samples
         if (before := stored.predictions.get(sample.id)) is not None
     }
+    started = time.perf_counter()
     scores = score_predictions(samples, predictions, metrics)
+    seconds = _wall_time(place, predictions.values(), time.perf_counter() - started)
     write_scores(place / "scores.jsonl", scores)
+    known = metrics.values(sample.task for sample in samples)
     table = ScoreTable.build(
         scores,
         {sample.id: sample.task for sample in samples},
         {sample.id: sample.group for sample in samples},
+        {name: metric for name, (_, metric) in known.items()},
         num_resamples=settings.num_resamples,
         seed=settings.seed,
     )
     measurements: list[Measurement] = []
-    for name in values:
+    for name in known:
         tasks = table.tasks_of(name)
         if tasks:
             overall = measure(table, name)
@@ -153,8 +166,6 @@ def _score_condition(
                 measurements.append(overall.model_copy(update={"task": tasks[0]}))
             else:
                 measurements.extend(measure(table, name, task=task) for task in tasks)
-    seconds = [prediction.generation.seconds for prediction in predictions.values()]
-    total = sum(second for second in seconds if second is not None) if seconds and None not in seconds else None
     condition = Condition(
         label=label,
         model=asked.model,
@@ -164,12 +175,25 @@ def _score_condition(
         num_unparsed=sum(
             prediction.error is not None and prediction.generation.finish_reason != "error" for prediction in predictions.values()
         ),
-        seconds=total,
-        timing=predict_timing(len(predictions), total, read_asked(place).batch_size) if total else {},
+        seconds=seconds,
+        timing=predict_timing(len(predictions), seconds, read_asked(place).batch_size) if seconds else {},
     )
     return _Scored(asked, label, predictions, table, condition), stored.faults(
         [sample.id for sample in samples], empty_matters=asked.control == "none"
     )
+
+
+def _wall_time(place: Path, predictions: Iterable[Prediction], scoring_seconds: float) -> float | None:
+    """Seconds of generating and of the *first* scoring, so that scoring again gives the same report. None = not known."""
+    asked = read_asked(place)
+    if not asked.seconds:
+        # Predictions that came without it: what each says of itself, which is too much where several were under way at once.
+        parts = [prediction.generation.seconds for prediction in predictions]
+        return sum(part for part in parts if part is not None) if parts and None not in parts else None
+    if asked.scoring_seconds is None:
+        asked = asked.model_copy(update={"scoring_seconds": round(scoring_seconds, 4)})
+        write_asked(place, asked)
+    return asked.seconds + (asked.scoring_seconds or 0.0)
 
 
 def _plain(scored: Iterable[_Scored]) -> list[_Scored]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import cast
 
-from medtune.plugins import resolve
+from medtune.plugins import resolve_stored
 from medtune.types import Generation, Metric, MetricValue, Prediction, Sample, Score, Task
 
 __all__ = ["Metrics", "load_metric", "parse_generation", "score_predictions"]
@@ -15,7 +15,7 @@ __all__ = ["Metrics", "load_metric", "parse_generation", "score_predictions"]
 
 @cache
 def load_task(name: str) -> Task:
-    found = resolve("task", name)
+    found = resolve_stored("task", name)
     return cast("Task", found() if isinstance(found, type) else found)
 
 
@@ -26,7 +26,7 @@ def load_metric(name: str) -> Metric:
     Raises:
         PluginError: There is none.
     """
-    found = resolve("metric", name)
+    found = resolve_stored("metric", name)
     return cast("Metric", found() if isinstance(found, type) else found)
 
 
@@ -36,14 +36,14 @@ class Metrics:
 
     override: tuple[str, ...] | None = None
 
-    def of(self, sample: Sample) -> list[Metric]:
-        names = load_task(sample.task).metrics if self.override is None else self.override
+    def of(self, task: str) -> list[Metric]:
+        """The metrics that judge samples of ``task``."""
+        names = load_task(task).metrics if self.override is None else self.override
         return [load_metric(name) for name in names]
 
-    def values(self, samples: Iterable[Sample]) -> dict[str, MetricValue]:
-        """What the metrics of ``samples`` report, by name, in the order in which the tasks bring them."""
-        by_task = {sample.task: sample for sample in samples}
-        return {value.name: value for sample in by_task.values() for metric in self.of(sample) for value in metric.values}
+    def values(self, tasks: Iterable[str]) -> dict[str, tuple[MetricValue, Metric]]:
+        """What the metrics of ``tasks`` report, by name, in the order in which the tasks bring them, and who reports it."""
+        return {value.name: (value, metric) for task in dict.fromkeys(tasks) for metric in self.of(task) for value in metric.values}
 
 
 def parse_generation(generation: Generation, sample: Sample, *, image_sha256: tuple[str, ...] = ()) -> Prediction:
@@ -72,12 +72,12 @@ def score_predictions(samples: Sequence[Sample], predictions: Mapping[str, Predi
             reason = "no prediction" if prediction is None else "the generation failed"
             nothing = Generation(id=sample.id, text="", finish_reason="error")
             stand_in = Prediction(sample_id=sample.id, generation=nothing, error=reason)
-            for metric in metrics.of(sample):
+            for metric in metrics.of(sample.task):
                 scores.extend(
                     Score(sample_id=sample.id, metric=score.metric, value=None, explanation=reason)
                     for score in metric.score(stand_in, sample)
                 )
             continue
-        for metric in metrics.of(sample):
+        for metric in metrics.of(sample.task):
             scores.extend(metric.score(prediction, sample))
     return scores

@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from medtune.data.dataset import Dataset
-from medtune.errors import EvaluationError, GenerationError
+from medtune.errors import EvaluationError, GenerationError, PluginError
+from medtune.evaluation import report as report_module
+from medtune.evaluation.compare import compare
 from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.evaluate import evaluate, read_report, rescore
 from medtune.evaluation.report import subgroup_labels
-from medtune.types import Condition, Difference, Event, Measurement, Report, Sampling
+from medtune.types import Condition, Difference, Event, Measurement, Report, Request, Sampling, Score
 from toy_evaluation import Guessing, Looking, make_dataset
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -273,14 +277,85 @@ def test_text_only_samples_are_not_asked_under_a_control(tmp_path: Path) -> None
     assert measurement(report, "tuned-blank", "closed/accuracy").value == 0.0
 
 
-def test_timing_has_the_fields_and_roundings_of_llamafactory(tmp_path: Path) -> None:
-    report = run(make_dataset(tmp_path / "data", num_groups=5), tmp_path / "run", controls=())
-    condition: Condition = report.conditions[1]
-    # 10 answers of half a second each, in batches of 4.
+def test_timing_has_the_fields_and_roundings_of_llamafactory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wall time of generating and scoring, not of loading the model; what generations say of themselves may overlap."""
+    clock = {"now": 100.0}
+
+    class Slow(Looking):
+        def answer(self, request: Request) -> str:
+            clock["now"] += 0.25
+            return super().answer(request)
+
+    def load() -> Slow:
+        clock["now"] += 1000.0
+        return Slow()
+
+    def score(*arguments: Any) -> list[Score]:
+        clock["now"] += 0.5
+        return score_predictions(*arguments)
+
+    score_predictions = report_module.score_predictions
+    monkeypatch.setattr(report_module, "score_predictions", score)
+    monkeypatch.setattr("medtune.evaluation.evaluate.time", SimpleNamespace(perf_counter=lambda: clock["now"]))
+    monkeypatch.setattr(report_module, "time", SimpleNamespace(perf_counter=lambda: clock["now"]))
+    dataset = make_dataset(tmp_path / "data", num_groups=5)
+    with pytest.raises(KeyboardInterrupt):
+        run(dataset, tmp_path / "run", controls=(), generators={"tuned": ("tuned", Looking(fail_after=2))})
+    report = run(dataset, tmp_path / "run", controls=(), generators={"tuned": ("tuned", load)})
+    # 2 answers that took no time, 8 of a quarter of a second, half a second of scoring; in batches of 4.
+    assert report.conditions[0].seconds == 2.5
+    assert report.conditions[0].timing == {
+        "predict_runtime": 2.5,
+        "predict_samples_per_second": 4.0,
+        "predict_steps_per_second": 1.2,
+    }
+    assert rescore(tmp_path / "run", dataset) == report
+
+
+def test_predictions_that_came_without_a_wall_time(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "data", num_groups=5)
+    run(dataset, tmp_path / "run", controls=())
+    for path in (tmp_path / "run" / "evaluations").glob("*/asked.json"):
+        asked = json.loads(path.read_text())
+        path.write_text(json.dumps({name: value for name, value in asked.items() if "seconds" not in name}))
+    condition: Condition = rescore(tmp_path / "run", dataset).conditions[1]
+    # 10 answers that say half a second each, in batches of 4.
     assert condition.seconds == 5.0
-    assert condition.timing["predict_runtime"] == 5.0
     assert condition.timing["predict_samples_per_second"] == 2.0
     assert condition.timing["predict_steps_per_second"] == 0.6
+
+
+def test_a_folder_that_would_have_scores_written_elsewhere_is_refused(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "data", num_groups=4)
+    run(dataset, tmp_path / "run", controls=(), generators={"tuned": ("tuned", Looking())})
+    path = tmp_path / "run" / "evaluations" / "tuned" / "asked.json"
+    path.write_text(path.read_text().replace('"label": "tuned"', '"label": "../../elsewhere"'))
+    with pytest.raises(EvaluationError, match="which is not its folder"):
+        rescore(tmp_path / "run", dataset)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_metric_may_be_named_by_its_place(tmp_path: Path) -> None:
+    """``package.module:object``, whose values need not begin with a registered name; comparing finds it too."""
+    dataset = make_dataset(tmp_path / "data", num_groups=6)
+    settings = EvaluationSettings(metrics=("toy_evaluation:ToyOwn",), num_resamples=100)
+    for name in ("one", "two"):
+        run(dataset, tmp_path / name, settings=settings, controls=())
+    report = read_report(tmp_path / "one")
+    assert measurement(report, "tuned", "mine/right").value == 1.0
+    assert difference(report, "base", "tuned", "mine/right").difference == 0.5
+    assert [entry.metric for entry in compare(tmp_path / "one", tmp_path / "two").differences] == ["mine/right"]
+
+
+def test_code_that_only_the_data_name_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "their_module.py").write_text(
+        f"import pathlib\n\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n\nclass Task: ...\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    dataset = make_dataset(tmp_path / "data", num_groups=4, change=lambda row: row.update(task="their_module:Task"))
+    with pytest.raises(PluginError, match="the recipe does not name"):
+        run(dataset, tmp_path / "run")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_progress_is_reported_to_the_end(tmp_path: Path) -> None:
