@@ -105,7 +105,7 @@ def test_tokens_are_those_of_whole_forward_passes(any_model: tuple[Any, Encoder]
     expected = {}
     for request in requests:
         features = encoder.encode(request.messages, request.images)  # type: ignore[arg-type]
-        inputs = {name: tensor for name, tensor in encoder.collate([features]).inputs.items() if name != "labels"}
+        inputs = {name: tensor for name, tensor in encoder.collate([features], padding="left").inputs.items() if name != "labels"}
         prompt = inputs["input_ids"]
         for _ in range(MAX_NEW_TOKENS):
             with torch.no_grad():
