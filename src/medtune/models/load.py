@@ -115,7 +115,7 @@ def _load_base(
         options["device_map"] = {"": device}
     loader = getattr(transformers, family.auto_class)
     try:
-        with _quiet():
+        with no_progress_bars():
             model, info = loader.from_pretrained(
                 folder, use_safetensors=True, trust_remote_code=settings.trust_remote_code, output_loading_info=True, **options
             )
@@ -168,7 +168,7 @@ def _quantization_config(settings: QloraSettings) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
     """Without transformers' own progress bars: whoever called draws one, or none."""
     from transformers import utils
 

@@ -21,6 +21,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
+
+from medtune.errors import MedtuneError, ModelError, RunError
+from medtune.language import msg
+from medtune.models.load import no_progress_bars
 from medtune.plugins import resolve
 from medtune.runs import Run, atomic_folder
 from medtune.types import Record
@@ -35,6 +40,8 @@ SPECIAL_TOKENS: Final = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
+
+_COPIED: Final = ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "chat_template.jinja")
 
 # Qwen's pre-tokenisation splits digits one by one and keeps a leading space with its word (Qwen technical report,
 # arXiv:2309.16609, section 2.2): numbers of boxes become digit tokens.
@@ -62,23 +69,23 @@ def initialise(folder: Path, *, seed: int = 0) -> None:
     """Write a model folder with the vocabulary, the configuration and random weights drawn with ``seed``.
 
     Raises:
-        FileExistsError: ``folder`` exists.
+        ModelError: ``folder`` exists.
     """
     import torch
     from transformers import Qwen3VLForConditionalGeneration
 
-    if folder.exists():
-        raise FileExistsError(folder)
+    _refuse_existing(folder)
     tokenizer = train_vocabulary()
     config = configuration({token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}, tokenizer.get_vocab_size())
-    torch.manual_seed(seed)
-    model: Any = Qwen3VLForConditionalGeneration(config)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model: Any = Qwen3VLForConditionalGeneration(config)
     model = model.to(torch.float32)
-    with atomic_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary, no_progress_bars():
         model.save_pretrained(temporary, safe_serialization=True)
         tokenizer.save(str(temporary / "tokenizer.json"))
         for name, content in _small_files().items():
-            (temporary / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            _write_json(temporary / name, content)
         (temporary / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
 
 
@@ -181,47 +188,80 @@ def _small_files() -> dict[str, dict[str, Any]]:
 def pack(run_folder: Path, folder: Path) -> None:
     """Write the trained weights of a run as bfloat16 with the record of the run: what ships in the package.
 
+    ``training.json`` is the record of the run without times and folders, with the losses as they were logged;
+    ``recipe.yaml`` is the run's recipe without folders of the machine.
+
     Raises:
-        RunError: The run has no trained model.
-        FileExistsError: ``folder`` exists.
+        RunError: ``run_folder`` is no run, or the run holds no fully tuned model.
+        ModelError: ``folder`` exists.
     """
     import torch
     from safetensors.torch import load_file, save_file
 
     run = Run.open(run_folder)
-    if folder.exists():
-        raise FileExistsError(folder)
-    assert run.adapter is not None, "the run has not finished"
+    model = run.adapter
+    if model is None or not all((model / name).is_file() for name in (*_COPIED, "config.json", "model.safetensors")):
+        raise RunError(
+            msg("The run holds no whole model to pack: it has not been trained to its end, or it trained an adapter."),
+            file=run.folder,
+            remedy=msg("Pack a finished run of the recipe nano_pretrain (adapter.kind=full)."),
+        )
+    _refuse_existing(folder)
     with atomic_folder(folder) as temporary:
-        for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "chat_template.jinja"):
-            shutil.copyfile(run.adapter / name, temporary / name)
-        config = json.loads((temporary / "config.json").read_text(encoding="utf-8"))
+        for name in _COPIED:
+            shutil.copyfile(model / name, temporary / name)
+        config = json.loads((model / "config.json").read_text(encoding="utf-8"))
         for part in (config, config["text_config"], config["vision_config"]):
             part.pop("torch_dtype", None)
             part["dtype"] = "bfloat16"
-        (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        weights = {
-            name: value.to(torch.bfloat16).contiguous() for name, value in load_file(run.adapter / "model.safetensors").items()
-        }
+        _write_json(temporary / "config.json", config)
+        weights = {name: value.to(torch.bfloat16).contiguous() for name, value in load_file(model / "model.safetensors").items()}
         save_file(weights, temporary / "model.safetensors", metadata={"format": "pt"})
-        record = run.record.model_dump(mode="json", exclude={"created", "updated", "base_model"})
-        losses = [event for event in run.events() if event["kind"] in ("log", "epoch")]
+        record = run.record.model_dump(mode="json", exclude={"created", "updated", "base_model", "error"})
         kept = ("step", "loss", "eval_loss", "learning_rate", "epoch")
-        record["losses"] = [{name: event[name] for name in kept if name in event} for event in losses]
-        (temporary / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        shutil.copyfile(run.folder / "recipe.yaml", temporary / "recipe.yaml")
+        record["losses"] = [
+            {name: event[name] for name in kept if name in event} for event in run.events() if event["kind"] == "log"
+        ]
+        _write_json(temporary / "training.json", record)
+        recipe = yaml.safe_load(run.recipe_path.read_text(encoding="utf-8"))
+        text = yaml.safe_dump(_without_folders(recipe), sort_keys=False, allow_unicode=True, width=120)
+        (temporary / "recipe.yaml").write_text(text, encoding="utf-8")
+
+
+def _without_folders(value: Any) -> Any:
+    """A recipe's values with the last name of each absolute path in place of the path."""
+    if isinstance(value, dict):
+        return {key: _without_folders(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(entry) for entry in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _refuse_existing(folder: Path) -> None:
+    if folder.exists():
+        raise ModelError(
+            msg("The folder exists already."), file=folder, remedy=msg("Name another folder, or delete this one first.")
+        )
 
 
 def main(arguments: list[str]) -> int:
-    """``init FOLDER`` or ``pack RUN FOLDER``."""
-    match arguments:
-        case ["init", folder]:
-            initialise(Path(folder))
-        case ["pack", run, folder]:
-            pack(Path(run), Path(folder))
-        case _:
-            sys.stderr.write((__doc__ or "") + "\n")
-            return 2
+    """``init FOLDER`` or ``pack RUN FOLDER``; returns the exit code."""
+    try:
+        match arguments:
+            case ["init", folder]:
+                initialise(Path(folder))
+            case ["pack", run, folder]:
+                pack(Path(run), Path(folder))
+            case _:
+                sys.stderr.write((__doc__ or "") + "\n")
+                return 2
+    except MedtuneError as error:
+        sys.stderr.write(f"{error.render()}\n")
+        return 2
     return 0
 
 
