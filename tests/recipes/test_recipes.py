@@ -62,7 +62,14 @@ OVERRIDE = {
 
 # Recipe -> what makes it small besides: fewer synthetic pictures instead of other data.
 EMBEDDED: dict[str, tuple[str, ...]] = {
-    "nano_pretrain": ("data.sources.0.options.num_pictures=24", "data.sources.0.options.questions_per_picture=3"),
+    # With the model that ships, as for everybody.
+    "demo": ("data.sources.0.options.num_patients=24", "data.sources.0.options.slices_per_patient=1"),
+    # Its base is the first of the three commands that make the model; here it is a tiny one.
+    "nano_pretrain": (
+        "model.base=tiny",
+        "data.sources.0.options.num_pictures=24",
+        "data.sources.0.options.questions_per_picture=3",
+    ),
 }
 
 # What the originals are known to have set. A value that is changed in a recipe is no longer the reference's.
@@ -226,9 +233,30 @@ def test_a_reference_recipe_goes_the_whole_road(workplace: Path, name: str) -> N
 
 @pytest.mark.parametrize("name", sorted(EMBEDDED))
 def test_an_embedded_recipe_goes_the_whole_road(workplace: Path, name: str) -> None:
-    base = tiny_model(workplace / "tiny", "qwen3-vl")
-    run(name, (f"model.base={base}", *SMALL, *EMBEDDED[name]))
-    assert sorted(path.name for path in workplace.iterdir()) == ["datasets", "runs", "tiny"]
+    tiny_model(workplace / "tiny", "qwen3-vl")
+    folder = run(name, (*SMALL, *EMBEDDED[name]))
+    assert sorted(path.name for path in workplace.iterdir()) == ["datasets", "runs", "tiny"], "nothing is written elsewhere"
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    assert report["synthetic"]
+
+
+@pytest.mark.parametrize("name", sorted(EMBEDDED))
+def test_the_head_of_an_embedded_recipe_tells_what_is_needed(name: str) -> None:
+    head = read_head(shipped_recipes()[name])
+    for words in ("# Prerequisites:", "# Launch:", "# One override: medtune train "):
+        assert words in head, words
+    shown = shlex.split(re.findall(r"One override: (medtune train .*)", head)[0])[2:]
+    assert shown[0] == name
+    assert len(shown) > 1
+    load_recipe(shown[0], shown[1:])
+
+
+def test_the_packed_model_was_made_by_the_shipped_recipe() -> None:
+    """Every setting of the run whose weights ship is still the recipe's."""
+    packed = load_recipe(ROOT / "src" / "medtune" / "nano" / "recipe.yaml")
+    # The number of threads changes no row.
+    different = {entry.key for entry in diff_settings(packed, load_recipe("nano_pretrain"))} - {"data.num_workers"}
+    assert different == set()
 
 
 @pytest.mark.parametrize("name", sorted(SETTINGS))
