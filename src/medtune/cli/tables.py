@@ -123,16 +123,26 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
+_SHOWN_OF_A_KIND = 5
+
+
 def print_validation(report: ValidationReport) -> None:
-    """Every finding, the remedy once for findings of one kind that follow each other; then the sums."""
+    """The findings by kind, errors before warnings before notes, the first of each kind by name; then the sums."""
     console = _console()
-    for number, issue in enumerate(report.issues):
-        console.print(
-            f"[{_STYLE[issue.severity]}]{escape(str(_severity(issue)))}[/] {escape(_where(issue))}{escape(str(issue.message))}"
-        )
-        following = report.issues[number + 1] if number + 1 < len(report.issues) else None
-        if issue.remedy is not None and (following is None or following.remedy != issue.remedy):
-            console.print(f"    {escape(str(issue.remedy))}", style="dim")
+    ranks = ("error", "warning", "info")
+    kinds: dict[tuple[int, str], list[Issue]] = {}
+    for issue in report.issues:
+        kinds.setdefault((ranks.index(issue.severity), issue.code), []).append(issue)
+    for (_, code), issues in sorted(kinds.items(), key=lambda kind: kind[0][0]):
+        count = sum(issue.count for issue in issues)
+        console.print(f"[{_STYLE[issues[0].severity]}]{_severity(issues[0])}[/] {code}" + (f" x{count}" if count > 1 else ""))
+        for issue in issues[:_SHOWN_OF_A_KIND]:
+            console.print(f"  {escape(_where(issue))}{escape(str(issue.message))}")
+        if len(issues) > _SHOWN_OF_A_KIND:
+            rest = count - sum(issue.count for issue in issues[:_SHOWN_OF_A_KIND])
+            console.print(f"  {msg('... and {count} more; --json lists them.', count=rest)}", style="dim")
+        for remedy in dict.fromkeys(str(issue.remedy) for issue in issues if issue.remedy is not None):
+            console.print(f"    {escape(remedy)}", style="dim")
     for check, reason in report.skipped.items():
         console.print(escape(str(msg("not checked: {check} ({reason})", check=check, reason=str(reason)))), style="dim")
     total = msg(
@@ -146,8 +156,7 @@ def print_validation(report: ValidationReport) -> None:
 
 
 def _severity(issue: Issue) -> Text:
-    name = {"error": msg("error"), "warning": msg("warning"), "info": msg("note")}[issue.severity]
-    return msg("{severity} x{count}", severity=str(name), count=issue.count) if issue.count > 1 else name
+    return {"error": msg("error"), "warning": msg("warning"), "info": msg("note")}[issue.severity]
 
 
 def _where(issue: Issue) -> str:

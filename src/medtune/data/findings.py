@@ -1,4 +1,4 @@
-"""Findings of ``validate``, kept short: the first of a kind by name, the rest as a number."""
+"""Findings of ``validate``, within bounds: the first thousand of a kind by name, the rest as a number."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from medtune.types import Issue, Severity, SplitName
 
 __all__ = ["MAX_NAMED", "Findings"]
 
-MAX_NAMED = 20
-"""Findings of one code and split that are listed one by one."""
+MAX_NAMED = 1000
+"""Findings of one code and split that are listed one by one: a set of a million rows may have a million of them."""
 
 
 class Findings:

@@ -211,6 +211,29 @@ def test_validate_exits_with_1_on_errors_and_strict_also_on_warnings(tmp_path: P
     assert isinstance(found["issues"][0]["message"], str)
 
 
+def test_findings_are_shown_by_kind_with_the_errors_first(capsys: pytest.CaptureFixture[str]) -> None:
+    from medtune.cli.tables import print_validation
+    from medtune.types import Issue, ValidationReport
+
+    def issue(code: str, severity: Any, number: int) -> Issue:
+        remedy = msg("Give another name.")
+        return Issue(code=code, severity=severity, message=msg("Scoring"), remedy=remedy, sample=f"s{number}", file="train.jsonl:1")
+
+    found = [issue("blank", "warning", number) for number in range(9)]
+    found.insert(4, issue("gone", "error", 9))
+    print_validation(ValidationReport(dataset="d", num_rows={"train": 10}, issues=tuple(found), checks=("rows",)))
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [
+        "error gone",
+        "train.jsonl:1, s9: Scoring",
+        "Give another name.",
+        "warning blank x9",
+        *(f"train.jsonl:1, s{number}: Scoring" for number in range(5)),
+        "... and 4 more; --json lists them.",
+        "Give another name.",
+        "10 rows, 1 checks: 1 errors, 9 warnings.",
+    ]
+
+
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path: Path) -> None:
     folder = tmp_path / "long"
     command = [
