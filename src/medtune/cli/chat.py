@@ -14,7 +14,7 @@ from rich.console import Console
 
 from medtune.cli.picture_paths import read_path, split_pictures
 from medtune.errors import MedtuneError
-from medtune.language import Text, msg
+from medtune.language import Text, language, msg
 
 if TYPE_CHECKING:
     from medtune.generation.chat import ChatSession, ShownPicture
@@ -174,6 +174,9 @@ class _Loop:
         return True
 
     def save(self, rest: str) -> bool:
+        if not any(session.turns for session in self.sessions):
+            self.note(msg("There is no answer to save yet."))
+            return True
         path = read_path(rest) if rest else Path(f"chat-{datetime.now():%Y%m%d-%H%M%S}")
         for session in self.sessions:
             name = (
@@ -206,8 +209,8 @@ class _Loop:
     def show_fault(self, error: MedtuneError) -> None:
         """One line, whatever the error holds: what happened, where, and what to do."""
         place = f"{error.file}: " if error.file else ""
-        remedy = f" {error.remedy}" if error.remedy else ""
-        self.note(f"{place}{error.what}{remedy}", style="red")
+        blank = "" if language() == "zh" else " "
+        self.note(f"{place}{error.what}{blank}{error.remedy or ''}", style="red")
 
 
 def _label(session: ChatSession) -> Text:

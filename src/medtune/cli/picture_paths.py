@@ -18,6 +18,9 @@ _AT_END = re.compile(rf"{_SUFFIX}['\"’”]?(?P<mark>[?!.？！。]*)$", re.IGN
 # What only a path begins with; quotes may stand before.
 _BEGIN = re.compile(r"['\"‘“]?(?:file://|~?/(?!/)|~[\w.-]+/|\.{1,2}[/\\]|[A-Za-z]:[/\\]|\\\\)")
 _WINDOWS = re.compile(r"['\"‘“]?(?:[A-Za-z]:[/\\]|\\\\)")
+# A line whose first word is a picture's name means that picture, also when it is spelt wrong; so does a last word with a folder.
+_FIRST_WORD = re.compile(rf"(?!\S*://)[^\s'\"]*?[\w)]{_SUFFIX}(?=[\s,，：]|$)", re.IGNORECASE)
+_WITH_FOLDER = re.compile(r"(?!\S*://)[^\s'\"/\\]+[/\\]\S+$")
 _QUOTES = {"'": "'", '"': '"', "‘": "’", "“": "”"}
 _AFTER_PATH = " \t\u3000,;:.，；：、。"
 _BEFORE_PATH = " \t\u3000,:，："
@@ -28,8 +31,8 @@ def split_pictures(line: str) -> tuple[list[Path], str]:
 
     Understood are plain paths (with blanks too, where such a file exists), quoted ones, shell escapes (``\\ ``), ``file://``
     addresses with percent encoding, ``~`` and Windows paths. A path that names no file is returned as well when it can be
-    nothing else (it has a folder and a picture's suffix), so that the caller can say that it is wrong. A bare ``scan.png``
-    inside a sentence is a picture only where that file exists.
+    nothing else (it has a folder and a picture's suffix, or is the first word and has the suffix), so that the caller can say
+    that it is wrong. A bare ``scan.png`` inside or at the end of a sentence is a picture only where that file exists.
     """
     text = line.strip()
     first: list[Path] = []
@@ -40,6 +43,8 @@ def split_pictures(line: str) -> tuple[list[Path], str]:
     while found := _at_end(text):
         path, text = found
         last.insert(0, path)
+    if not first and not last and (word := _FIRST_WORD.match(text)):
+        return [read_path(word[0])], text[word.end() :].lstrip(_AFTER_PATH)
     return first + last, text
 
 
@@ -72,7 +77,8 @@ def _at_end(text: str) -> tuple[Path, str] | None:
     starts = [index for index in range(1, len(body)) if _may_begin(body, index)]
     found = next(((path, index) for index in starts if (path := _existing(body[index:])) is not None), None)  # the longest
     if found is None:
-        found = next(((read_path(body[index:]), index) for index in reversed(starts) if _BEGIN.match(body, index)), None)
+        meant = (index for index in reversed(starts) if _BEGIN.match(body, index) or _WITH_FOLDER.match(body, index))
+        found = next(((read_path(body[index:]), index) for index in meant), None)
     if found is None:
         return None
     path, index = found
