@@ -99,6 +99,8 @@ def rescore(
 ) -> Report:
     """Score the stored predictions of a run folder again, without a model, and write its scores and report anew.
 
+    The conditions are those of the report that is there; all that are stored when there is none.
+
     Args:
         settings: Of the statistics; when not given, those of the report that is there.
 
@@ -110,6 +112,12 @@ def rescore(
         raise EvaluationError(
             msg("The run folder has no predictions."), file=folder / "evaluations", remedy=msg("Run `medtune evaluate` first.")
         )
+    kept: dict[str, JsonValue] = {}
+    if (folder / "report.json").exists():
+        before = read_report(folder)
+        kept = before.settings
+        reported = {condition.label for condition in before.conditions}
+        found = [path for path in found if path.name in reported] or found
     asked = [read_asked(path) for path in found]
     for path, entry in zip(found, asked, strict=True):
         # Scores are written where the label says: a folder that came from elsewhere must not say another place.
@@ -140,9 +148,6 @@ def rescore(
             file=folder / "evaluations",
             remedy=msg("Evaluate again, with the old predictions overwritten."),
         )
-    kept: dict[str, JsonValue] = {}
-    if (folder / "report.json").exists():
-        kept = read_report(folder).settings
     if settings is None:
         settings = EvaluationSettings.model_validate(kept.get("evaluation", {}))
     settings = settings.model_copy(update={"seed": next((e.seed for e in asked if e.control == "shuffled"), settings.seed)})
