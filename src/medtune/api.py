@@ -184,7 +184,7 @@ def validate(target: RecipeLike, overrides: Sequence[str] = (), *, listener: Lis
     from medtune.data.dataset import Dataset
     from medtune.data.validate import validate as check
 
-    if isinstance(target, (str, Path)) and (Path(target) / "manifest.json").is_file():
+    if isinstance(target, (str, Path)) and _is_data(Path(target)):
         return check(Dataset.open(Path(target)), listener=listener)
     from medtune.models.encoder import load_encoder
 
@@ -202,6 +202,7 @@ def validate(target: RecipeLike, overrides: Sequence[str] = (), *, listener: Lis
         max_tokens=loaded.train.max_tokens,
         context=encoder.max_tokens,
         too_long=loaded.train.too_long,
+        faulty_records=loaded.data.faulty_records,
         listener=listener,
     )
 
@@ -236,7 +237,7 @@ def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, resume: bool = F
         )
     assembly.check_startable(loaded)
     dataset = assembly.make_dataset(loaded, listener)
-    assembly.refuse_errors(dataset, listener)
+    assembly.refuse_errors(dataset, loaded, listener)
     record = RunRecord(
         name=folder.name,
         status="created",
@@ -283,6 +284,7 @@ def evaluate(run: RunLike, overrides: Sequence[str] = (), *, overwrite: bool = F
 
     opened = find_run(run)
     recipe = load_recipe(opened.recipe_path, overrides)
+    assembly.check_metrics(recipe)
     tuned = assembly.trained(opened)
     assembly.load_named_code(recipe)
     dataset = Dataset.open(dataset_folder(recipe))
@@ -385,9 +387,12 @@ def open_chat(
         UnreadableImageError: A picture cannot be read.
     """
     from medtune.generation.chat import ChatSession
+    from medtune.imaging.read import read_size
     from medtune.models.contract import read_contract
 
     recipe, tuned = assembly.chat_source(run, adapter, overrides, base_only=base_only)
+    for image in images:
+        read_size(image)  # before minutes go into loading weights
     assembly.load_named_code(recipe)
     transforms = read_contract(tuned).transforms if tuned is not None else ()
     server = recipe.generation.generator if recipe.generation.generator.kind != "hf" else None
@@ -490,6 +495,10 @@ def demo(folder: Path = Path(), *, listener: Listener | None = None) -> DemoResu
     report = evaluate(run, listener=listener)
     view = show_run(run)
     return DemoResult(view, report, view.next_command)
+
+
+def _is_data(target: Path) -> bool:
+    return target.is_dir() and not (target / "recipe.yaml").is_file() and str(target) not in shipped_recipes()
 
 
 def _recipe(recipe: RecipeLike, overrides: Sequence[str]) -> Recipe:

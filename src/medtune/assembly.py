@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
-from medtune.errors import DataError, RecipeError, RunError
+from medtune.errors import DataError, PluginError, RecipeError, RunError
 from medtune.language import msg
 from medtune.models.config import QloraSettings
 from medtune.plugins import Kind, resolve
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "chat_source",
+    "check_metrics",
     "check_startable",
     "discard_unstarted",
     "generators",
@@ -72,7 +73,7 @@ def make_dataset(recipe: Recipe, listener: Listener | None, *, overwrite: bool =
     return Dataset.open(folder)
 
 
-def refuse_errors(dataset: Dataset, listener: Listener | None) -> None:
+def refuse_errors(dataset: Dataset, recipe: Recipe, listener: Listener | None) -> None:
     """Check what can be checked without a model.
 
     Raises:
@@ -81,7 +82,7 @@ def refuse_errors(dataset: Dataset, listener: Listener | None) -> None:
     from medtune.data.validate import validate
 
     say(listener, Event("phase", msg("Checking the data set")))
-    report = validate(dataset, listener=listener)
+    report = validate(dataset, faulty_records=recipe.data.faulty_records, listener=listener)
     first = next((issue for issue in report.issues if issue.severity == "error"), None)
     command = msg("`medtune validate {folder}` lists them all.", folder=dataset.folder)
     if first is not None:
@@ -89,8 +90,11 @@ def refuse_errors(dataset: Dataset, listener: Listener | None) -> None:
             msg("The data set has {count} errors, the first: {first}", count=report.num_errors, first=str(first.message)),
             file=first.file or dataset.folder,
             sample=first.sample,
-            remedy=first.remedy or command,
+            remedy=msg("{remedy} {command}", remedy=str(first.remedy), command=str(command)) if first.remedy else command,
         )
+    left_out = sum(sum(source.left_out.values()) for source in dataset.manifest.sources)
+    if left_out:
+        say(listener, Event("note", msg("{count} records were left out; left_out.jsonl says why.", count=left_out)))
     if report.num_warnings:
         say(listener, Event("note", msg("{count} warnings. {command}", count=report.num_warnings, command=str(command))))
 
@@ -102,6 +106,7 @@ _FREE_ON_RESUME = (
     "title",
     "data.folder",
     "data.num_workers",
+    "data.faulty_records",
     "train.num_workers",
     "train.log_every",
     "train.save_total_limit",
@@ -133,18 +138,21 @@ def resumable(folder: Path, recipe: Recipe) -> Run:
 
 
 def check_startable(recipe: Recipe) -> None:
-    """Look for the model, and at the names in ``train.hf``, before an hour goes into preparing data.
+    """Look for the model, and at what this machine may refuse, before an hour goes into preparing data.
 
     Raises:
         ModelError: There is no such model.
         RecipeError: ``train.hf`` holds an unknown name.
+        TrainingError: There is no device for the precision.
     """
     from medtune.models.hub import base_folder
-    from medtune.training.arguments import check_hf
+    from medtune.training.arguments import check_hf, use_bf16
 
     is_folder = Path(recipe.model.base).expanduser().is_dir()
     base_folder(recipe.model, weights=is_folder)  # from a hub, only the small files
     check_hf(recipe.train)
+    if recipe.distributed.kind == "none":  # else the workers ask: looking makes this process hold a GPU
+        use_bf16(recipe.train)
 
 
 def discard_unstarted(run: Run) -> None:
@@ -186,6 +194,20 @@ def trained(run: Run) -> Path:
             remedy=msg("Go on with `medtune train {folder} --resume`.", folder=run.folder),
         )
     return run.adapter
+
+
+def check_metrics(recipe: Recipe) -> None:
+    """Look for the metrics that the recipe names before the questions are asked.
+
+    Raises:
+        PluginError: There is no such metric.
+    """
+    for name in recipe.evaluation.metrics or ():
+        try:
+            resolve("metric", name)
+        except PluginError as error:
+            error.key = "evaluation.metrics"
+            raise
 
 
 def provenance(run: Run, overrides: Sequence[str], *, overwrite: bool) -> dict[str, JsonValue]:

@@ -164,12 +164,12 @@ def _walk(model: type[BaseModel], loc: _Loc) -> tuple[_Loc, type[BaseModel] | No
 
 def _unknown(model: type[BaseModel], parent: type[BaseModel] | None, name: str) -> Text:
     siblings = list(parent.model_fields) if parent is not None else []
-    nearest = difflib.get_close_matches(name, siblings, n=1, cutoff=0.6)
-    if nearest:
-        return msg("There is no such setting. Did you mean {nearest}?", nearest=nearest[0])
     elsewhere = [key for key in dict.fromkeys(keys(model)) if key.rpartition(".")[2] == name]
     if elsewhere:
         return msg("There is no such setting here. Did you mean {nearest}?", nearest=", ".join(elsewhere[:3]))
+    nearest = difflib.get_close_matches(name, siblings, n=1, cutoff=0.6)
+    if nearest:
+        return msg("There is no such setting. Did you mean {nearest}?", nearest=nearest[0])
     return msg("There is no such setting. Known here: {known}.", known=", ".join(siblings) or "-")
 
 

@@ -127,6 +127,7 @@ class Record:
         metadata: Truths and tags for metrics and subgroups (``box`` is [x1, y1, x2, y2] in pixels of the source picture, upright).
         split: Where the source itself assigns one.
         fault: Set when the source could not read the record; ``prepare`` lists it among the left out.
+        place: ``file:line`` (or ``file:number``) of the record in the source, for messages.
     """
 
     id: str
@@ -139,6 +140,7 @@ class Record:
     metadata: Mapping[str, JsonValue] = field(default_factory=dict)
     split: SplitName | None = None
     fault: Fault | None = None
+    place: str = ""
 
 
 class Sample(Document):

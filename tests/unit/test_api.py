@@ -10,7 +10,16 @@ import pytest
 
 from medtune import api, assembly
 from medtune import recipe as recipe_module
-from medtune.errors import DataError, MedtuneError, ModelError, RecipeError, RunError, TrainingError
+from medtune.errors import (
+    DataError,
+    MedtuneError,
+    ModelError,
+    PluginError,
+    RecipeError,
+    RunError,
+    TrainingError,
+    UnreadableImageError,
+)
 from medtune.recipe import load_recipe
 from medtune.runs import Run
 from medtune.types import Event
@@ -76,7 +85,12 @@ def test_a_run_that_fails_before_its_first_step_leaves_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "fault"), [("model.base=nowhere/here/model", ModelError), ("train.hf={adam_epsilonn: 1}", RecipeError)]
+    ("override", "fault"),
+    [
+        ("model.base=nowhere/here/model", ModelError),
+        ("train.hf={adam_epsilonn: 1}", RecipeError),
+        ("train.hf={adam_epsilon: small}", RecipeError),
+    ],
 )
 def test_a_wrong_model_or_argument_is_told_before_the_data_are_prepared(override: str, fault: type[Exception]) -> None:
     with pytest.raises(fault):
@@ -94,6 +108,42 @@ def test_the_report_says_by_which_command_it_was_made(tmp_path: Path) -> None:
     assert "medtune evaluate cited evaluation.num_resamples=101" in page
     said = assembly.provenance(Run(Path("runs/small")), ["run.name=a b"], overwrite=True)
     assert said["command"] == "medtune evaluate runs/small 'run.name=a b' --overwrite"
+
+
+def test_faulty_records_stop_the_training_unless_the_recipe_goes_on_without_them(tmp_path: Path) -> None:
+    shutil.copytree("vqa-rad", tmp_path / "rad")
+    next((tmp_path / "rad" / "images").glob("*.jpg")).unlink()
+    changes = [f"data.sources.0.options.path={tmp_path / 'rad'}", f"data.folder={tmp_path / 'data'}", "run.name=faulty"]
+    with pytest.raises(DataError, match="The picture is missing") as caught:
+        api.train("small.yaml", changes)
+    assert "data.faulty_records=leave-out" in str(caught.value.remedy)
+    assert "medtune validate" in str(caught.value.remedy)
+    assert api.validate("small.yaml", changes).num_errors > 0
+    heard: list[Event] = []
+    changes.append("data.faulty_records=leave-out")
+    view = api.train("small.yaml", [*changes, f"run.folder={tmp_path / 'run'}"], listener=heard.append)
+    assert view.record.status == "trained"
+    assert any("records were left out" in str(event.text) for event in heard)
+    assert api.validate("small.yaml", changes).num_errors == 0
+
+
+def test_a_metric_that_is_not_there_is_told_before_a_question_is_asked() -> None:
+    heard: list[Event] = []
+    with pytest.raises(PluginError) as caught:
+        api.evaluate("small", ["evaluation.metrics=[nosuch]"], listener=heard.append)
+    assert (caught.value.key, heard) == ("evaluation.metrics", [])
+
+
+def test_a_folder_without_a_data_set_is_not_taken_for_a_recipe() -> None:
+    with pytest.raises(DataError, match="not a data set folder"):
+        api.validate("datasets")
+
+
+def test_a_picture_is_looked_at_before_the_weights_are_loaded(workplace: Workplace) -> None:
+    heard: list[Event] = []
+    with pytest.raises(UnreadableImageError):
+        api.open_chat("small", images=[workplace.folder / "small.yaml"], listener=heard.append)
+    assert heard == []
 
 
 def test_a_resumed_run_keeps_its_settings() -> None:

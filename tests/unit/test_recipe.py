@@ -127,6 +127,7 @@ def test_every_fault_is_reported_at_once_with_its_key(small: Path) -> None:
         "adapter.rank=0",
         "data.sources.0.max_samples=many",
         "modle.base=x",
+        "rank=8",
         "train.schedule=cosinus",
         "noequals",
         "data.sources.5.source=a",
@@ -137,6 +138,7 @@ def test_every_fault_is_reported_at_once_with_its_key(small: Path) -> None:
     assert found["adapter.rank"] == "0 must be greater than 0."
     assert found["data.sources.0.max_samples"] == "A whole number is expected, not 'many'."
     assert found["modle"] == "There is no such setting. Did you mean model?"
+    assert found["rank"].endswith("Did you mean adapter.rank?"), "the same name elsewhere comes before a similar one here"
     assert found["train.schedule"].startswith("'cosinus' is not one of cosine")
     assert found["noequals"] == "An override is written section.key=value."
     assert found["data.sources.5.source"] == "data.sources is a list of 2 entries, counted from 0."

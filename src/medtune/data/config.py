@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from medtune.imaging.config import Limits
+from medtune.language import msg
 from medtune.types import Settings
 
 __all__ = ["DataSettings", "Fractions", "SourceSettings", "SplitSettings", "TransformSettings"]
@@ -41,7 +42,7 @@ class Fractions(Settings):
     @model_validator(mode="after")
     def _whole(self) -> Fractions:
         if abs(self.train + self.validation + self.test - 1.0) > 1e-6:
-            raise ValueError("train, validation and test must add up to 1")
+            raise ValueError(msg("train, validation and test must add up to 1."))
         return self
 
 
@@ -82,5 +83,8 @@ class DataSettings(Settings):
     """Options of a task by its name, e.g. another instruction; see the task."""
     limits: Limits = Limits()
     """What a picture file may be at most."""
+    faulty_records: Literal["error", "leave-out"] = "error"
+    """What training does about records whose picture is missing or damaged, whose image marks are wrong or whose answer is
+    empty. They become no rows and are listed in `left_out.jsonl` in either case; `leave-out` goes on without them."""
     num_workers: Annotated[int, Field(ge=1, le=256)] = 4
     """Threads that read and store pictures. The result does not depend on it."""

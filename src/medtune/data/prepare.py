@@ -47,7 +47,7 @@ _LOOKAHEAD = 8
 
 def settings_hash(settings: DataSettings) -> str:
     """sha256 of the settings that decide what a data set holds, as written in the recipe."""
-    text = json.dumps(settings.model_dump(mode="json", exclude={"folder", "num_workers"}), sort_keys=True)
+    text = json.dumps(settings.model_dump(mode="json", exclude={"folder", "num_workers", "faulty_records"}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -175,7 +175,7 @@ class _Preparation:
         left_out: Counter[str] = Counter()
         first: tuple[str, Fault] | None = None
         num_rows = 0
-        records: Iterator[Record] = itertools.islice(source.samples(), entry.max_samples)
+        records = itertools.islice(_records(source, f"data.sources.{index}"), entry.max_samples)
         prefix = f"{label}/" if len(self.settings.sources) > 1 else ""
         for number, (record, pictures) in enumerate(self._with_pictures(records), start=1):
             record_id = prefix + record.id
@@ -189,9 +189,10 @@ class _Preparation:
                 )
                 num_rows += 1
             except LeaveOut as reason:
-                first = first or (record_id, reason.fault)
-                left_out[reason.fault.reason] += 1
-                line = LeftOut.of(reason.fault, source=label, record_id=record_id)
+                fault = dataclasses.replace(reason.fault, file=reason.fault.file or record.place or None)
+                first = first or (record_id, fault)
+                left_out[fault.reason] += 1
+                line = LeftOut.of(fault, source=label, record_id=record_id)
                 self.files["left_out.jsonl"].write(line.model_dump_json() + "\n")
             if self.listener is not None and number % 100 == 0:
                 self.listener(Event("progress", msg("Reading {source}", source=label), done=number, total=entry.max_samples))
@@ -298,6 +299,15 @@ class _Preparation:
         left_out = sum(sum(record.left_out.values()) for record in records)
         if left_out:
             yield msg("{count} records were left out; left_out.jsonl says why.", count=left_out)
+
+
+def _records(source: Any, key: str) -> Iterator[Record]:
+    """A source's records; a source does not know which entry of the recipe it is."""
+    try:
+        yield from source.samples()
+    except DataError as error:
+        error.key = key + (error.key or "").removeprefix("data.sources")
+        raise
 
 
 def _labels(names: list[str]) -> list[str]:

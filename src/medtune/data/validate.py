@@ -47,6 +47,7 @@ def validate(
     max_tokens: int | None = None,
     context: int | None = None,
     too_long: Literal["error", "leave-out"] = "error",
+    faulty_records: Literal["error", "leave-out"] = "error",
     listener: Listener | None = None,
 ) -> ValidationReport:
     """Read every row and every picture of a data set and list what was found. Changes nothing.
@@ -57,12 +58,13 @@ def validate(
         max_tokens: Tokens that fit into a row of train or validation.
         context: Tokens that fit into any row: what the model can read.
         too_long: What training does with rows that do not fit.
+        faulty_records: What training does about records that should have become rows: see ``DataSettings``.
         listener: Hears of the progress.
     """
     findings = Findings()
     skipped: dict[str, Text] = {}
     _files(dataset, findings)
-    _left_out(dataset, findings)
+    _left_out(dataset, findings, faulty_records)
     try:
         images = dataset.images
     except DataError as error:
@@ -119,13 +121,20 @@ def _files(dataset: Dataset, findings: Findings) -> None:
         findings.add("file-changed", "error", message, msg("Prepare the data set again."), file=str(dataset.folder / name))
 
 
-def _left_out(dataset: Dataset, findings: Findings) -> None:
+def _left_out(dataset: Dataset, findings: Findings, faulty_records: Literal["error", "leave-out"]) -> None:
     for entry in dataset.left_out():
+        stops = entry.reason in _STOPPING and faulty_records == "error"
+        remedy = entry.remedy
+        if stops:
+            remedy = msg(
+                "{remedy} Then prepare again with --overwrite; or go on without such records: data.faulty_records=leave-out.",
+                remedy=str(entry.remedy or ""),
+            )
         findings.add(
             f"left-out-{entry.reason}",
-            "error" if entry.reason in _STOPPING else "warning",
+            "error" if stops else "warning",
             msg("A record of {source} did not become a row. {reason}", source=entry.source, reason=str(entry.text)),
-            entry.remedy,
+            remedy,
             sample=entry.id,
             file=entry.file,
         )

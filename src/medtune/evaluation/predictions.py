@@ -228,7 +228,7 @@ def resume_predictions(folder: Path, asked: Asked, known: Collection[str], *, ov
             raise EvaluationError(
                 msg("The stored predictions differ in {fields} from what is asked now.", fields=", ".join(conflicts)),
                 file=path,
-                remedy=msg("Evaluate into another run folder, or have the old predictions overwritten."),
+                remedy=msg("Throw the old answers away with `medtune evaluate --overwrite`, or evaluate a copy of the run folder."),
             )
         kept_fields = ("batch_size", "seconds", "scoring_seconds")
         asked = asked.model_copy(update={name: getattr(before, name) for name in kept_fields})

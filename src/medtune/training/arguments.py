@@ -24,10 +24,10 @@ _EXPONENT = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 def check_hf(settings: TrainSettings) -> None:
-    """Check the names in ``train.hf`` against ``TrainingArguments``.
+    """Check the names in ``train.hf`` against ``TrainingArguments``, and that numbers are numbers.
 
     Raises:
-        RecipeError: Some name is unknown; all faults at once, each with the nearest name.
+        RecipeError: Some name is unknown; all faults at once, each with the nearest name. Or some value is no number.
     """
     known = [field.name for field in dataclasses.fields(TrainingArguments) if field.init]
     faults: list[tuple[str, Text]] = []
@@ -41,6 +41,7 @@ def check_hf(settings: TrainSettings) -> None:
             faults.append((f"train.hf.{name}", fault))
     if faults:
         raise RecipeError(msg("train.hf holds arguments that this version of transformers does not have."), faults=faults)
+    _with_numbers(settings.hf)
 
 
 def _with_numbers(given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

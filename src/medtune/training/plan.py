@@ -149,6 +149,7 @@ def _fitting(
                 max_tokens=limit,
                 shown=shown,
             ),
+            file=getattr(rows, "file", None),  # rows that lie in memory have none
             sample=rows[long[0]].id,
             key="train.max_tokens",
             remedy=remedy,

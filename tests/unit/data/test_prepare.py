@@ -288,6 +288,7 @@ def test_what_is_left_out_is_listed_with_its_reason(tmp_path: Path) -> None:
         ("roles", "role-order"),
     }
     assert all(entry.message and entry.remedy for entry in dataset.left_out())
+    assert all(entry.file for entry in dataset.left_out()), "each says where the record is"
     assert next(entry for entry in dataset.left_out() if entry.id == "cut").file == str(folder / "pictures" / "cut.jpg")
     assert manifest.sources[0].left_out == {
         "answer-empty": 1,
@@ -304,7 +305,8 @@ def test_when_nothing_is_left_the_first_fault_is_told_and_no_folder_stays(tmp_pa
     with pytest.raises(DataError, match="missing") as caught:
         prepare(chosen, name="x", folder=tmp_path / "out")
     assert caught.value.sample == "s1"
-    assert caught.value.file == "pictures/nobody.png"
+    assert caught.value.file == str(tmp_path / "data" / "pictures" / "nobody.png"), "where it was looked for"
+    assert caught.value.key == "data.sources.0"
     assert caught.value.remedy is not None
     assert [entry.name for entry in tmp_path.iterdir()] == ["data"]
 

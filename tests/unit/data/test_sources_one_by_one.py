@@ -243,9 +243,13 @@ def test_llamafactory_columns_left_out_are_not_there(info: Path) -> None:
     assert [message.role for message in record.messages] == ["user", "assistant"]
 
 
-def test_llamafactory_media_dir_only_where_the_file_exists(info: Path, tmp_path: Path) -> None:
-    record = next(iter(LlamaFactory(path=info, dataset="roles", media_dir=tmp_path / "elsewhere").samples()))
-    assert record.pictures[0].path == Path("pictures/0.png")
+def test_llamafactory_media_dir_unless_only_the_plain_path_is_a_file(
+    info: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = LlamaFactory(path=info, dataset="roles", media_dir=tmp_path / "elsewhere")
+    assert next(iter(source.samples())).pictures[0].path == tmp_path / "elsewhere" / "pictures" / "0.png"
+    monkeypatch.chdir(info)
+    assert next(iter(source.samples())).pictures[0].path == Path("pictures/0.png")
 
 
 def test_llamafactory_group_column(info: Path) -> None:

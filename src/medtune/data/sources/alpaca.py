@@ -67,4 +67,5 @@ class Alpaca(Settings):
                     messages=conversation.messages if earlier else (),
                     metadata=metadata,
                     split=split,
+                    place=row.place,
                 )

@@ -87,7 +87,7 @@ class LlamaFactory(Settings):
     def samples(self) -> Iterator[Record]:
         info = self._info
         entry = self._entry(info)
-        media = (self.media_dir.expanduser() if self.media_dir else info.parent).absolute()
+        media = self.media_dir.expanduser() if self.media_dir else info.parent
         count = 0
         for file in data_files(info.parent / entry.file_name, tuple(SUFFIXES)):
             for row in read_rows(file):
@@ -204,6 +204,7 @@ class LlamaFactory(Settings):
             question=question,
             messages=conversation.messages,
             metadata=metadata,
+            place=row.place,
         )
 
     def _pictures(self, values: Mapping[str, Any], entry: _Entry, identity: str, media: Path) -> tuple[Picture, ...]:

@@ -80,4 +80,5 @@ class MedTrinity(Settings):
                     messages=messages,
                     metadata={"language": "en", "provenance": "generated"},
                     split=split,
+                    place=row.place,
                 )

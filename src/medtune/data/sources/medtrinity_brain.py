@@ -87,6 +87,7 @@ class MedTrinityBrain(Settings):
                     group=image,
                     metadata={"modality": "CT", "organ": "brain", "language": "en", "provenance": "generated", **truths},
                     split=split,
+                    place=row.place,
                 )
 
 

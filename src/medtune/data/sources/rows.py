@@ -123,7 +123,7 @@ def faulty(row: Row, fault: Fault, *, record_id: str | None = None) -> Record:
 def picture_of(value: Any, *, name: str, base: Path | None = None) -> Picture:
     """A picture as data files hold it: a path, bytes, or the Hugging Face image struct ``{"bytes", "path"}``.
 
-    A relative path is joined to ``base`` when that file exists, and is left as it is otherwise (LLaMA-Factory's rule for
+    A relative path is joined to ``base``, unless only the path as it stands names a file (LLaMA-Factory's rule for
     ``media_dir``).
 
     Raises:
@@ -134,8 +134,8 @@ def picture_of(value: Any, *, name: str, base: Path | None = None) -> Picture:
     if isinstance(value, bytes) and value:
         return Picture(data=value, name=name)
     if isinstance(value, str) and value:
-        joined = base / value if base is not None else None
-        return Picture(path=joined if joined is not None and joined.is_file() else Path(value), name=name)
+        joined = base / value if base is not None else Path(value)
+        return Picture(path=Path(value) if Path(value).is_file() and not joined.is_file() else joined, name=name)
     raise RecordFault(
         Fault("picture-missing", msg("The record has no picture."), msg("Complete the record in the source, or leave it out."))
     )
@@ -146,8 +146,8 @@ def picture_group(picture: Picture, base: Path | None = None) -> str:
     if picture.data is not None:
         return hashlib.sha256(picture.data).hexdigest()[:16]
     assert picture.path is not None
-    if base is not None and picture.path.is_relative_to(base):
-        return picture.path.relative_to(base).as_posix()
+    if base is not None and picture.path.absolute().is_relative_to(base.absolute()):
+        return picture.path.absolute().relative_to(base.absolute()).as_posix()
     return picture.path.as_posix()
 
 

@@ -95,6 +95,7 @@ class VqaRad(Settings):
             question=question.strip(),
             metadata=metadata,
             split=split,
+            place=row.place,
         )
 
 
