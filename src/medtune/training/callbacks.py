@@ -98,6 +98,8 @@ class ScheduleCallback(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> TrainerControl:  # noqa: ARG002
         step = state.global_step
         last = step >= state.max_steps
+        # Else the steps since the last log would be in no picture and no mean.
+        control.should_log = control.should_log or last
         if self._has_validation and isinstance(self._settings.evaluate_every, int):
             control.should_evaluate = last or step % self._settings.evaluate_every == 0
         if isinstance(self._settings.save_every, int):

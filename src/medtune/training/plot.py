@@ -11,6 +11,9 @@ from medtune.runs import atomic_write
 
 __all__ = ["plot_losses", "smooth"]
 
+_WIDE = 8
+"""Largest over smallest loss from which on the picture is logarithmic."""
+
 
 def smooth(values: Sequence[float], weight: float = 0.7) -> list[float]:
     """Exponential moving average with the bias of the first values taken out (Kingma & Ba 2015, arXiv:1412.6980, section 3)."""
@@ -52,7 +55,7 @@ def plot_losses(log_history: Sequence[dict[str, Any]], path: Path, *, title: str
             f"{losses[best]:.3f}",
             (steps[best], losses[best]),
             textcoords="offset points",
-            xytext=(0, -14),
+            xytext=(0, 7),
             ha="center",
             color="#d62728",
         )
@@ -60,11 +63,27 @@ def plot_losses(log_history: Sequence[dict[str, Any]], path: Path, *, title: str
     axes.set_ylabel("loss (nats per answer token)")
     axes.set_title(title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
+    last = max((step for step, _ in (*train, *validation)), default=1)
+    axes.set_xlim(0, last * 1.03)  # room for the number at the last point
+    _scale_losses(axes, [loss for _, loss in (*train, *validation)])
     axes.grid(alpha=0.3)
     if train or validation:
         axes.legend()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     atomic_write(path, buffer.getvalue())
+
+
+def _scale_losses(axes: Any, losses: Sequence[float]) -> None:
+    """From zero where that shows the course; on a logarithmic scale where the beginning would flatten all that follows."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    sound = [loss for loss in losses if loss > 0]
+    if not sound or len(sound) < len(losses) or max(sound) < _WIDE * min(sound):
+        axes.set_ylim(bottom=0)
+        return
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylim(min(sound) / 1.3, max(sound) * 1.3)

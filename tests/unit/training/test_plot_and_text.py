@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from medtune.training.callbacks import clock
-from medtune.training.plot import plot_losses, smooth
+from medtune.training.plot import _scale_losses, plot_losses, smooth
 from medtune.training.train import mean_loss
 from medtune.training.trainer import Meter, best_step
 
@@ -33,6 +33,18 @@ def test_picture(tmp_path: Path) -> None:
 def test_a_picture_of_nothing_is_still_one(tmp_path: Path) -> None:
     plot_losses([], tmp_path / "loss.png", title="run", num_train=0, num_validation=0)
     assert (tmp_path / "loss.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("losses", "scale"), [([9.6, 0.25], "log"), ([2.2, 1.4], "linear"), ([9.6, 0.0], "linear"), ([], "linear"), ([4.0], "linear")]
+)
+def test_a_beginning_far_above_the_rest_does_not_flatten_it(losses: list[float], scale: str) -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    _scale_losses(axes, losses)
+    assert axes.get_yscale() == scale
+    assert axes.get_ylim()[0] == 0 or scale == "log"
 
 
 def test_smoothing_starts_at_the_first_value() -> None:

@@ -124,6 +124,16 @@ def test_mixed_batches_with_and_without_pictures(setup: Setup, tmp_path: Path) -
     assert setup.train(setup.run(tmp_path / "run"), train_rows=mixed, gradient_accumulation_steps=1).status == "trained"
 
 
+def test_the_last_steps_count_in_the_record_too(setup: Setup, tmp_path: Path) -> None:
+    """Logged every tenth step, a run of four would else have the loss of its first step as its training loss."""
+    every, seldom = setup.run(tmp_path / "every"), setup.run(tmp_path / "seldom")
+    setup.train(every, log_every=1, learning_rate=1e-2)
+    record = setup.train(seldom, log_every=10, learning_rate=1e-2)
+    assert set(losses(seldom)) == {1, 4}
+    assert record.train_loss == pytest.approx(sum(losses(every).values()) / 4, abs=1e-5)
+    assert record.train_loss != pytest.approx(losses(every)[1], abs=1e-3)
+
+
 def test_every_epoch_has_an_order_of_its_own(setup: Setup, tmp_path: Path) -> None:
     run = setup.run(tmp_path / "run")
     setup.train(run, max_steps=None, epochs=2, learning_rate=1e-12, gradient_accumulation_steps=1, evaluate_every="never")
