@@ -47,7 +47,8 @@ class _Planned:
 
 
 class HfGenerator:
-    """Greedy by default and deterministic: neither batch size nor the order of the requests changes a text.
+    """Greedy by default and deterministic: in float32 neither batch size nor the order of the requests changes a text. In 16
+    bits the rounding of a matrix product depends on its shape, so another batch size may decide a near-tie otherwise.
 
     Args:
         model: A transformers model, or a PEFT model around one. It stays the caller's: :meth:`close` does not unload it.
