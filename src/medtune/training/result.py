@@ -56,10 +56,13 @@ def save_result(
             copy_companions(base_folder, folder)
             if contract.min_pixels is not None and contract.max_pixels is not None:
                 write_limits(folder, min_pixels=contract.min_pixels, max_pixels=contract.max_pixels)
-            _to_stored_type(model)
-            if weights is not None:
-                weights = {name: value.to(_stored_type(model)) for name, value in weights.items()}
+            dtype = _stored_type(model)
+            if weights is None:
+                _cast(model, dtype)
+            else:
+                weights = {name: value.to(dtype) if value.is_floating_point() else value for name, value in weights.items()}
             model.save_pretrained(folder, state_dict=weights)  # type: ignore[operator]
+            _name_type(folder / "config.json", dtype)
         write_contract(contract, folder)
         report = adapter_report(model)
         document = {
@@ -72,17 +75,26 @@ def save_result(
     return target
 
 
-def _to_stored_type(model: nn.Module) -> None:
-    """Bring weights that were trained in float32 back to the type of the base model."""
-    dtype = _stored_type(model)
+def _stored_type(model: nn.Module) -> torch.dtype:
+    """The type that the base's weights were loaded in; what is trained was raised to float32."""
+    config: Any = model.config
+    dtype: Any = config.dtype or torch.float32
+    found: torch.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    return found
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dtype != dtype:
             parameter.data = parameter.data.to(dtype)
 
 
-def _stored_type(model: nn.Module) -> torch.dtype:
-    config: Any = model.config
-    return config.dtype or torch.float32
+def _name_type(path: Path, dtype: torch.dtype) -> None:
+    """transformers writes the type of the model's first weight, which under a gathered state dict is not the saved one's."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    name = str(dtype).removeprefix("torch.")
+    if config.get("dtype") != name:
+        path.write_text(json.dumps({**config, "dtype": name}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def copy_companions(source: Path, target: Path) -> None:

@@ -164,6 +164,29 @@ def test_a_model_of_16_bits_is_trained_in_32_and_saved_in_16(tmp_path: Path) -> 
     assert {value.dtype for value in kept.values()} == {torch.float32}
 
 
+def test_gathered_weights_of_32_bits_are_saved_in_the_base_s_16(tmp_path: Path) -> None:
+    """Where the weights are spread over devices, what is saved is a state dict and not the model's own weights."""
+    from safetensors.torch import load_file
+
+    from medtune.models.adapter import add_adapter
+    from medtune.training.result import save_result
+
+    setup = make_setup(tmp_path, family="qwen3", num_rows=8)
+    model: Any = add_adapter(
+        load_model(ModelSettings(base=str(setup.model_folder), dtype="bfloat16"), device="cpu"),
+        FullSettings(freeze=()),
+        setup.encoder.family,
+    )
+    run = setup.run(tmp_path / "run")
+    gathered = {name: value + 1 for name, value in model.state_dict().items()}
+    folder = save_result(run, model, setup.encoder.contract(), setup.model_folder, weights=gathered)
+    saved = load_file(folder / "model.safetensors")
+    assert {value.dtype for value in saved.values()} == {torch.bfloat16}
+    assert torch.equal(saved["model.norm.weight"], gathered["model.norm.weight"].to(torch.bfloat16))
+    assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
+    assert next(model.parameters()).dtype == torch.float32, "spread weights are left alone"
+
+
 def test_records_of_an_earlier_training_do_not_come_along(tmp_path: Path) -> None:
     setup = make_setup(tmp_path, family="qwen3", num_rows=8)
     for name in ("adapter_report.json", "training.json", "contract.json"):
