@@ -192,7 +192,7 @@ class SourceCard(Document):
     local_only: bool = False
     """The data may not be sent to another machine."""
     notes: tuple[str, ...] = ()
-    """Known problems, one sentence each."""
+    """Known problems, one sentence each, in English; ``Text(note)`` renders it for the reader."""
 
 
 Severity = Literal["error", "warning", "info"]

@@ -40,6 +40,15 @@ def sentences(path: Path) -> Iterator[tuple[str, str]]:
             yield place, template.value
 
 
+def card_notes(path: Path) -> Iterator[str]:
+    """The notes of the source cards that a file makes; ``medtune validate`` shows them."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "SourceCard":
+            for keyword in node.keywords:
+                if keyword.arg == "notes":
+                    yield from (part.value for part in ast.walk(keyword.value) if isinstance(part, ast.Constant))
+
+
 def fields(template: str) -> set[str]:
     return {name for _, name, _, _ in Formatter().parse(template) if name is not None}
 
@@ -64,6 +73,9 @@ def all_sentences() -> dict[str, str]:
         if path.name != "language.py":
             for place, template in sentences(path):
                 found.setdefault(template, f"{path.parent.name}/{place}")
+    for path in sorted((ROOT / "data" / "sources").rglob("*.py")):
+        for note in card_notes(path):
+            found.setdefault(note, f"a source card of {path.name}")
     # `medtune recipe show --explain` prints the docstrings of the settings.
     for description in descriptions(Recipe):
         found.setdefault(description, "a setting's docstring")

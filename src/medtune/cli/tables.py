@@ -108,7 +108,7 @@ def print_manifest(folder: Path, manifest: Manifest) -> None:
                 (msg("data set"), folder),
                 (msg("sources"), ", ".join(source.card.name for source in manifest.sources)),
                 (msg("rows"), _counts(manifest.num_samples)),
-                (msg("groups"), f"{_counts(manifest.num_groups)} ({manifest.group_kind})"),
+                (msg("groups"), f"{_counts(manifest.num_groups)} ({_GROUP_KINDS[manifest.group_kind]})"),
                 (msg("pictures"), manifest.num_images),
                 (msg("tasks"), _counts(manifest.tasks)),
                 (msg("left out"), _counts(left_out)),
@@ -117,6 +117,23 @@ def print_manifest(folder: Path, manifest: Manifest) -> None:
         )
     )
     _warn(console, manifest.warnings)
+
+
+_GROUP_KINDS = {
+    "patient": msg("patients"),
+    "study": msg("studies"),
+    "volume": msg("volumes"),
+    "image": msg("pictures"),
+    "row": msg("rows"),
+}
+
+_STATES = {
+    "created": msg("created"),
+    "training": msg("training"),
+    "interrupted": msg("interrupted"),
+    "failed": msg("failed"),
+    "trained": msg("trained"),
+}
 
 
 def _counts(counts: Mapping[str, int]) -> str:
@@ -146,7 +163,7 @@ def print_validation(report: ValidationReport) -> None:
     for check, reason in report.skipped.items():
         console.print(escape(str(msg("not checked: {check} ({reason})", check=check, reason=str(reason)))), style="dim")
     total = msg(
-        "{rows} rows, {checks} checks: {errors} errors, {warnings} warnings.",
+        "Rows: {rows}. Checks: {checks}. Errors: {errors}. Warnings: {warnings}.",
         rows=sum(report.num_rows.values()),
         checks=len(report.checks),
         errors=report.num_errors,
@@ -172,7 +189,7 @@ def print_run(view: RunView) -> None:
         _pairs(
             [
                 (msg("run"), view.folder),
-                (msg("state"), record.status),
+                (msg("state"), _STATES[record.status]),
                 (msg("recipe"), record.recipe),
                 (msg("base model"), record.base_model),
                 (msg("data set"), f"{record.dataset or '-'} ({record.dataset_hash or '-'})"),
@@ -215,7 +232,7 @@ def print_runs(runs: Sequence[Run]) -> None:
         loss = "-" if record.eval_loss is None else f"{record.eval_loss:.4f}"
         changed = record.updated[:16].replace("T", " ")
         model, data = escape(record.base_model), escape(record.dataset or "-")
-        table.add_row(run.folder.name, record.status, model, data, str(record.num_steps or 0), loss, changed)
+        table.add_row(run.folder.name, str(_STATES[record.status]), model, data, str(record.num_steps or 0), loss, changed)
     console.print(table)
 
 
@@ -228,7 +245,7 @@ def print_report(report: Report, folder: Path) -> None:
         "{samples} samples of {groups} groups ({kind}), split {split}",
         samples=report.num_samples,
         groups=report.num_groups,
-        kind=report.group_kind,
+        kind=str(_GROUP_KINDS[report.group_kind]),
         split=report.split,
     )
     console.print(f"[dim]{escape(str(sizes))}[/dim]")

@@ -199,7 +199,7 @@ def _provenance(dataset: Dataset, findings: Findings) -> None:
             "warning",
             msg(
                 "The data have no patient ids: the split keeps each {kind} together, but one patient may stand on both sides.",
-                kind=manifest.group_kind,
+                kind=str(msg("picture") if manifest.group_kind == "image" else msg("row")),
             ),
             msg("Say so where you report numbers; with patient ids at hand, give them to the source."),
         )
@@ -211,7 +211,7 @@ def _provenance(dataset: Dataset, findings: Findings) -> None:
         )
     for source in manifest.sources:
         for note in source.card.notes:
-            findings.add("source-card", "info", msg("{source}: {note}", source=source.card.name, note=note))
+            findings.add("source-card", "info", msg("{source}: {note}", source=source.card.name, note=Text(note).render()))
     for split in SPLITS:
         if not manifest.num_samples.get(split, 0):
             findings.add("split-empty", "info", msg("The split {split} has no rows.", split=split), split=split)

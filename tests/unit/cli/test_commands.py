@@ -230,7 +230,7 @@ def test_findings_are_shown_by_kind_with_the_errors_first(capsys: pytest.Capture
         *(f"train.jsonl:1, s{number}: Scoring" for number in range(5)),
         "... and 4 more; --json lists them.",
         "Give another name.",
-        "10 rows, 1 checks: 1 errors, 9 warnings.",
+        "Rows: 10. Checks: 1. Errors: 1. Warnings: 9.",
     ]
 
 

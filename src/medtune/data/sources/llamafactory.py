@@ -70,18 +70,15 @@ class LlamaFactory(Settings):
 
     @property
     def card(self) -> SourceCard:
-        notes = (
-            ()
-            if self.group_column
-            else ("No patient ids: rows that share a picture (or, without pictures, a question) stay together.",)
-        )
         return SourceCard(
             name="llamafactory",
             title=self.dataset,
             licence=self.licence,
             citation="",
             group_kind="patient" if self.group_column else "image",
-            notes=notes,
+            notes=()
+            if self.group_column
+            else ("No patient ids: rows that share a picture (or, without pictures, a question) stay together.",),
         )
 
     def samples(self) -> Iterator[Record]:
