@@ -15,6 +15,7 @@ from medtune.errors import EvaluationError, ModelError, RecipeError
 from medtune.models.contract import read_contract
 from medtune.recipe import load_recipe
 from medtune.types import Event
+from tiny_models import tiny_model
 
 if TYPE_CHECKING:
     from unit.conftest import Workplace
@@ -127,3 +128,21 @@ def test_a_run_goes_on_from_the_adapter_of_another_under_its_contract() -> None:
     with pytest.raises(RecipeError, match=r"adapter\.rank is 8, but the adapter to continue from has 3"):
         api.train("small.yaml", ["run.name=third", f"adapter.init_from={adapter}", "adapter.rank=8"])
     assert not Path("runs/third").exists()
+
+
+# ------------------------------------------------------------------------------------------------------------- other families
+
+
+@pytest.mark.parametrize("family", ["qwen2.5-vl", "llava"])
+def test_a_family_without_a_recipe_goes_the_whole_road(workplace: Workplace, family: str) -> None:
+    """Train, evaluate, chat. The other families do it in their recipes; ``llava`` is what ``auto`` serves."""
+    tiny_model(workplace.folder / family, family)
+    view = api.train("small.yaml", [f"model.base={family}", f"run.name={family}", "adapter.targets=[language, vision, projector]"])
+    report = api.evaluate(view.folder)
+    assert [condition.num_predictions for condition in report.conditions] == [6, 6, 6, 6]
+    picture = next((workplace.folder / "datasets" / "small" / "images").rglob("*.jpg"))
+    tuned, base = api.open_chat(view.folder, side_by_side=True, images=[picture])
+    assert base is not None
+    for session in (tuned, base):
+        assert "".join(session.ask("What is seen?")) == session.turns[0].answer
+        assert session.turns[0].pictures[0].name == picture.name
