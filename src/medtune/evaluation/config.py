@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from medtune.language import msg
 from medtune.types import Settings, SplitName
 
 __all__ = ["EvaluationSettings"]
@@ -37,5 +38,5 @@ class EvaluationSettings(Settings):
         for name in ("metrics", "controls", "subgroups"):
             values = getattr(self, name) or ()
             if len(set(values)) != len(values):
-                raise ValueError(f"{name} names something twice")
+                raise ValueError(msg("{name} names something twice.", name=name))
         return self

@@ -12,7 +12,7 @@ from medtune.language import Text, msg
 from medtune.models.config import AdapterSettings, FullSettings, LoraSettings, Scope
 from medtune.models.contract import check_contract, read_contract
 from medtune.models.family import Family, find_family
-from medtune.models.load import load_adapter
+from medtune.models.load import load_adapter, quiet_peft
 from medtune.types import AdapterContract
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def add_adapter(
         target_parameters=parameters or None,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config, autocast_adapter_dtype=True)
+    with quiet_peft():
+        return get_peft_model(model, config, autocast_adapter_dtype=True)
 
 
 def target_modules(model: torch.nn.Module, settings: LoraSettings, family: Family) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
+from medtune.language import msg
 from medtune.types import Settings
 
 Hub = Literal["auto", "local", "huggingface", "modelscope"]
@@ -51,7 +52,9 @@ class ModelSettings(Settings):
     @model_validator(mode="after")
     def _limits_in_order(self) -> ModelSettings:
         if self.min_pixels is not None and self.max_pixels is not None and self.min_pixels > self.max_pixels:
-            raise ValueError(f"min_pixels ({self.min_pixels}) is larger than max_pixels ({self.max_pixels})")
+            raise ValueError(
+                msg("min_pixels ({low}) is larger than max_pixels ({high}).", low=self.min_pixels, high=self.max_pixels)
+            )
         return self
 
 
@@ -95,7 +98,9 @@ class LoraSettings(Settings):
             try:
                 re.compile(pattern)
             except re.error as error:
-                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
+                raise ValueError(
+                    msg("{pattern!r} is not a regular expression: {error}", pattern=pattern, error=str(error))
+                ) from error
         return patterns
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,13 +75,22 @@ def load_adapter(model: Any, adapter: Path, *, trainable: bool) -> PeftModel:
             remedy=msg("Pickled adapters (.bin) are not read. Use an adapter that medtune trained."),
         )
     try:
-        return PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable, autocast_adapter_dtype=True)
+        with quiet_peft():
+            return PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable, autocast_adapter_dtype=True)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(
             msg("The adapter does not fit the model: {error}", error=str(error).splitlines()[0]),
             file=adapter,
             remedy=msg("Use the base model that the adapter was trained on."),
         ) from error
+
+
+@contextlib.contextmanager
+def quiet_peft() -> Iterator[None]:
+    """PEFT asks models for ``is_gradient_checkpointing``, a name that transformers 5.2x warns of."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        yield
 
 
 def is_peft(adapter: Path) -> bool:

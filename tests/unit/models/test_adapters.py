@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,13 @@ def test_the_union_is_read_by_its_tag() -> None:
         reader.validate_python({"kind": "lora", "exclude": ["("]})
     with pytest.raises(ValidationError, match="min_pixels"):
         ModelSettings(base="x", min_pixels=9, max_pixels=8)
+
+
+def test_no_warning_of_a_library_reaches_the_user(dense: ModelSettings, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        folder = saved(dense, tmp_path / "adapter")
+        load_model(dense, adapter=folder, device="cpu")
 
 
 def test_rank_alpha_and_variants(dense: ModelSettings) -> None:
