@@ -29,6 +29,9 @@ _OPTIONAL: tuple[tuple[str, Text, str], ...] = (
     ("modelscope", msg("models from ModelScope"), 'pip install "medtune[modelscope]"'),
 )
 
+_SUCCESSORS = {"httpx": "httpx2"}
+"""Packages that serve in place of an optional one."""
+
 
 class Finding(Document):
     """One line of the doctor's report.
@@ -96,7 +99,7 @@ def _processor() -> Iterator[Finding]:
     total, free = _memory()
     enough = free >= 4 * _GIB
     yield Finding(
-        subject="memory",
+        subject=str(msg("memory")),
         status="ok" if enough else "note",
         detail=msg("{free:.1f} of {total:.1f} GiB free", free=free / _GIB, total=total / _GIB),
         remedy=None if enough else msg("`medtune demo` needs 4 GiB; close other programs."),
@@ -145,8 +148,9 @@ def _accelerators() -> Iterator[Finding]:
 
 
 def _optional() -> Iterator[Finding]:
-    for package, purpose, pip in _OPTIONAL:
-        if importlib.util.find_spec(package) is not None:
+    for wanted, purpose, pip in _OPTIONAL:
+        package = next((name for name in (wanted, _SUCCESSORS.get(wanted, wanted)) if importlib.util.find_spec(name)), None)
+        if package is not None:
             yield Finding(
                 subject=package,
                 status="ok",
@@ -154,7 +158,7 @@ def _optional() -> Iterator[Finding]:
             )
         else:
             yield Finding(
-                subject=package,
+                subject=wanted,
                 status="note",
                 detail=msg("not installed; for {purpose}", purpose=str(purpose)),
                 remedy=msg("{command}", command=pip),
@@ -174,16 +178,16 @@ def _disk(folder: Path) -> Iterator[Finding]:
         place = place.parent
     free = shutil.disk_usage(place).free
     yield Finding(
-        subject="disk",
+        subject=str(msg("disk")),
         status="ok" if free >= 5 * _GIB else "note",
         detail=msg("{free:.1f} GiB free in {folder}", free=free / _GIB, folder=place),
     )
     try:
         with tempfile.TemporaryFile(dir=place):
-            yield Finding(subject="writing", status="ok", detail=msg("{folder} can be written", folder=place))
+            yield Finding(subject=str(msg("writing")), status="ok", detail=msg("{folder} can be written", folder=place))
     except OSError as error:
         yield Finding(
-            subject="writing",
+            subject=str(msg("writing")),
             status="missing",
             detail=msg("{folder} cannot be written: {error}", folder=place, error=str(system_reason(error))),
             remedy=msg("Change to a folder of your own."),

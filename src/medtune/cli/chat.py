@@ -14,7 +14,7 @@ from rich.console import Console
 
 from medtune.cli.picture_paths import read_path, split_pictures
 from medtune.errors import MedtuneError
-from medtune.language import Text, language, msg
+from medtune.language import Text, msg
 
 if TYPE_CHECKING:
     from medtune.generation.chat import ChatSession, ShownPicture
@@ -209,8 +209,9 @@ class _Loop:
     def show_fault(self, error: MedtuneError) -> None:
         """One line, whatever the error holds: what happened, where, and what to do."""
         place = f"{error.file}: " if error.file else ""
-        blank = "" if language() == "zh" else " "
-        self.note(f"{place}{error.what}{blank}{error.remedy or ''}", style="red")
+        what = str(error.what)
+        blank = "" if what.endswith("。") else " "  # Chinese sentences need none
+        self.note(f"{place}{what}{blank}{error.remedy or ''}", style="red")
 
 
 def _label(session: ChatSession) -> Text:

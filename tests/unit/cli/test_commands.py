@@ -398,6 +398,19 @@ def test_list_names_every_shipped_recipe(capsys: pytest.CaptureFixture[str]) -> 
 # ------------------------------------------------------------------------------------------------------------------ doctor
 
 
+def test_doctor_takes_a_package_s_successor_and_speaks_chinese(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    from medtune.environment import examine
+
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: {"httpx": None, "httpx2": there("json")}.get(name, there(name)))
+    monkeypatch.setenv("MEDTUNE_LANG", "zh")
+    found = {finding.subject: finding.status for finding in examine()}
+    assert found["httpx2"] == "ok"
+    assert {"内存", "磁盘", "写入"} <= found.keys()
+
+
 def test_doctor_exits_with_1_when_something_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from medtune.environment import Finding
 
