@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections import Counter
 from pathlib import Path
@@ -250,6 +251,32 @@ def test_llamafactory_media_dir_unless_only_the_plain_path_is_a_file(
     assert next(iter(source.samples())).pictures[0].path == tmp_path / "elsewhere" / "pictures" / "0.png"
     monkeypatch.chdir(info)
     assert next(iter(source.samples())).pictures[0].path == Path("pictures/0.png")
+
+
+def test_openai_parts_bring_their_pictures_where_no_column_does(info: Path) -> None:
+    inline = "data:image/png;base64," + base64.b64encode(source_files.png(5)).decode()
+    parts = [
+        {"type": "image_url", "image_url": {"url": inline}},
+        {"type": "image", "image": "pictures/1.png"},
+        {"type": "text", "text": "Compare."},
+    ]
+    rows = [{"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "Alike."}]}]
+    rows.append(
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "image_url", "image_url": "https://x.org/a.png"}, *parts[2:]]},
+                rows[0]["messages"][1],
+            ]
+        }
+    )
+    source_files.write_json(info / "openai.json", rows)
+    first, second = LlamaFactory(path=info, dataset="openai").samples()
+    assert first.pictures[0].data == source_files.png(5)
+    assert first.pictures[0].name == "openai-1#0", "not a megabyte of base64"
+    assert first.pictures[1].path == info / "pictures" / "1.png"
+    assert first.messages[0].content == "<image><image>Compare."
+    assert second.fault is not None
+    assert (second.fault.reason, "https://x.org/a.png" in str(second.fault.message)) == ("picture-missing", True)
 
 
 def test_llamafactory_group_column(info: Path) -> None:

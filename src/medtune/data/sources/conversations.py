@@ -6,7 +6,7 @@ what it drops with a log line is a fault with a reason here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -54,11 +54,16 @@ ALPACA_COLUMNS = Columns(prompt="instruction", query="input", response="output",
 
 
 class Conversation(BaseModel):
-    """A conversation that ends with the reference answer, and what was noticed while reading it."""
+    """A conversation that ends with the reference answer, and what was noticed while reading it.
+
+    Attributes:
+        addresses: Paths or addresses of the pictures that stand inside OpenAI's content parts, in the order of their marks.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     messages: tuple[Message, ...]
+    addresses: tuple[str, ...] = ()
     source_notes: tuple[Literal["answer-not-text", "answer-blanks", "question-blanks"], ...] = ()
 
 
@@ -125,7 +130,8 @@ def from_turns(values: Mapping[str, Any], columns: Columns, tags: Tags) -> Conve
             ),
         )
     messages += [Message(role="user" if role == "user" else "assistant", content=_text(content)) for role, content in read[:-1]]
-    return _concluded(messages, read[-1][1])
+    addresses = tuple(address for _, content in read for address in _addresses(content))
+    return _concluded(messages, read[-1][1]).model_copy(update={"addresses": addresses})
 
 
 def _concluded(messages: list[Message], answer: Any) -> Conversation:
@@ -159,6 +165,16 @@ def _text(content: Any) -> str:
     raise _fault(
         "content-not-text", msg("A turn's content is neither text nor a list of parts, but {kind}.", kind=type(content).__name__)
     )
+
+
+def _addresses(content: Any) -> Iterator[str]:
+    """OpenAI writes ``{"type": "image_url", "image_url": {"url": ...}}``, Qwen ``{"type": "image", "image": ...}``."""
+    for part in content if isinstance(content, Sequence) and not isinstance(content, str) else ():
+        if isinstance(part, Mapping) and part.get("type") in ("image", "image_url"):
+            value = part.get("image_url") or part.get("image") or part.get("url")
+            address = value.get("url") if isinstance(value, Mapping) else value
+            if isinstance(address, str) and address:
+                yield address
 
 
 def _part(part: Any) -> str:

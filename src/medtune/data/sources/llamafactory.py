@@ -189,7 +189,7 @@ class LlamaFactory(Settings):
                 )
         read = from_alpaca if entry.formatting == "alpaca" else None
         conversation: Conversation = read(row.values, entry.columns) if read else from_turns(row.values, entry.columns, entry.tags)
-        pictures = self._pictures(row.values, entry, identity, media)
+        pictures = self._pictures(row.values, entry, identity, media, conversation.addresses)
         metadata: dict[str, JsonValue] = {"source_notes": list(conversation.source_notes)} if conversation.source_notes else {}
         question = conversation.messages[-2].content
         return Record(
@@ -204,13 +204,18 @@ class LlamaFactory(Settings):
             place=row.place,
         )
 
-    def _pictures(self, values: Mapping[str, Any], entry: _Entry, identity: str, media: Path) -> tuple[Picture, ...]:
+    def _pictures(
+        self, values: Mapping[str, Any], entry: _Entry, identity: str, media: Path, addresses: Sequence[str]
+    ) -> tuple[Picture, ...]:
         found = values.get(entry.columns.images) if entry.columns.images is not None else None
         if found is None or found == "":
-            found = []
+            found = addresses
         if not isinstance(found, Sequence) or isinstance(found, (str, bytes)):
             found = [found]
-        names = [item if isinstance(item, str) else f"{identity}#{index}" for index, item in enumerate(found)]
+        names = [
+            item if isinstance(item, str) and not item.startswith("data:") else f"{identity}#{index}"
+            for index, item in enumerate(found)
+        ]
         return tuple(picture_of(item, name=name, base=media) for item, name in zip(found, names, strict=True))
 
     def _group(self, row: Row, pictures: Sequence[Picture], question: str, media: Path) -> str:

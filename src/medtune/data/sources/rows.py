@@ -6,6 +6,7 @@ and is read whole. A damaged JSON line is a row with a fault; a damaged file is 
 
 from __future__ import annotations
 
+import base64
 import csv
 import glob
 import hashlib
@@ -121,16 +122,27 @@ def faulty(row: Row, fault: Fault, *, record_id: str | None = None) -> Record:
 
 
 def picture_of(value: Any, *, name: str, base: Path | None = None) -> Picture:
-    """A picture as data files hold it: a path, bytes, or the Hugging Face image struct ``{"bytes", "path"}``.
+    """A picture as data files hold it: a path, bytes, the Hugging Face image struct ``{"bytes", "path"}``, or a ``data:`` address
+    with base64 (RFC 2397).
 
     A relative path is joined to ``base``, unless only the path as it stands names a file (LLaMA-Factory's rule for
     ``media_dir``).
 
     Raises:
-        RecordFault: It is none of these.
+        RecordFault: It is none of these, or lies on another machine.
     """
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
+    if isinstance(value, str) and value.startswith("data:"):
+        value = _inline(value)
+    if isinstance(value, str) and value.startswith(("http://", "https://")):
+        raise RecordFault(
+            Fault(
+                "picture-missing",
+                msg("The picture lies at {address}; only files on this machine are read.", address=value),
+                msg("Download it and write its path in place of the address."),
+            )
+        )
     if isinstance(value, bytes) and value:
         return Picture(data=value, name=name)
     if isinstance(value, str) and value:
@@ -139,6 +151,14 @@ def picture_of(value: Any, *, name: str, base: Path | None = None) -> Picture:
     raise RecordFault(
         Fault("picture-missing", msg("The record has no picture."), msg("Complete the record in the source, or leave it out."))
     )
+
+
+def _inline(address: str) -> bytes | None:
+    head, _, body = address.partition(",")
+    try:
+        return base64.b64decode(body, validate=True) if head.endswith(";base64") else None
+    except ValueError:
+        return None
 
 
 def picture_group(picture: Picture, base: Path | None = None) -> str:
