@@ -72,6 +72,9 @@ def save_result(
             "left_alone": [note.render("en") for note in report.notes],
         }
         (folder / "adapter_report.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        for path in folder.rglob("*"):
+            if path.is_file():
+                path.chmod(0o644)  # safetensors 0.8 writes 0600, and a colleague of the group could not read the result
     return target
 
 

@@ -36,6 +36,7 @@ def test_a_run_leaves_what_the_run_folder_promises(setup: Setup, tmp_path: Path,
     files = {path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*") if path.is_file()}
     assert files >= {f"adapter/{name}" for name in ("adapter_model.safetensors", "contract.json", "adapter_report.json")}
     assert {"loss.png", "events.jsonl"} < files
+    assert {path.stat().st_mode & 0o777 for path in (run.folder / "adapter").iterdir()} == {0o644}
     assert not [name for name in files if name.endswith((".bin", "training_args.bin")) or ".saving" in name]
     assert [step for step, _ in all_checkpoints(run.checkpoints)] in ([6], [3, 6])
     assert str(setup.model_folder) not in (run.folder / "adapter" / "adapter_report.json").read_text()
