@@ -107,7 +107,7 @@ class Setup:
             encoder=self.encoder,
             train_rows=self.train_rows if train_rows is None else train_rows,
             validation_rows=self.validation_rows if validation_rows is None else validation_rows,
-            image_path=self.image_path,
+            picture=self.image_path,
             settings=TrainSettings(**{**defaults, **settings}),
             listener=listener,
             resume=resume,

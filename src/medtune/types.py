@@ -65,6 +65,15 @@ class TransformRecord(Document):
     parameters: dict[str, JsonValue] = {}
 
 
+class InShard(Document):
+    """Where a picture lies that has no file of its own: ``num_bytes`` bytes from ``offset`` of a tar file of the data set."""
+
+    file: str
+    """POSIX path relative to the data set folder."""
+    offset: Annotated[int, Field(ge=0)]
+    num_bytes: Annotated[int, Field(gt=0)]
+
+
 class ImageRef(Document):
     """A picture of a data set.
 
@@ -75,6 +84,7 @@ class ImageRef(Document):
         height: Pixels, upright.
         modality: DICOM modality code (CT, MR, DX, US, ...) when the source knows it.
         transforms: What was done to the source picture.
+        shard: Where its bytes lie, when the data set keeps its pictures in shards.
     """
 
     path: str
@@ -83,19 +93,46 @@ class ImageRef(Document):
     height: Annotated[int, Field(gt=0)]
     modality: str | None = None
     transforms: tuple[TransformRecord, ...] = ()
+    shard: InShard | None = None
+
+
+Axis = Literal["sagittal", "coronal", "axial"]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Which part of a file of measured values (DICOM, NIfTI) is shown, and through which windows.
+
+    Attributes:
+        index: From 0: the frame of a DICOM file, or the slice of a volume along ``axis`` in canonical orientation.
+        axis: Of a volume; DICOM files are shown as they were acquired.
+        volume: From 0: the volume of a file with a fourth dimension (time, echo, direction).
+        windows: (center, width) in the units after the modality LUT. One is shown in grey, three in red, green and blue; none:
+            the window that the file itself states first, or all its values.
+    """
+
+    index: int = 0
+    axis: Axis = "axial"
+    volume: int = 0
+    windows: tuple[tuple[float, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.windows) not in (0, 1, 3):
+            raise ValueError("a View has no window, one or three")
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
     """A picture as a source holds it: a file, or encoded bytes with a name for messages. Exactly one of the two.
 
-    ``modality`` is a DICOM modality code. ``name`` never holds a patient identifier.
+    ``modality`` is a DICOM modality code. ``name`` never holds a patient identifier. ``view`` is for DICOM and NIfTI.
     """
 
     path: Path | None = None
     data: bytes | None = None
     name: str = ""
     modality: str | None = None
+    view: View | None = None
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.data is None):
@@ -339,7 +376,7 @@ class Request:
 
     id: str
     messages: tuple[Message, ...]
-    images: tuple[Path | Image, ...] = ()
+    images: tuple[Path | bytes | Image, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
 
 
@@ -586,6 +623,28 @@ class DatasetSource(Protocol):
 
     def samples(self) -> Iterator[Record]:
         """All records, in a stable order, lazily. A faulty record raises nothing here: it is yielded, and found later."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows ``start`` to ``stop`` (exclusive, from 0; None = to the end) of a source's file, readable without the rest."""
+
+    file: Path
+    start: int = 0
+    stop: int | None = None
+
+
+@runtime_checkable
+class PartedSource(DatasetSource, Protocol):
+    """A source that several processes can read at once. The records of all parts in their order are those of ``samples()``."""
+
+    def parts(self) -> Sequence[Part]:
+        """The parts in a stable order, found without reading rows (file names, the index of a Parquet file)."""
+        ...
+
+    def samples_of(self, part: Part) -> Iterator[Record]:
+        """The records of one part."""
         ...
 
 

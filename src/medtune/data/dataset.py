@@ -248,14 +248,38 @@ class Dataset:
         return sum(1 for _ in self.lines(split))
 
     def image_path(self, ref: ImageRef) -> Path:
-        """Where a picture lies.
+        """The file that a picture lies in: its own, or its shard.
 
         Raises:
             DataError: Outside the folder.
         """
-        if not _stays_inside(ref.path):
-            raise DataError(msg("The picture {path} lies outside the data set's folder.", path=ref.path), file=self.folder)
-        return self.folder / ref.path
+        path = ref.path if ref.shard is None else ref.shard.file
+        if not _stays_inside(path):
+            raise DataError(msg("The picture {path} lies outside the data set's folder.", path=path), file=self.folder)
+        return self.folder / path
+
+    def picture(self, ref: ImageRef) -> Path | bytes:
+        """A stored picture: its file, or its bytes when it lies in a shard.
+
+        Raises:
+            DataError: Outside the folder, or the shard is missing or cut short.
+        """
+        file = self.image_path(ref)
+        if ref.shard is None:
+            return file
+        try:
+            with file.open("rb") as shard:
+                shard.seek(ref.shard.offset)
+                content = shard.read(ref.shard.num_bytes)
+        except OSError as error:
+            raise DataError(
+                msg("The file cannot be read: {error}", error=_first_line(error)),
+                file=file,
+                remedy=msg("Prepare the data set again."),
+            ) from error
+        if len(content) != ref.shard.num_bytes:
+            raise DataError(msg("The shard is cut short."), file=file, remedy=msg("Prepare the data set again."))
+        return content
 
     def left_out(self) -> Iterator[LeftOut]:
         """The records that did not become rows."""

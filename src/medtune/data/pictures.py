@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtune.imaging.read import Header, Limits, open_picture, read_header
-from medtune.types import ImageRef, Picture, TransformRecord
+from medtune.types import ImageRef, Picture, TransformRecord, View
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,7 +41,7 @@ class PictureStore:
         self.folder = folder
         self.transforms = tuple(transforms)
         self.limits = limits or Limits()
-        self._known: dict[tuple[bytes, str | None], StoredPicture] = {}
+        self._known: dict[tuple[bytes, str | None, View | None], StoredPicture] = {}
 
     def add(self, picture: Picture) -> StoredPicture:
         """Store a picture.
@@ -51,11 +51,11 @@ class PictureStore:
         """
         source: Path | bytes = picture.path if picture.path is not None else picture.data or b""
         name = str(picture.path) if picture.path is not None else picture.name
-        header = read_header(source, name=name, limits=self.limits)
+        header = read_header(source, name=name, view=picture.view, limits=self.limits)
         data = source.read_bytes() if isinstance(source, Path) else source
-        key = (hashlib.sha256(data).digest(), picture.modality)
+        key = (hashlib.sha256(data).digest(), picture.modality, picture.view)
         if key not in self._known:
-            self._known[key] = self._store(data, name, header, picture.modality)
+            self._known[key] = self._store(data, name, header, picture)
         return self._known[key]
 
     def map_box(self, box: Box, stored: StoredPicture) -> Box:
@@ -64,8 +64,8 @@ class PictureStore:
             box = transform.map_box(box, width, height)
         return box
 
-    def _store(self, data: bytes, name: str, header: Header, modality: str | None) -> StoredPicture:
-        image = open_picture(data, name=name, limits=self.limits)
+    def _store(self, data: bytes, name: str, header: Header, picture: Picture) -> StoredPicture:
+        image = open_picture(data, name=name, view=picture.view, limits=self.limits)
         suffix = header.plain_suffix
         sizes: list[tuple[int, int]] = []
         if self.transforms or suffix is None:
@@ -81,8 +81,8 @@ class PictureStore:
             sha256=sha256,
             width=image.width,
             height=image.height,
-            modality=modality,
-            transforms=(*_reading(header), *(transform_record(transform) for transform in self.transforms)),
+            modality=picture.modality,
+            transforms=(*header.reading, *(transform_record(transform) for transform in self.transforms)),
         )
         return StoredPicture(ref, tuple(sizes))
 
@@ -90,12 +90,6 @@ class PictureStore:
 def transform_record(transform: Any) -> TransformRecord:
     """A transform as the manifest keeps it."""
     return TransformRecord(name=transform.name, parameters=transform.model_dump(mode="json", exclude={"name"}))
-
-
-def _reading(header: Header) -> list[TransformRecord]:
-    """What :func:`open_picture` did to the pixels."""
-    done = [TransformRecord(name="exif-turn", parameters={"orientation": header.orientation})] if header.orientation != 1 else []
-    return [*done, TransformRecord(name="scale-grey")] if header.deep else done
 
 
 def _png(image: Image) -> bytes:

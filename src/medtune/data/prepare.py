@@ -246,7 +246,7 @@ class _Preparation:
         for ref in sample.images:
             if ref.path not in self.images:
                 self.images[ref.path] = ref
-                self.files["images.jsonl"].write(ref.model_dump_json() + "\n")
+                self.files["images.jsonl"].write(ref.model_dump_json(exclude={"shard"}) + "\n")
         self.rows[split] += 1
         self.task_rows[sample.task] += 1
         self.groups[split].add(sample.group)

@@ -236,7 +236,7 @@ def _embed(dataset: Dataset, sample: Sample, place: int) -> str:
     from medtune.imaging.read import open_picture
 
     image = sample.images[place]
-    picture = open_picture(dataset.image_path(image), name=image.path)
+    picture = open_picture(dataset.picture(image), name=image.path)
     picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=85)

@@ -25,7 +25,7 @@ class Presentation:
     """What is really shown for a sample: the prompt, the picture files in the order of the marks, and their sha256."""
 
     messages: tuple[Message, ...]
-    images: tuple[Path, ...]
+    images: tuple[Path | bytes, ...]
     image_sha256: tuple[str, ...]
 
 
@@ -34,7 +34,7 @@ def present(
     samples: Sequence[Sample],
     *,
     pool: Sequence[Sample],
-    image_path: Callable[[ImageRef], Path],
+    picture: Callable[[ImageRef], Path | bytes],
     seed: int,
     blank_folder: Path,
 ) -> dict[str, Presentation]:
@@ -48,7 +48,7 @@ def present(
         blank_folder: Where the grey pictures of ``blank`` are written, one for each size.
     """
     if control == "none":
-        return {sample.id: _shown(sample, sample.images, image_path) for sample in samples}
+        return {sample.id: _shown(sample, sample.images, picture) for sample in samples}
     seen = [sample for sample in samples if sample.images]
     if control == "question-only":
         return {sample.id: Presentation(tuple(_without_marks(message) for message in sample.prompt), (), ()) for sample in seen}
@@ -56,7 +56,7 @@ def present(
         blank = _BlankPictures(blank_folder)
         return {sample.id: blank.show(sample) for sample in seen}
     donors = shuffle_pictures(pool, seed=seed)
-    return {sample.id: _shown(sample, donors[sample.id].images, image_path) for sample in seen if sample.id in donors}
+    return {sample.id: _shown(sample, donors[sample.id].images, picture) for sample in seen if sample.id in donors}
 
 
 def askable(control: ControlName, samples: Sequence[Sample], *, pool: Sequence[Sample], seed: int) -> list[Sample]:
@@ -106,8 +106,8 @@ def shuffle_pictures(samples: Sequence[Sample], *, seed: int) -> Mapping[str, Sa
     return donors
 
 
-def _shown(sample: Sample, images: Sequence[ImageRef], image_path: Callable[[ImageRef], Path]) -> Presentation:
-    return Presentation(sample.prompt, tuple(image_path(image) for image in images), tuple(image.sha256 for image in images))
+def _shown(sample: Sample, images: Sequence[ImageRef], picture: Callable[[ImageRef], Path | bytes]) -> Presentation:
+    return Presentation(sample.prompt, tuple(picture(image) for image in images), tuple(image.sha256 for image in images))
 
 
 def _without_marks(message: Message) -> Message:

@@ -233,7 +233,7 @@ def _ask(
         hear(Event("note", fault))
     with tempfile.TemporaryDirectory(prefix="medtune-blank-") as blank:
         shown = present(
-            condition.control, samples, pool=pool, image_path=dataset.image_path, seed=condition.seed, blank_folder=Path(blank)
+            condition.control, samples, pool=pool, picture=dataset.picture, seed=condition.seed, blank_folder=Path(blank)
         )
         pending = [sample for sample in samples if sample.id in shown and sample.id not in stored.predictions]
         done, total = len(shown) - len(pending), len(shown)

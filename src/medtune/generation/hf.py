@@ -225,7 +225,7 @@ class HfGenerator:
             GenerationError: The request cannot be answered.
         """
         try:
-            sizes = [read_size(image) if isinstance(image, Path) else image.size for image in request.images]
+            sizes = [read_size(image) if isinstance(image, (Path, bytes)) else image.size for image in request.images]
             num_tokens = self._encoder.count_tokens(request.messages, sizes)
         except MedtuneError as error:
             raise _named(error, request.id) from error
@@ -251,7 +251,7 @@ class HfGenerator:
         pictures: list[Image] = []
         try:
             for image in request.images:
-                pictures.append(open_picture(image) if isinstance(image, Path) else image)
+                pictures.append(open_picture(image) if isinstance(image, (Path, bytes)) else image)
             return self._encoder.encode(request.messages, pictures, sample_id=request.id)
         except MedtuneError as error:
             raise _named(error, request.id) from error

@@ -338,8 +338,8 @@ def _is_loopback(base_url: str) -> bool:
         return False
 
 
-def _data_url(image: Path | Image) -> str:
-    picture = open_picture(image) if isinstance(image, Path) else image
+def _data_url(image: Path | bytes | Image) -> str:
+    picture = open_picture(image) if isinstance(image, (Path, bytes)) else image
     buffer = BytesIO()
     picture.save(buffer, format="PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from medtune.errors import UnreadableImageError
 from medtune.imaging.config import Limits
 from medtune.language import Text, msg
+from medtune.types import TransformRecord, View
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,6 +52,16 @@ class Header:
     orientation: int
 
     @property
+    def reading(self) -> tuple[TransformRecord, ...]:
+        """What :func:`open_picture` does to the pixels of this file, for the record of a stored picture."""
+        done = []
+        if self.orientation != 1:
+            done.append(TransformRecord(name="exif-turn", parameters={"orientation": self.orientation}))
+        if self.deep:
+            done.append(TransformRecord(name="scale-grey"))
+        return tuple(done)
+
+    @property
     def deep(self) -> bool:
         """The greys have more than 8 bits and must be scaled."""
         return self.mode in _DEEP_MODES
@@ -63,7 +74,7 @@ class Header:
         return {"JPEG": ".jpg", "PNG": ".png"}.get(self.format)
 
 
-def read_header(picture: Path | bytes, *, name: str = "", limits: Limits | None = None) -> Header:
+def read_header(picture: Path | bytes, *, name: str = "", view: View | None = None, limits: Limits | None = None) -> Header:  # noqa: ARG001
     """Read a picture's header and check it against the limits. Decodes no pixel.
 
     Args:
@@ -88,7 +99,7 @@ def read_size(picture: Path | bytes, *, name: str = "", limits: Limits | None = 
     return header.width, header.height
 
 
-def open_picture(picture: Path | bytes, *, name: str = "", limits: Limits | None = None) -> Image.Image:
+def open_picture(picture: Path | bytes, *, name: str = "", view: View | None = None, limits: Limits | None = None) -> Image.Image:
     """Decode a picture: upright, RGB, 8 bits a channel.
 
     Greys of more than 8 bits are scaled from their own minimum and maximum (:func:`scale_grey`): Pillow's ``convert`` would

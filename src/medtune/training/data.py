@@ -48,10 +48,10 @@ class EncodedRows(data.Dataset[Any]):
     process loses its fields. :class:`Collator` hands it on, and the trainer raises it.
     """
 
-    def __init__(self, rows: Sequence[Sample], encoder: RowEncoder, image_path: Callable[[ImageRef], Path]) -> None:
+    def __init__(self, rows: Sequence[Sample], encoder: RowEncoder, picture: Callable[[ImageRef], Path | bytes]) -> None:
         self.rows = rows
         self.encoder = encoder
-        self.image_path = image_path
+        self.picture = picture
         self._cache: dict[int, Features] | None = None
 
     def keep(self) -> None:
@@ -66,7 +66,7 @@ class EncodedRows(data.Dataset[Any]):
             return self._cache[index]
         row = self.rows[index]
         try:
-            pictures = [open_picture(self.image_path(ref), name=ref.path) for ref in row.images]
+            pictures = [open_picture(self.picture(ref), name=ref.path) for ref in row.images]
             features = self.encoder.encode(row.messages, pictures, sample_id=row.id)
             if not (features.labels[1:] >= 0).any():
                 raise TrainingError(

@@ -59,7 +59,7 @@ def make_plan(
     encoder: RowEncoder,
     train_rows: Sequence[Sample],
     validation_rows: Sequence[Sample],
-    image_path: Callable[[ImageRef], Path],
+    picture: Callable[[ImageRef], Path | bytes],
     settings: TrainSettings,
     journal: Journal,
     resume: bool,
@@ -89,7 +89,7 @@ def make_plan(
             key="train.patience",
             remedy=msg("Give the data set a validation split, or leave patience out."),
         )
-    train, validation = EncodedRows(train_rows, encoder, image_path), EncodedRows(validation_rows, encoder, image_path)
+    train, validation = EncodedRows(train_rows, encoder, picture), EncodedRows(validation_rows, encoder, picture)
     cached = settings.cache_encoded is True
     if settings.cache_encoded == "auto":
         estimate = encoded_bytes(train, lengths) + encoded_bytes(validation, eval_lengths)

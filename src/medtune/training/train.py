@@ -38,7 +38,7 @@ def train(
     encoder: RowEncoder,
     train_rows: Sequence[Sample],
     validation_rows: Sequence[Sample] = (),
-    image_path: Callable[[ImageRef], Path],
+    picture: Callable[[ImageRef], Path | bytes],
     settings: TrainSettings,
     contract: AdapterContract | None = None,
     listener: Listener | None = None,
@@ -60,7 +60,7 @@ def train(
         encoder: Turns rows into tensors.
         train_rows: Rows to tune on.
         validation_rows: Rows for the validation loss; empty = none is measured.
-        image_path: Where the file of a picture lies.
+        picture: The file or the bytes of a picture.
         settings: The recipe's section ``train``.
         contract: Saved beside the adapter; ``encoder.contract()`` when not given. Give one that holds the transforms of the
             data set.
@@ -92,7 +92,7 @@ def train(
                 encoder=encoder,
                 train_rows=train_rows,
                 validation_rows=validation_rows,
-                image_path=image_path,
+                picture=picture,
                 settings=settings,
                 journal=journal,
                 resume=resume,

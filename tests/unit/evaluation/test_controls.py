@@ -77,7 +77,7 @@ def test_what_each_control_shows(tmp_path: Path) -> None:
     blank_folder.mkdir()
 
     def show(control: str) -> dict[str, object]:
-        return dict(present(control, samples, pool=samples, image_path=dataset.image_path, seed=0, blank_folder=blank_folder))  # type: ignore[arg-type]
+        return dict(present(control, samples, pool=samples, picture=dataset.picture, seed=0, blank_folder=blank_folder))  # type: ignore[arg-type]
 
     first = samples[0]
     real = show("none")[first.id]
@@ -102,7 +102,7 @@ def test_shuffled_pictures_of_a_part_are_those_of_the_whole(tmp_path: Path) -> N
     folder = Path("pictures")
 
     def show(samples: list[Sample]) -> dict[str, tuple[Path, ...]]:
-        shown = present("shuffled", samples, pool=pool, image_path=lambda ref: folder / ref.path, seed=5, blank_folder=tmp_path)
+        shown = present("shuffled", samples, pool=pool, picture=lambda ref: folder / ref.path, seed=5, blank_folder=tmp_path)
         return {name: entry.images for name, entry in shown.items()}
 
     whole = show(pool)

@@ -1,0 +1,297 @@
+"""A child process that works on files nobody vouches for.
+
+Decoders are native code that fails in native ways: python-gdcm aborts the whole process on a mutated JPEG-Lossless file, a
+header of a few bytes asks for gigabytes, a loop never ends. What works on such a file runs here, under a cap on its memory and
+a limit on its silence; when it dies, the caller gets a :class:`ChildDiedError` and the next call a fresh process.
+
+Arguments travel to the child as a pickle. Replies come back as JSON and plain bytes only: a child that a file has taken over
+must not be able to name code for its parent to run.
+
+On Linux the cap is ``RLIMIT_AS`` (setrlimit(2)): address space, which is more than the memory in use. macOS accepts and ignores
+it; there the limits on the file's header are the only ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import json
+import os
+import pickle
+import select
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Literal
+
+from medtune import errors
+from medtune.errors import MedtuneError
+from medtune.language import Text, msg
+
+__all__ = ["DEFAULT_MAX_MEMORY", "Child", "ChildDiedError", "Death"]
+
+DEFAULT_MAX_MEMORY = 4 * 1024**3
+"""Bytes of address space. Python, numpy, Pillow and pyarrow take about 1 GiB of it before the first file."""
+
+Death = Literal["crash", "timeout", "memory"]
+
+_HEAD = struct.Struct("<cQI")
+"""Kind of a frame (value, error, failure, end), bytes of its JSON text, number of blobs. Each blob: length as ``<Q``, bytes."""
+_LENGTH = struct.Struct("<Q")
+
+
+class ChildDiedError(MedtuneError):
+    """The child process ended, fell silent or ran out of memory while it worked. ``death`` says which."""
+
+    def __init__(self, death: Death, what: Text) -> None:
+        super().__init__(what)
+        self.death = death
+
+
+class Child:
+    """Runs functions of installed modules in a process of their own, one at a time. Started by the first call; use as a context.
+
+    Args:
+        max_memory: Bytes of address space that the process may have.
+        seconds: The longest it may go without a reply before it is ended.
+    """
+
+    def __init__(self, *, max_memory: int = DEFAULT_MAX_MEMORY, seconds: float = 60.0) -> None:
+        self.max_memory = max_memory
+        self.seconds = seconds
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self.close()
+
+    def call(self, function: str, *arguments: Any) -> Any:
+        """The one value that ``function`` returns; see :meth:`run`."""
+        (value,) = self.run(function, *arguments)
+        return value
+
+    def run(self, function: str, *arguments: Any) -> Iterator[Any]:
+        """What ``function`` (``package.module:name``) yields, or the one value that it returns.
+
+        Values are JSON-like: None, bool, numbers, text, bytes, lists (tuples arrive as lists) and dicts with text keys.
+
+        Raises:
+            MedtuneError: Raised by the function; it arrives with its fields.
+            ChildDiedError: The process crashed, was silent for too long, or ran out of memory.
+            RuntimeError: Any other exception of the function: a defect. The message is its traceback.
+        """
+        process = self._started()
+        assert process.stdin is not None
+        try:
+            self._send(process.stdin, pickle.dumps((function, arguments), pickle.HIGHEST_PROTOCOL))
+        except OSError:
+            raise self._dead() from None
+        finished = False
+        try:
+            while True:
+                kind, value = self._receive(process)
+                if kind == b"V":
+                    yield value
+                    continue
+                finished = True
+                if kind == b"E":
+                    raise _error(value)
+                if kind == b"M":
+                    raise ChildDiedError("memory", msg("It needs more memory than the {limit} MiB allowed.", limit=self._mebibytes))
+                if kind == b"F":
+                    raise RuntimeError(f"in a child process:\n{value}")
+                return
+        finally:
+            if not finished:  # the caller stopped listening, or the process died: what it still sends belongs to nobody
+                self.close()
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):
+                if pipe is not None:
+                    pipe.close()
+
+    @property
+    def _mebibytes(self) -> int:
+        return self.max_memory // 1024**2
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is not None and self._process.poll() is not None:
+            self.close()
+        if self._process is None:
+            # Not multiprocessing: its spawn runs the caller's main module again, its fork copies threads that hold locks.
+            environment = {**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "medtune.imaging.child", str(self.max_memory), str(os.getpid())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # decoders write file contents there, which may name a patient
+                env=environment,
+                bufsize=0,
+            )
+        return self._process
+
+    def _send(self, pipe: Any, content: bytes) -> None:
+        view = memoryview(_LENGTH.pack(len(content)) + content)
+        while view:
+            view = view[pipe.write(view) :]
+
+    def _receive(self, process: subprocess.Popen[bytes]) -> tuple[bytes, Any]:
+        deadline = time.monotonic() + self.seconds
+        kind, length, blobs = _HEAD.unpack(self._read(process, _HEAD.size, deadline))
+        value = json.loads(self._read(process, length, deadline)) if length else None
+        contents = []
+        for _ in range(blobs):
+            (size,) = _LENGTH.unpack(self._read(process, _LENGTH.size, deadline))
+            contents.append(self._read(process, size, deadline))
+        return kind, _with_bytes(value, contents) if contents else value
+
+    def _read(self, process: subprocess.Popen[bytes], size: int, deadline: float) -> bytes:
+        assert process.stdout is not None
+        if size > self.max_memory:
+            raise self._dead()
+        parts = bytearray()
+        while len(parts) < size:
+            ready, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                self.close()
+                raise ChildDiedError("timeout", msg("It was still at work after {seconds} seconds.", seconds=f"{self.seconds:g}"))
+            part = os.read(process.stdout.fileno(), min(size - len(parts), 1 << 20))
+            if not part:
+                raise self._dead()
+            parts += part
+        return bytes(parts)
+
+    def _dead(self) -> ChildDiedError:
+        process = self._process
+        code: int | None = None
+        if process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = process.wait(5)
+        self.close()
+        name = signal.Signals(-code).name if code is not None and -code in signal.valid_signals() else str(code)
+        return ChildDiedError("crash", msg("The decoder ended its process ({signal}).", signal=name))
+
+
+_ENVIRONMENT = {
+    # One thread for each process: the caller has as many processes as it wants cores.
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENCV_FOR_THREADS_NUM": "1",
+    # mimalloc and jemalloc reserve gigabytes of address space, which the cap counts.
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "MALLOC_ARENA_MAX": "2",
+}
+
+
+def _error(fields: dict[str, Any]) -> MedtuneError:
+    kind = getattr(errors, str(fields["kind"]), MedtuneError)
+    error: MedtuneError = MedtuneError.__new__(kind if isinstance(kind, type) and issubclass(kind, MedtuneError) else MedtuneError)
+    MedtuneError.__init__(
+        error,
+        _text(fields["what"]),
+        file=fields["file"],
+        sample=fields["sample"],
+        key=fields["key"],
+        remedy=None if fields["remedy"] is None else _text(fields["remedy"]),
+    )
+    return error
+
+
+def _text(packed: dict[str, Any]) -> Text:
+    return Text(str(packed["template"]), dict(packed["fields"]))
+
+
+def _with_bytes(value: Any, blobs: list[bytes]) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {"\0blob"}:
+            return blobs[value["\0blob"]]
+        return {key: _with_bytes(entry, blobs) for key, entry in value.items()}
+    return [_with_bytes(entry, blobs) for entry in value] if isinstance(value, list) else value
+
+
+# ------------------------------------------------------------------------------------------------------- inside the child
+
+
+def _without_bytes(value: Any, blobs: list[bytes]) -> Any:
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        blobs.append(bytes(value))
+        return {"\0blob": len(blobs) - 1}
+    if isinstance(value, dict):
+        return {key: _without_bytes(entry, blobs) for key, entry in value.items()}
+    return [_without_bytes(entry, blobs) for entry in value] if isinstance(value, (list, tuple)) else value
+
+
+def _packed(text: Text) -> dict[str, Any]:
+    return {"template": text.template, "fields": dict(text.fields)}
+
+
+def _reply(pipe: BinaryIO, kind: bytes, value: Any = None) -> None:
+    blobs: list[bytes] = []
+    text = b"" if kind == b"." else json.dumps(_without_bytes(value, blobs), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    pipe.write(_HEAD.pack(kind, len(text), len(blobs)) + text)
+    for blob in blobs:
+        pipe.write(_LENGTH.pack(len(blob)))
+        pipe.write(blob)
+    pipe.flush()
+
+
+def _work(pipe: BinaryIO, function: str, arguments: tuple[Any, ...]) -> None:
+    try:
+        module, _, name = function.partition(":")
+        made = getattr(importlib.import_module(module), name)(*arguments)
+        for value in made if inspect.isgenerator(made) else (made,):
+            _reply(pipe, b"V", value)
+    except MemoryError:
+        _reply(pipe, b"M")
+    except MedtuneError as error:
+        remedy = None if error.remedy is None else _packed(error.remedy)
+        fields = {"what": _packed(error.what), "file": error.file, "sample": error.sample, "key": error.key, "remedy": remedy}
+        _reply(pipe, b"E", {"kind": type(error).__name__, **fields})
+    except BaseException:  # pylibjpeg-rle panics with an exception that is no Exception
+        _reply(pipe, b"F", traceback.format_exc())
+    else:
+        _reply(pipe, b".")
+
+
+def _die_with(parent: int) -> None:
+    """End this process when its parent is gone: a killed parent cannot end it."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
+def _main(max_memory: int, parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what becomes of this one
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_AS, (max_memory, max_memory))
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    # What a decoder prints must not get between the replies.
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    commands = sys.stdin.buffer
+    while len(head := commands.read(_LENGTH.size)) == _LENGTH.size:
+        function, arguments = pickle.loads(commands.read(_LENGTH.unpack(head)[0]))
+        _work(replies, function, arguments)
+
+
+if __name__ == "__main__":
+    _main(int(sys.argv[1]), int(sys.argv[2]))
