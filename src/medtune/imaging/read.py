@@ -99,7 +99,13 @@ def read_size(picture: Path | bytes, *, name: str = "", limits: Limits | None = 
     return header.width, header.height
 
 
-def open_picture(picture: Path | bytes, *, name: str = "", view: View | None = None, limits: Limits | None = None) -> Image.Image:
+def open_picture(
+    picture: Path | bytes,
+    *,
+    name: str = "",
+    view: View | None = None,  # noqa: ARG001
+    limits: Limits | None = None,
+) -> Image.Image:
     """Decode a picture: upright, RGB, 8 bits a channel.
 
     Greys of more than 8 bits are scaled from their own minimum and maximum (:func:`scale_grey`): Pillow's ``convert`` would
