@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from medtune.errors import DataError
-from medtune.imaging.child import Child, ChildDiedError
+from medtune.imaging.child import Child, ChildDiedError, borrow
 from medtune.language import msg
 
 HERE = "child_work"
@@ -139,3 +139,14 @@ def test_it_dies_with_its_parent() -> None:
     while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_borrowed_process_is_lent_again_and_never_twice_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with borrow() as first, borrow() as second:
+        pids = [child.call(f"{HERE}:plain", 0)["pid"] for child in (first, second)]
+    assert len(set(pids)) == 2
+    with borrow() as third:
+        assert third.call(f"{HERE}:plain", 0)["pid"] in pids
+    monkeypatch.chdir(tmp_path)
+    with borrow() as elsewhere:
+        assert elsewhere.call(f"{HERE}:plain", 0)["pid"] not in pids, "relative paths would lead elsewhere"
