@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from medtune import __version__
 from medtune.errors import GenerationError, UnreadableImageError, system_reason
-from medtune.imaging.read import open_picture
+from medtune.imaging.untrusted import open_untrusted
 from medtune.language import Text, msg
 from medtune.plugins import resolve_stored
 from medtune.runs import atomic_write, now
@@ -153,7 +153,7 @@ class ChatSession:
 
     def _open(self, path: Path) -> _Attached:
         try:
-            image = open_picture(path, name=str(path))
+            image = open_untrusted(path, name=str(path))
             with path.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:

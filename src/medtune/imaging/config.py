@@ -21,3 +21,13 @@ class Limits(Settings):
     (a quarter of a GiB at three bytes a pixel)."""
     max_ratio: Annotated[float, Field(ge=1.0)] = 200.0
     """Longer side over shorter side. Qwen's image processors refuse more than 200 (``smart_resize``)."""
+    max_frames: Annotated[int, Field(gt=0)] = 100_000
+    """Frames of a DICOM file (Number of Frames, 0028,0008), or slices times volumes of a NIfTI file, as the header states them.
+    Generous: a functional MRI of 64 slices and 1,200 volumes has 76,800."""
+    max_depth: Annotated[int, Field(gt=0, le=150)] = 32
+    """Sequences within sequences in a DICOM file. Enhanced multi-frame objects and structured reports need about ten; pydicom 3.0.2
+    calls itself for each (of undefined length) and meets Python's recursion limit at 200."""
+    max_memory: Annotated[int, Field(ge=512)] = 4096
+    """MiB of address space of the process that decodes a picture from outside while the program runs (chat)."""
+    seconds: Annotated[float, Field(gt=0.0)] = 60.0
+    """How long that process may take for one picture."""
