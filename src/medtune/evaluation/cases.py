@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import JsonValue
 
 from medtune.errors import UnreadableImageError
+from medtune.imaging.boxes import Box as Corners
+from medtune.imaging.boxes import from_relative, ordered_box, xywh
 from medtune.types import IMAGE_MARK, MetricValue, Prediction, Sample, Score
 
 if TYPE_CHECKING:
@@ -248,7 +250,7 @@ def _true_boxes(value: JsonValue) -> list[tuple[float, float, float, float]]:
     if not isinstance(value, list):
         return []
     boxes = value if value and isinstance(value[0], list) else [value]
-    return [corners for box in boxes if (corners := _corners(box, 1.0, 1.0)) is not None]
+    return [_corner_and_size(box) for box in map(_box, boxes) if box is not None]
 
 
 def _predicted_boxes(answer: JsonValue, width: int, height: int) -> list[tuple[float, float, float, float]]:
@@ -256,14 +258,16 @@ def _predicted_boxes(answer: JsonValue, width: int, height: int) -> list[tuple[f
     boxes = answer.get("boxes") if isinstance(answer, dict) else None
     if not isinstance(boxes, list):
         return []
-    return [corners for box in boxes if (corners := _corners(box, width / 1000, height / 1000)) is not None]
+    return [_corner_and_size(from_relative(box, width, height)) for box in map(_box, boxes) if box is not None]
 
 
-def _corners(box: JsonValue, across: float, down: float) -> tuple[float, float, float, float] | None:
-    if not isinstance(box, list) or len(box) != 4:
+def _box(value: JsonValue) -> Corners | None:
+    try:
+        return ordered_box(value) if isinstance(value, list) else None
+    except ValueError:
         return None
-    numbers = [float(side) for side in box if isinstance(side, (int, float))]
-    if len(numbers) != 4:
-        return None
-    left, top, right, bottom = numbers[0] * across, numbers[1] * down, numbers[2] * across, numbers[3] * down
-    return round(left, 1), round(top, 1), round(max(right - left, 0), 1), round(max(bottom - top, 0), 1)
+
+
+def _corner_and_size(box: Corners) -> tuple[float, float, float, float]:
+    x, y, width, height = xywh(box)
+    return round(x, 1), round(y, 1), round(width, 1), round(height, 1)

@@ -7,9 +7,10 @@ from typing import ClassVar
 from pydantic import JsonValue
 
 from medtune.errors import DataError
+from medtune.imaging.boxes import SCALE, into_extent, ordered_box, relative_box
 from medtune.language import msg
 from medtune.tasks.asking import InstructedTask, Instructions
-from medtune.tasks.reading.boxes import SCALE, read_boxes, relative_box, write_boxes
+from medtune.tasks.reading.boxes import read_boxes, write_boxes
 from medtune.types import Record, Sample
 
 __all__ = ["Detection"]
@@ -57,7 +58,7 @@ class Detection(InstructedTask):
                 msg("The box {box} cannot be used: {error}", box=str(box), error=str(error)), sample=record.id
             ) from error
         x1, y1, x2, y2 = relative
-        if not (0 <= x1 < x2 <= 1000 and 0 <= y1 < y2 <= 1000):
+        if not (0 <= x1 < x2 <= SCALE and 0 <= y1 < y2 <= SCALE):
             raise DataError(
                 msg(
                     "The box {box} is empty or leaves its picture of {width} x {height} pixels.",
@@ -86,13 +87,12 @@ def _moved(record: Record) -> str:
     metadata = record.metadata
     try:
         boxes, labels = read_boxes(record.target)
-        left, top, right, bottom = relative_box(metadata["extent"], metadata["width"], metadata["height"])  # type: ignore[arg-type]
+        extent = ordered_box(metadata["extent"])  # type: ignore[arg-type]
+        moved = [relative_box(into_extent(box, extent), metadata["width"], metadata["height"]) for box in boxes]  # type: ignore[arg-type]
     except (KeyError, ValueError) as error:
         raise DataError(
             msg("The boxes of the reference answer cannot be moved with the picture: {error}", error=str(error)),
             sample=record.id,
             remedy=msg("Give the record a box in its metadata, or prepare the data without a transform that pads pictures."),
         ) from error
-    across, down = (right - left) / SCALE, (bottom - top) / SCALE
-    moved = [(left + x1 * across, top + y1 * down, left + x2 * across, top + y2 * down) for x1, y1, x2, y2 in boxes]
     return write_boxes(list(zip(moved, labels, strict=True)))

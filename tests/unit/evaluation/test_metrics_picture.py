@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medtune.evaluation.metrics.box import BoxOverlap, intersection_over_union, source_extent
+from medtune.evaluation.metrics.box import BoxOverlap, source_extent
 from medtune.evaluation.metrics.json_record import JsonRecordValidity
 from medtune.evaluation.metrics.region import RegionError
+from medtune.imaging.boxes import iou
 from medtune.plugins import resolve
 from medtune.types import Generation, ImageRef, Message, Prediction, Sample, Score
 
@@ -158,9 +159,9 @@ def detection(metadata: dict[str, Any] | None = None, target: str = "[]") -> Sam
 
 
 def test_overlap_by_hand() -> None:
-    assert intersection_over_union((0, 0, 2, 2), (1, 1, 3, 3)) == pytest.approx(1 / 7)
-    assert intersection_over_union((0, 0, 1, 1), (1, 0, 2, 1)) == 0
-    assert intersection_over_union((0, 0, 0, 0), (0, 0, 0, 0)) == 0
+    assert iou((0, 0, 2, 2), (1, 1, 3, 3)) == pytest.approx(1 / 7)
+    assert iou((0, 0, 1, 1), (1, 0, 2, 1)) == 0
+    assert iou((0, 0, 0, 0), (0, 0, 0, 0)) == 0
 
 
 def test_pixels_of_the_truth_meet_thousandths_of_the_answer() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from medtune.imaging.boxes import relative_box
 from medtune.tasks.reading.area import read_percent
-from medtune.tasks.reading.boxes import read_boxes, relative_box, write_boxes
+from medtune.tasks.reading.boxes import read_boxes, write_boxes
 from medtune.tasks.reading.finding import canonical_finding, is_kind_of, read_density, read_finding
 from medtune.tasks.reading.json_text import all_json, read_json, read_python_literal
 from medtune.tasks.reading.yes_no import read_yes_no

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from medtune.evaluation.metrics.additive import check_name, mean_of, mean_score, reference, share, unscored
+from medtune.imaging.boxes import SCALE, Box, iou, relative_box
 from medtune.language import msg
-from medtune.tasks.reading.boxes import SCALE, Box, read_boxes, relative_box
+from medtune.tasks.reading.boxes import read_boxes
 from medtune.types import MetricValue, Prediction, Sample, Score
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["BoxOverlap", "centre_distance", "intersection_over_union", "source_extent", "true_boxes"]
+__all__ = ["BoxOverlap", "centre_distance", "source_extent", "true_boxes"]
 
 _THRESHOLDS = (0.1, 0.3, 0.5)
 
@@ -109,15 +110,6 @@ def source_extent(sample: Sample) -> Box:
     return 0.0, 0.0, float(sample.images[0].width), float(sample.images[0].height)
 
 
-def intersection_over_union(first: Box, second: Box) -> float:
-    """0 to 1; 0 when both are empty."""
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    common = max(width, 0.0) * max(height, 0.0)
-    together = _area(first) + _area(second) - common
-    return common / together if together > 0 else 0.0
-
-
 def centre_distance(first: tuple[float, float], second: tuple[float, float], width: int, height: int) -> float:
     """The distance of two points (0 to 1000 of the sides) in a (width, height) picture, as a share of its diagonal."""
     across, along = (first[0] - second[0]) / SCALE * width, (first[1] - second[1]) / SCALE * height
@@ -127,11 +119,7 @@ def centre_distance(first: tuple[float, float], second: tuple[float, float], wid
 def _pair(truths: Sequence[Box], found: Sequence[Box]) -> list[float]:
     """The overlaps of a one-to-one pairing, best first."""
     pairs = sorted(
-        (
-            (intersection_over_union(truth, box), row, column)
-            for row, truth in enumerate(truths)
-            for column, box in enumerate(found)
-        ),
+        ((iou(truth, box), row, column) for row, truth in enumerate(truths) for column, box in enumerate(found)),
         key=lambda pair: (-pair[0], pair[1], pair[2]),
     )
     rows: set[int] = set()
@@ -160,7 +148,3 @@ def _ratio(sample: Sample, name: str, part: float, count: int, explanation: str 
 
 def _centre(box: Box) -> tuple[float, float]:
     return ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
-
-
-def _area(box: Box) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])

@@ -9,8 +9,8 @@ from pydantic import JsonValue
 from medtune.evaluation.metrics.additive import check_name, mean_of, mean_score, reference, share, unscored
 from medtune.evaluation.metrics.box import centre_distance, source_extent, true_boxes
 from medtune.evaluation.metrics.words import answer_words, holds_run
+from medtune.imaging.boxes import SCALE, from_relative, out_of_extent
 from medtune.language import msg
-from medtune.tasks.reading.boxes import SCALE
 from medtune.tasks.reading.finding import canonical_finding, is_kind_of
 from medtune.tasks.region import REGION_FIELDS, read_region
 from medtune.types import MetricValue, Prediction, Sample, Score
@@ -28,8 +28,8 @@ _ACCURACIES = {
     "density": "region/density-accuracy",
     "kind": "region/kind-accuracy",
 }
-_ACROSS = {"left": 1000 / 6, "center": 500.0, "right": 5000 / 6}
-_ALONG = {"upper": 1000 / 6, "middle": 500.0, "lower": 5000 / 6}
+_ACROSS = {"left": SCALE / 6, "center": SCALE / 2, "right": SCALE * 5 / 6}
+_ALONG = {"upper": SCALE / 6, "middle": SCALE / 2, "lower": SCALE * 5 / 6}
 
 
 class RegionError:
@@ -136,15 +136,13 @@ def _centre(sample: Sample, truth: dict[str, JsonValue], answer: dict[str, JsonV
     if across is None or along is None:
         return unscored(sample, name, "∅")
     image = sample.images[0]
-    left, top, right, bottom = source_extent(sample)
-    x1, y1, x2, y2 = boxes[0]
-    # From thousandths of the stored picture to thousandths of the source picture inside it.
-    centre = (
-        ((x1 + x2) / 2 / SCALE * image.width - left) / (right - left) * SCALE,
-        ((y1 + y2) / 2 / SCALE * image.height - top) / (bottom - top) * SCALE,
-    )
+    extent = source_extent(sample)
+    x1, y1, x2, y2 = out_of_extent(from_relative(boxes[0], image.width, image.height), extent)
+    centre = ((x1 + x2) / 2, (y1 + y2) / 2)
     # Transforms scale both axes alike, so the extent has the source picture's shape.
-    return mean_score(sample, name, centre_distance(centre, (across, along), round(right - left), round(bottom - top)))
+    return mean_score(
+        sample, name, centre_distance(centre, (across, along), round(extent[2] - extent[0]), round(extent[3] - extent[1]))
+    )
 
 
 def _is_finding(answer: JsonValue, truth: str, text: str) -> bool:

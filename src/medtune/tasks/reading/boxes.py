@@ -1,45 +1,27 @@
 """Boxes in text: ``{"bbox_2d": [x1, y1, x2, y2], "label": "..."}``, integers of 0 to 1000 of the picture's sides.
 
-The convention of Qwen2-VL (arXiv:2409.12191) and Qwen3-VL. Qwen2.5-VL writes pixels of the resized picture
-instead: its boxes must be converted before they come here.
+The convention of Qwen2-VL and Qwen3-VL; :mod:`medtune.imaging.boxes` says who writes otherwise, and converts.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Sequence
 
 from pydantic import JsonValue
 
+from medtune.imaging.boxes import SCALE, Box, ordered_box
 from medtune.language import msg
 from medtune.tasks.reading.json_text import all_json
 
-__all__ = ["SCALE", "Box", "read_boxes", "relative_box", "write_boxes"]
-
-SCALE = 1000
-
-Box = tuple[float, float, float, float]
-"""x1, y1, x2, y2 with x1 <= x2 and y1 <= y2."""
+__all__ = ["read_boxes", "write_boxes"]
 
 _KEYS = ("bbox_2d", "bbox", "box_2d", "box")
 _NUMBER = r"(-?\d{1,5}(?:\.\d{1,9})?)"
 # What Qwen2-VL's <|box_start|>(x1,y1),(x2,y2)<|box_end|> leaves when special tokens are taken out.
 _CORNERS = re.compile(rf"\(\s*{_NUMBER}\s*,\s*{_NUMBER}\s*\)\s*,?\s*\(\s*{_NUMBER}\s*,\s*{_NUMBER}\s*\)")
 _BARE = re.compile(rf"\[\s*{_NUMBER}\s*,\s*{_NUMBER}\s*,\s*{_NUMBER}\s*,\s*{_NUMBER}\s*\]")
-
-
-def relative_box(box: Sequence[float], width: float, height: float) -> Box:
-    """A box in pixels of a (width, height) picture, in 0 to 1000 of its sides.
-
-    Raises:
-        ValueError: It is not four finite numbers, or the picture has no extent.
-    """
-    x1, y1, x2, y2 = _ordered(box)
-    if not (width > 0 and height > 0):
-        raise ValueError(msg("A picture of {width} x {height} pixels cannot hold a box.", width=width, height=height))
-    return (SCALE * x1 / width, SCALE * y1 / height, SCALE * x2 / width, SCALE * y2 / height)
 
 
 def write_boxes(boxes: Sequence[tuple[Box, str]]) -> str:
@@ -61,7 +43,7 @@ def read_boxes(text: str) -> tuple[list[Box], list[str]]:
     found = [item for value in values for item in _collect(value)]
     if not found:
         for match in (*_CORNERS.finditer(text), *_BARE.finditer(text)):
-            found.append((_ordered([float(number) for number in match.groups()]), ""))
+            found.append((ordered_box([float(number) for number in match.groups()]), ""))
     if not found and [] not in values:
         raise ValueError(msg("The answer holds no box."))
     return [box for box, _ in found], [label for _, label in found]
@@ -71,7 +53,7 @@ def _collect(value: JsonValue) -> list[tuple[Box, str]]:
     found: list[tuple[Box, str]] = []
     if isinstance(value, list):
         if _is_box(value):
-            return [(_ordered(value), "")]
+            return [(ordered_box(value), "")]
         for item in value:
             found.extend(_collect(item))
     elif isinstance(value, dict):
@@ -86,15 +68,3 @@ def _collect(value: JsonValue) -> list[tuple[Box, str]]:
 
 def _is_box(value: list[JsonValue]) -> bool:
     return len(value) == 4 and all(isinstance(side, int | float) and not isinstance(side, bool) for side in value)
-
-
-def _ordered(box: Sequence[object]) -> Box:
-    if len(box) != 4 or not all(isinstance(side, int | float) and not isinstance(side, bool) for side in box):
-        raise ValueError(msg("A box is four numbers: x1, y1, x2, y2."))
-    try:
-        x1, y1, x2, y2 = (float(side) for side in box)  # type: ignore[arg-type]
-    except OverflowError:
-        x1 = y1 = x2 = y2 = math.inf
-    if not all(map(math.isfinite, (x1, y1, x2, y2))):
-        raise ValueError(msg("A box is four numbers: x1, y1, x2, y2."))
-    return (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
