@@ -7,10 +7,13 @@ from collections import Counter
 from medtune.language import Text, msg
 from medtune.types import Issue, Severity, SplitName
 
-__all__ = ["MAX_NAMED", "Findings"]
+__all__ = ["CORRECT_SOURCE", "MAX_NAMED", "Findings"]
 
 MAX_NAMED = 1000
 """Findings of one code and split that are listed one by one: a set of a million rows may have a million of them."""
+
+CORRECT_SOURCE = msg("Correct the record in the source and prepare again, or leave it out.")
+"""The remedy of most findings about one row."""
 
 
 class Findings:

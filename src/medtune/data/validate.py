@@ -2,42 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Literal
 
-from medtune.data.dataset import Dataset, RowError, file_sha256, sample_of
+from medtune.data.checks.answers import Answers
+from medtune.data.checks.balance import ClosedAnswers
+from medtune.data.checks.boxes import Boxes
+from medtune.data.checks.check import Check, Context, Place, RowLimits
+from medtune.data.checks.duplicates import Duplicates
+from medtune.data.checks.overlap import Overlap
+from medtune.data.checks.picture_reader import read_pictures
+from medtune.data.checks.picture_uses import PictureUses
+from medtune.data.checks.pictures import Pictures
+from medtune.data.checks.row_length import RowLength
+from medtune.data.checks.row_table import RowTable
+from medtune.data.checks.rows import Rows, SourceNotes
+from medtune.data.dataset import Dataset, RowError, sample_of
 from medtune.data.findings import Findings
-from medtune.data.row_checks import RowChecks
 from medtune.data.split import SPLITS
-from medtune.data.split_checks import SplitChecks
-from medtune.errors import DataError, UnreadableImageError
-from medtune.imaging.read import open_picture
+from medtune.errors import DataError
+from medtune.imaging.config import Limits
 from medtune.language import Text, msg
 from medtune.types import Event, ImageRef, Listener, Sample, SplitName, ValidationReport
 
 __all__ = ["CHECKS", "validate"]
 
-CHECKS = (
-    "files",
-    "left-out",
-    "rows",
-    "answers",
-    "source-notes",
-    "duplicates",
-    "boxes",
-    "row-length",
-    "closed-answers",
-    "pictures",
-    "group-overlap",
-    "image-overlap",
-    "linked-overlap",
-    "provenance",
+_CHECKS: tuple[type[Check], ...] = (
+    Rows,
+    Answers,
+    SourceNotes,
+    Duplicates,
+    Boxes,
+    RowLength,
+    ClosedAnswers,
+    Pictures,
+    Overlap,
 )
+"""The families, in the order in which they look at each row. Another one: a file in ``checks/`` and a line here."""
+
+CHECKS = ("files", "left-out", *(name for family in _CHECKS for name in family.names), "provenance")
 """The names of all checks."""
 
 _STOPPING = frozenset({"unreadable-image", "picture-missing", "image-marks", "answer-empty"})
 """Reasons for leaving a record out that the user should put right: these are errors, the others are warnings."""
+
+_PROGRESS_EVERY = 500
 
 
 def validate(
@@ -48,9 +60,11 @@ def validate(
     context: int | None = None,
     too_long: Literal["error", "leave-out"] = "error",
     faulty_records: Literal["error", "leave-out"] = "error",
+    limits: Limits | None = None,
+    num_workers: int = 2,
     listener: Listener | None = None,
 ) -> ValidationReport:
-    """Read every row and every picture of a data set and list what was found. Changes nothing.
+    """Read every row and decode every picture of a data set once, and list what was found. Changes nothing.
 
     Args:
         dataset: The data set.
@@ -59,50 +73,36 @@ def validate(
         context: Tokens that fit into any row: what the model can read.
         too_long: What training does with rows that do not fit.
         faulty_records: What training does about records that should have become rows: see ``DataSettings``.
+        limits: What a picture may be at most.
+        num_workers: Processes that decode pictures.
         listener: Hears of the progress.
     """
     findings = Findings()
-    skipped: dict[str, Text] = {}
     _files(dataset, findings)
     _left_out(dataset, findings, faulty_records)
+    rows = RowTable(dataset)
+    num_rows = dict.fromkeys(SPLITS, 0)
+    skipped: dict[str, Text] = {}
     try:
         images = dataset.images
     except DataError as error:
         findings.add("images-index", "error", error.what, error.remedy, file=error.file)
         skipped = {name: msg("images.jsonl cannot be read.") for name in CHECKS[2:-1]}
-        _provenance(dataset, findings)
-        return _report(dataset, findings, {split: dataset.num_rows(split) for split in SPLITS}, skipped)
-    rows = RowChecks(findings, count_tokens, max_tokens, context=context, too_long=too_long)
-    splits = SplitChecks(findings)
-    users: dict[str, tuple[SplitName, str]] = {}
-    num_rows = dict.fromkeys(SPLITS, 0)
-    for split in SPLITS:
-        for place, sample in _rows(dataset, split, findings, num_rows, images):
-            rows.look(sample, split, place)
-            splits.look(sample, split)
-            for image in sample.images:
-                users.setdefault(image.path, (split, sample.id))
-            if listener is not None and num_rows[split] % 500 == 0:
-                listener(
-                    Event(
-                        "progress",
-                        msg("Checking {split}", split=split),
-                        done=num_rows[split],
-                        total=dataset.manifest.num_samples.get(split),
-                    )
-                )
-    rows.conclude()
-    _pictures(dataset, images, users, findings)
-    splits.conclude(official=dataset.manifest.split.get("kind") == "official")
+        for split in SPLITS:
+            num_rows[split] = sum(1 for _ in rows.read(split))
+    else:
+        scratch = Path(tempfile.mkdtemp(prefix=".validating-", dir=_scratch_parent(dataset)))
+        try:
+            row_limits = RowLimits(count_tokens, max_tokens, context, too_long)
+            shared = Context(dataset, findings, rows, scratch, row_limits)
+            checks = [family(shared) for family in _CHECKS]
+            uses = _look_at_rows(shared, checks, images, num_rows, listener)
+            _look_at_pictures(shared, checks, images, uses, limits, num_workers, listener)
+            for check in checks:
+                skipped.update(check.conclude())
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
     _provenance(dataset, findings)
-    if rows.count_tokens is None:
-        skipped["row-length"] = msg("No model was given, so the rows were not measured.")
-    if not splits.has_links:
-        skipped["linked-overlap"] = msg("No row names the row that it rephrases.")
-    return _report(dataset, findings, num_rows, skipped)
-
-
-def _report(dataset: Dataset, findings: Findings, num_rows: dict[SplitName, int], skipped: dict[str, Text]) -> ValidationReport:
     return ValidationReport(
         dataset=dataset.manifest.name,
         num_rows={str(split): count for split, count in num_rows.items()},
@@ -110,6 +110,81 @@ def _report(dataset: Dataset, findings: Findings, num_rows: dict[SplitName, int]
         checks=tuple(name for name in CHECKS if name not in skipped),
         skipped=skipped,
     )
+
+
+def _scratch_parent(dataset: Dataset) -> Path | None:
+    """Beside the data set, where there is room for large things; the system's temporary folder where that cannot be written."""
+    parent = dataset.folder.absolute().parent
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            return parent
+    except OSError:
+        return None
+
+
+def _look_at_rows(
+    context: Context,
+    checks: list[Check],
+    images: Mapping[str, ImageRef],
+    num_rows: dict[SplitName, int],
+    listener: Listener | None,
+) -> PictureUses:
+    uses = PictureUses(context.rows)
+    for split in SPLITS:
+        for place, sample in _samples(context, split, num_rows, images):
+            uses.add(sample, place.number)
+            for check in checks:
+                check.row(sample, place)
+            if listener is not None and num_rows[split] % _PROGRESS_EVERY == 0:
+                total = context.dataset.manifest.num_samples.get(split)
+                listener(Event("progress", msg("Checking {split}", split=split), done=num_rows[split], total=total))
+    return uses
+
+
+def _samples(
+    context: Context, split: SplitName, num_rows: dict[SplitName, int], images: Mapping[str, ImageRef]
+) -> Iterator[tuple[Place, Sample]]:
+    for place, line in context.rows.read(split):
+        num_rows[split] += 1
+        try:
+            sample = sample_of(_text(line), images)
+        except RowError as error:
+            context.findings.add(
+                error.code,
+                "error",
+                error.message,
+                msg("Correct the row, or prepare again."),
+                split=split,
+                sample=error.row_id,
+                file=str(place),
+            )
+            continue
+        yield place, sample
+
+
+def _text(line: bytes) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RowError("row-not-json", msg("The row is not valid JSON: {error}", error=str(error))) from error
+
+
+def _look_at_pictures(
+    context: Context,
+    checks: list[Check],
+    images: Mapping[str, ImageRef],
+    uses: PictureUses,
+    limits: Limits | None,
+    num_workers: int,
+    listener: Listener | None,
+) -> None:
+    needs = frozenset[str]().union(*(check.needs for check in checks))
+    all_facts = read_pictures(context.dataset, images.values(), needs, limits=limits, num_workers=num_workers)
+    for facts, (_, use) in zip(all_facts, uses.of(images.values()), strict=True):
+        for check in checks:
+            check.picture(facts, use)
+        if listener is not None and (use.number + 1) % _PROGRESS_EVERY == 0:
+            listener(Event("progress", msg("Checking pictures"), done=use.number + 1, total=len(images)))
 
 
 def _files(dataset: Dataset, findings: Findings) -> None:
@@ -138,57 +213,6 @@ def _left_out(dataset: Dataset, findings: Findings, faulty_records: Literal["err
             sample=entry.id,
             file=entry.file,
         )
-
-
-def _rows(
-    dataset: Dataset, split: SplitName, findings: Findings, num_rows: dict[SplitName, int], images: dict[str, ImageRef]
-) -> Iterator[tuple[str, Sample]]:
-    file = dataset.split_file(split)
-    for number, line in dataset.lines(split):
-        num_rows[split] += 1
-        place = f"{file}:{number}"
-        try:
-            sample = sample_of(line, images)
-        except RowError as error:
-            findings.add(
-                error.code,
-                "error",
-                error.message,
-                msg("Correct the row, or prepare again."),
-                split=split,
-                sample=error.row_id,
-                file=place,
-            )
-            continue
-        yield place, sample
-
-
-def _pictures(dataset: Dataset, images: dict[str, ImageRef], users: dict[str, tuple[SplitName, str]], findings: Findings) -> None:
-    refs = [images[path] for path in users]
-    with ThreadPoolExecutor(4) as threads:
-        for ref, fault in zip(refs, threads.map(lambda ref: _picture_fault(dataset, ref), refs), strict=True):
-            if fault is not None:
-                split, sample = users[ref.path]
-                code, message, remedy = fault
-                findings.add(code, "error", message, remedy, split=split, sample=sample, file=str(dataset.image_path(ref)))
-    unused = len(images) - len(users)
-    if unused:
-        findings.add("image-unused", "info", msg("{count} pictures belong to no row.", count=unused), count=unused)
-
-
-def _picture_fault(dataset: Dataset, ref: ImageRef) -> tuple[str, Text, Text | None] | None:
-    file = dataset.image_path(ref)
-    again = msg("Prepare the data set again.")
-    if not file.is_file():
-        return "image-missing", msg("The picture is missing."), again
-    if file_sha256(file) == ref.sha256:
-        # Decoded and found sound when it was stored; the same bytes are sound today.
-        return None
-    try:
-        open_picture(file, name=ref.path)
-    except UnreadableImageError as error:
-        return "image-unreadable", error.what, again
-    return "image-changed", msg("The picture is not the one that was stored: its hash differs."), again
 
 
 def _provenance(dataset: Dataset, findings: Findings) -> None:
