@@ -20,11 +20,14 @@ __all__ = [
     "png",
     "write_alpaca",
     "write_arrow",
+    "write_bare_questions",
     "write_brain",
     "write_llamafactory",
     "write_medtrinity",
     "write_parquet",
+    "write_slake",
     "write_vqa_rad",
+    "write_vqa_rad_public",
 ]
 
 BRAIN_TAGS = (
@@ -110,6 +113,62 @@ def write_vqa_rad(folder: Path, *, num_images: int = 6, changes: dict[int, dict[
             )
     write_json(folder / "trainset.json", train)
     write_json(folder / "testset.json", test)
+    return folder
+
+
+def write_vqa_rad_public(folder: Path, *, num_images: int = 3) -> Path:
+    """``VQA_RAD Dataset Public.json``: of each picture a question, its rephrasing under the same link, and a test question."""
+    (folder / "VQA_RAD Image Folder").mkdir(parents=True)
+    rows = []
+    for number in range(num_images):
+        name = f"synpic{number}.jpg"
+        (folder / "VQA_RAD Image Folder" / name).write_bytes(jpeg(number))
+        link = f"00000000-0000-4000-8000-{number:012d}"
+        public = {"image_case_url": "https://example.org", "evaluation": "not evaluated", "question_rephrase": "NULL"}
+        for place, phrase_type in enumerate(("freeform", "para", "test_freeform"), start=1):
+            row = vqa_rad_row(10 * number + place, name, phrase_type=phrase_type, **public)
+            rows.append({**row, "qid_linked_id": link if place < 3 else "NULL"})
+    write_json(folder / "VQA_RAD Dataset Public.json", rows)
+    return folder
+
+
+def write_bare_questions(folder: Path) -> Path:
+    """Parquet with image, question and answer only: VQA-RAD and PathVQA on the Hugging Face hub. Two splits share a picture."""
+    for split, seeds in (("train", (0, 0, 1)), ("test", (1, 2))):
+        rows = [
+            {
+                "image": {"bytes": jpeg(seed), "path": None},
+                "question": f"Is {n} there?",
+                "answer": "no" if n % 2 else "a made-up cell",
+            }
+            for n, seed in enumerate(seeds)
+        ]
+        write_parquet(folder / "data" / f"{split}-00000-of-00001-0123456789abcdef.parquet", rows)
+    return folder
+
+
+def write_slake(folder: Path, *, validation: str = "validation.json") -> Path:
+    """Two pictures a split, each asked in both languages."""
+    for start, name in enumerate(("train.json", validation, "test.json")):
+        rows = []
+        for number in (2 * start, 2 * start + 1):
+            place = folder / "imgs" / f"xmlab{number}"
+            place.mkdir(parents=True)
+            (place / "source.jpg").write_bytes(jpeg(number))
+            (place / "mask.png").write_bytes(png(number))
+            common = {
+                "img_id": number,
+                "img_name": f"xmlab{number}/source.jpg",
+                "location": "Abdomen",
+                "modality": "MRI",
+                "content_type": "Organ",
+                "base_type": "vqa",
+                "triple": ["vhead", "_", "_"],
+            }
+            english = {"question": "Which organ?", "answer": "A made-up one", "answer_type": "OPEN", "q_lang": "en", "qid": number}
+            chinese = {"question": "有吗？", "answer": "没有", "answer_type": "CLOSED", "q_lang": "zh", "qid": 10_000 + number}
+            rows += [{**common, **english}, {**common, **chinese}]
+        write_json(folder / name, rows)
     return folder
 
 

@@ -25,6 +25,8 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "phantom": "medtune.data.sources.phantom:Phantom",
         "phantom-general": "medtune.data.sources.phantom:PhantomGeneral",
         "vqa-rad": "medtune.data.sources.vqa_rad:VqaRad",
+        "slake": "medtune.data.sources.slake:Slake",
+        "path-vqa": "medtune.data.sources.path_vqa:PathVqa",
         "medtrinity": "medtune.data.sources.medtrinity:MedTrinity",
         "medtrinity-brain": "medtune.data.sources.medtrinity_brain:MedTrinityBrain",
         "alpaca": "medtune.data.sources.alpaca:Alpaca",

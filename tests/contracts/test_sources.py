@@ -14,12 +14,14 @@ from pydantic import ValidationError
 import source_files
 from medtune import plugins
 from medtune.imaging.read import open_picture
-from medtune.types import DatasetSource, Record
+from medtune.types import DatasetSource, PartedSource, Record
 
 OPTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "phantom": lambda _: {"num_patients": 3},
     "phantom-general": lambda _: {"num_pictures": 3},
     "vqa-rad": lambda folder: {"path": str(source_files.write_vqa_rad(folder / "rad"))},
+    "slake": lambda folder: {"path": str(source_files.write_slake(folder / "slake")), "language": "both"},
+    "path-vqa": lambda folder: {"path": str(source_files.write_bare_questions(folder / "path"))},
     "medtrinity": lambda folder: {"path": str(source_files.write_medtrinity(folder / "train-00000-of-00010.parquet"))},
     "medtrinity-brain": lambda folder: {"path": str(source_files.write_brain(folder / "brain"))},
     "alpaca": lambda folder: {"path": str(source_files.write_alpaca(folder / "qa.json"))},
@@ -79,6 +81,12 @@ def test_records_of_one_picture_share_a_group(source: Any) -> None:
 
 def test_is_lazy(source: Any) -> None:
     assert next(iter(source.samples())) == head(source)[0]
+
+
+def test_parts_are_the_whole(source: Any) -> None:
+    if not isinstance(source, PartedSource):
+        pytest.skip("the source is read as a whole")
+    assert [record for part in source.parts() for record in source.samples_of(part)] == list(source.samples())
 
 
 def test_boxes_lie_in_their_picture(source: Any) -> None:

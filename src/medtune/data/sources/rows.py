@@ -25,7 +25,18 @@ from medtune.errors import DataError
 from medtune.language import msg
 from medtune.types import Fault, Part, Picture, Record, SplitName
 
-__all__ = ["SUFFIXES", "RecordFault", "Row", "data_files", "faulty", "parts_of", "picture_of", "read_rows", "split_of"]
+__all__ = [
+    "SUFFIXES",
+    "RecordFault",
+    "Row",
+    "data_files",
+    "faulty",
+    "parts_of",
+    "picture_group",
+    "picture_of",
+    "read_rows",
+    "split_of",
+]
 
 _BATCH_ROWS = 16
 """Rows turned into Python values at a time; larger batches were measured to be no faster where rows hold pictures."""
@@ -34,10 +45,11 @@ _BUFFER_BYTES = 1 << 20
 """Read from a Parquet file at a time. Without it a whole column of a row group is read at once, and with Arrow's default
 (``pre_buffer``) the file's columns stay in memory until it is closed: 600 MB for 400 MB of pictures."""
 
-_SPLIT_NAME = re.compile(r"^(train|validation|valid|val|dev|test)(?![a-z])", re.IGNORECASE)
+_SPLIT_NAME = re.compile(r"^(train|validation|validate|valid|val|dev|test)(?![a-z])", re.IGNORECASE)
 _SPLITS: dict[str, SplitName] = {
     "train": "train",
     "validation": "validation",
+    "validate": "validation",
     "valid": "validation",
     "val": "validation",
     "dev": "validation",
