@@ -10,9 +10,13 @@ from typing import Literal
 
 from medtune.data.checks.answers import Answers
 from medtune.data.checks.balance import ClosedAnswers
+from medtune.data.checks.box_words import BoxWords
 from medtune.data.checks.boxes import Boxes
+from medtune.data.checks.burned_boxes import BurnedInBoxes
+from medtune.data.checks.burned_text import BurnedInText, require_ocr
 from medtune.data.checks.check import Check, Context, Place, RowLimits
 from medtune.data.checks.duplicates import Duplicates
+from medtune.data.checks.licences import Licences
 from medtune.data.checks.overlap import Overlap
 from medtune.data.checks.picture_reader import read_pictures
 from medtune.data.checks.picture_uses import PictureUses
@@ -20,6 +24,9 @@ from medtune.data.checks.pictures import Pictures
 from medtune.data.checks.row_length import RowLength
 from medtune.data.checks.row_table import RowTable
 from medtune.data.checks.rows import Rows, SourceNotes
+from medtune.data.checks.text_tags import Tags
+from medtune.data.checks.texts import Texts
+from medtune.data.checks.wording import Terms
 from medtune.data.dataset import Dataset, RowError, sample_of
 from medtune.data.findings import Findings
 from medtune.data.split import SPLITS
@@ -33,17 +40,25 @@ __all__ = ["CHECKS", "validate"]
 _CHECKS: tuple[type[Check], ...] = (
     Rows,
     Answers,
+    Texts,
+    Terms,
+    Tags,
     SourceNotes,
     Duplicates,
     Boxes,
+    BoxWords,
     RowLength,
     ClosedAnswers,
     Pictures,
+    BurnedInBoxes,
     Overlap,
+    Licences,
 )
 """The families, in the order in which they look at each row. Another one: a file in ``checks/`` and a line here."""
 
-CHECKS = ("files", "left-out", *(name for family in _CHECKS for name in family.names), "provenance")
+_WITH_OCR: tuple[type[Check], ...] = (*_CHECKS, BurnedInText)
+
+CHECKS = ("files", "left-out", *(name for family in _WITH_OCR for name in family.names), "provenance")
 """The names of all checks."""
 
 _STOPPING = frozenset({"unreadable-image", "picture-missing", "image-marks", "answer-empty"})
@@ -62,6 +77,7 @@ def validate(
     faulty_records: Literal["error", "leave-out"] = "error",
     limits: Limits | None = None,
     num_workers: int = 2,
+    ocr: bool = False,
     listener: Listener | None = None,
 ) -> ValidationReport:
     """Read every row and decode every picture of a data set once, and list what was found. Changes nothing.
@@ -75,8 +91,14 @@ def validate(
         faulty_records: What training does about records that should have become rows: see ``DataSettings``.
         limits: What a picture may be at most.
         num_workers: Processes that decode pictures.
+        ocr: Look for text in the pictures too; takes a hundred times as long as the other checks of a picture.
         listener: Hears of the progress.
+
+    Raises:
+        MissingDependencyError: ``ocr`` without the packages of the extra.
     """
+    if ocr:
+        require_ocr()
     findings = Findings()
     _files(dataset, findings)
     _left_out(dataset, findings, faulty_records)
@@ -95,13 +117,15 @@ def validate(
         try:
             row_limits = RowLimits(count_tokens, max_tokens, context, too_long)
             shared = Context(dataset, findings, rows, scratch, row_limits)
-            checks = [family(shared) for family in _CHECKS]
+            checks = [family(shared) for family in (_WITH_OCR if ocr else _CHECKS)]
             uses = _look_at_rows(shared, checks, images, num_rows, listener)
             _look_at_pictures(shared, checks, images, uses, limits, num_workers, listener)
             for check in checks:
                 skipped.update(check.conclude())
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+    if not ocr:
+        skipped["burned-in-text"] = msg("Reading text in pictures takes long: ask for it with --ocr.")
     _provenance(dataset, findings)
     return ValidationReport(
         dataset=dataset.manifest.name,

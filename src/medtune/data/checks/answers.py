@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 
 from medtune.data.checks.check import Check, Place
+from medtune.data.checks.texts import is_placeholder
 from medtune.data.findings import CORRECT_SOURCE
 from medtune.language import Text, msg
 from medtune.types import Sample, Severity
 
 __all__ = ["Answers"]
-
-_PLACEHOLDER = re.compile(r"(?:n/?a|null|nan|todo|tbd|x{2,}|[-_.?*/\\]+|<[a-z ]+>|\[[a-z ]+\])", re.IGNORECASE)
-"""Whole answers that stand for nothing. ``none``, ``no``, ``unknown`` and ``[]`` (no box) are answers, and not among them."""
 
 _BARE_NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)?")
 
@@ -29,7 +27,7 @@ class Answers(Check):
         answer = sample.target.strip()
         if not answer:
             found("answer-empty", "error", msg("The answer is empty."))
-        elif _PLACEHOLDER.fullmatch(answer):
+        elif is_placeholder(answer):
             found("answer-placeholder", "error", msg("The answer {answer!r} stands for nothing.", answer=answer))
         elif _BARE_NUMBER.fullmatch(answer):
             remedy = msg("Check that the question asks for a number.")

@@ -16,6 +16,8 @@ from medtune.language import Text, msg
 __all__ = ["MEASURES", "measure_pictures"]
 
 MEASURES: dict[str, str] = {
+    "burned-boxes": "medtune.data.checks.burned_boxes:measure",
+    "burned-text": "medtune.data.checks.burned_text:measure",
     "fingerprint": "medtune.data.checks.fingerprint:measure",
 }
 """Name of a measure -> ``module:function``. The function takes the decoded picture (PIL, RGB, 8 bits) and returns what
