@@ -295,6 +295,8 @@ class Manifest(Document):
     num_images: int
     tasks: dict[str, int]
     """Rows per task, all splits together."""
+    strata: dict[str, dict[str, int]] = {}
+    """``task / modality`` -> split -> groups."""
     group_kind: GroupKind
     """The weakest of the sources'."""
     synthetic: bool
@@ -645,6 +647,16 @@ class PartedSource(DatasetSource, Protocol):
 
     def samples_of(self, part: Part) -> Iterator[Record]:
         """The records of one part."""
+        ...
+
+
+@runtime_checkable
+class RemarkingSource(DatasetSource, Protocol):
+    """A source that measures its files and has something to say about them as a whole."""
+
+    def remarks(self) -> Sequence[Text]:
+        """What it found, after its records were read, by this process or by others: for the manifest's warnings. The same
+        files and options give the same sentences."""
         ...
 
 

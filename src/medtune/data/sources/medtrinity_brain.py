@@ -1,21 +1,23 @@
-"""Brain CT slices of MedTrinity with six texts each, one for each of six tasks."""
+"""Brain slices of MedTrinity with six texts each, one for each of six tasks."""
 
 from __future__ import annotations
 
-import ast
-import json
-import math
+import functools
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue
 
+from medtune.data.sources.brain_payloads import DetectedRegion, detected_region, json_record, payload_fault, region_text
 from medtune.data.sources.rows import RecordFault, Row, data_files, faulty, picture_of, read_rows, split_of
-from medtune.language import msg
-from medtune.types import Fault, Record, Settings, SourceCard
+from medtune.errors import UnreadableImageError
+from medtune.imaging.boxes import BoxConvention, measure_box_convention, to_pixels
+from medtune.imaging.read import read_size
+from medtune.language import Text, msg
+from medtune.types import Part, Picture, Record, Settings, SourceCard
 
 __all__ = ["TASKS", "MedTrinityBrain"]
 
@@ -29,16 +31,20 @@ TASKS: dict[str, str] = {
 }
 """Value of the ``question`` column -> task."""
 
+_DETECTION = "<DETECT_REGION_LOC>"
 _TAG = re.compile(r"^\s*<([A-Z_]+)>")
-_OBSERVATION = "<OBSERVATION>"
-_LOCATION = re.compile(r"<loc_(\d+)>")
+_UNKNOWN = BoxConvention("unknown", "unknown", 0.0, {})
 
 
 class MedTrinityBrain(Settings):
-    """Parquet shards with the columns ``image``, ``id``, ``text``, ``question`` and ``notes``.
+    """Parquet shards in one of the layouts that were published, told apart by their columns:
 
-    ``text`` begins with the tag that ``question`` holds; the tag is not part of the answer. Rows whose payload does not parse
-    are left out with the reason: they never become an answer.
+    - ``image``, ``id``, ``text``, ``question``: six rows a picture; ``text`` begins with the tag that ``question`` holds (or holds
+      the only tag, where there is no such column), and the tag is not part of the answer;
+    - ``image``, ``id`` and a column for a task (``caption``, ``region_of_interest``, ...): one row a picture.
+
+    Rows whose payload does not parse are left out with the reason: they never become an answer. In which convention the location
+    tokens of a file are written is measured over the file; a box in pixels is preferred to them.
     """
 
     path: Path
@@ -49,7 +55,7 @@ class MedTrinityBrain(Settings):
         return SourceCard(
             name="medtrinity-brain",
             title="MedTrinity brain CT, six tasks",
-            licence="see the data set page (derived from MedTrinity-25M)",
+            licence="see the data set page (derived from MedTrinity-25M; not verified)",
             citation="Xie et al., MedTrinity-25M, arXiv:2408.02900; rows prepared by mychen76 on the Hugging Face hub",
             url="https://huggingface.co/datasets/mychen76/medtrinity_brain_30k_hf",
             group_kind="image",
@@ -61,102 +67,158 @@ class MedTrinityBrain(Settings):
         )
 
     def samples(self) -> Iterator[Record]:
+        for part in self.parts():
+            yield from self.samples_of(part)
+
+    def parts(self) -> Sequence[Part]:
+        """The shards: ids are counted within one, and its location tokens are measured together."""
+        return [Part(file) for file in data_files(self.path, (".parquet", ".arrow"))]
+
+    def samples_of(self, part: Part) -> Iterator[Record]:
+        """The records of one shard."""
         # A picture may have two rows of one task; ids stay unique and do not depend on how far the file was read.
         seen: Counter[str] = Counter()
-        for file in data_files(self.path, (".parquet", ".arrow")):
-            split = split_of(file)
-            for row in read_rows(file):
-                image = str(row.values.get("id") or row.id)
-                tag = str(row.values.get("question") or "").strip()
+        for row in read_rows(part.file, part.start, part.stop):
+            image = str(row.values.get("id") or row.id)
+            for tag, text in _texts(row.values):
                 identity = f"{image}/{TASKS.get(tag, 'unknown')}"
                 seen[identity] += 1
                 if seen[identity] > 1:
                     identity += f"-{seen[identity]}"
                 try:
-                    payload = _payload(row, tag)
-                    target, truths = _READERS[tag](payload) if tag in _READERS else (payload, {})
-                    picture = picture_of(row.values.get("image"), name=image)
+                    yield _record(row, identity, image, tag, text)
                 except RecordFault as found:
                     yield faulty(row, found.fault, record_id=identity)
-                    continue
-                yield Record(
-                    id=identity,
-                    task=TASKS[tag],
-                    pictures=(picture,),
-                    target=target,
-                    group=image,
-                    metadata={"modality": "CT", "organ": "brain", "language": "en", "provenance": "generated", **truths},
-                    split=split,
-                    place=row.place,
-                )
+
+    def remarks(self) -> Sequence[Text]:
+        """In which convention each shard writes its location tokens."""
+        return [_remark(file, _convention(file)) for file in data_files(self.path, (".parquet", ".arrow"))]
 
 
-def _payload(row: Row, tag: str) -> str:
+def _record(row: Row, identity: str, image: str, tag: str, text: Any) -> Record:
+    payload = _payload(tag, text)
+    picture = picture_of(row.values.get("image"), name=image)
+    truths: dict[str, JsonValue] = {}
+    match tag:
+        case "<REGION_OF_INTEREST>":
+            payload = region_text(payload)
+        case "<JSON_RECORD>":
+            payload = json_record(payload)
+        case "<DETECT_REGION_LOC>":
+            truths, payload = _located(detected_region(payload), picture, row.file), ""
+    return Record(
+        id=identity,
+        task=TASKS[tag],
+        pictures=(picture,),
+        target=payload,
+        group=image,
+        metadata={"modality": "CT", "organ": "brain", "language": "en", "provenance": "generated", **truths},
+        split=split_of(row.file),
+        place=row.place,
+    )
+
+
+def _texts(values: Mapping[str, Any]) -> Sequence[tuple[str, Any]]:
+    """(tag, text) of a row's records."""
+    if "question" in values:
+        return [(str(values["question"] or "").strip(), values.get("text"))]
+    if "text" in values:
+        head = _TAG.match(str(values["text"] or ""))
+        return [(f"<{head.group(1)}>" if head else "<CAPTION>", values["text"])]
+    columns = {re.sub(r"[^A-Z]+", "_", name.upper()).strip("_"): name for name in values}
+    return [(tag, values[columns[tag[1:-1]]]) for tag in TASKS if tag[1:-1] in columns] or [("", None)]
+
+
+def _payload(tag: str, text: Any) -> str:
     if tag not in TASKS:
-        raise _fault("unknown-task", msg("The question {question!r} is none of the six tasks.", question=tag or "-"))
-    text = row.values.get("text")
+        raise payload_fault("unknown-task", msg("The question {question!r} is none of the six tasks.", question=tag or "-"))
     if not isinstance(text, str):
-        raise _fault("text-missing", msg("The record has no text."))
+        raise payload_fault("text-missing", msg("The record has no text."))
     head = _TAG.match(text)
     if head is None:
         return text.strip()
     if f"<{head.group(1)}>" != tag:
-        raise _fault(
+        raise payload_fault(
             "tag-mismatch",
             msg("The text begins with {found}, but the question is {question}.", found=head.group(0).strip(), question=tag),
         )
     return text[head.end() :].strip()
 
 
-def _region(payload: str) -> tuple[str, dict[str, JsonValue]]:
-    region, mark, observation = payload.partition(_OBSERVATION)
-    if not mark:
-        return payload, {}
-    return f"Region features: {region.strip()}\n\nClinical observation: {observation.strip()}", {}
+# ------------------------------------------------------------------------------------------------------- location tokens
 
 
-def _json_record(payload: str) -> tuple[str, dict[str, JsonValue]]:
-    # The published payload is the text of a Python dict (single quotes), which no JSON reader takes.
-    try:
-        record = ast.literal_eval(payload)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        raise _fault("record-unparsed", msg("The JSON record cannot be read: {error}", error=str(error).splitlines()[0])) from error
-    try:
-        if not isinstance(record, dict) or not record or not all(isinstance(key, str) for key in record):
-            raise TypeError(type(record).__name__)
-        return json.dumps(record, ensure_ascii=False, allow_nan=False), {}
-    except (TypeError, ValueError) as error:
-        raise _fault("record-unparsed", msg("The JSON record is not an object of plain values.")) from error
-
-
-def _detection(payload: str) -> tuple[str, dict[str, JsonValue]]:
-    try:
-        record: Any = json.loads(payload)
-        box = _box(record)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise _fault(
-            "box-unparsed", msg("The box cannot be read: {error}", error=str(error).splitlines()[0] if str(error) else "?")
-        ) from error
+def _located(region: DetectedRegion, picture: Picture, file: Path) -> dict[str, JsonValue]:
+    """The box as metadata: from the pixels, else from the tokens, if their convention is known."""
+    convention = _convention(file) if region.tokens else _UNKNOWN
+    placed = _in_pixels(region.tokens, picture, convention) if region.tokens else None
+    box = region.box or placed
+    if box is None:
+        raise payload_fault(
+            "box-unparsed", msg("The record has location tokens only, and in which convention this file writes them is not known.")
+        )
     truths: dict[str, JsonValue] = {"box": list(box), "provenance": "pseudo-label"}
-    # Seen in the published rows: the location tokens are the pixels rounded up, not bins of a 0-999 scale.
-    bloc = [int(number) for number in _LOCATION.findall(str(record.get("bloc", "")))]
-    if len(bloc) == 4 and any(abs(math.ceil(edge) - pixel) > 1 for edge, pixel in zip(box, bloc, strict=True)):
+    if region.box is None:
+        truths["source_notes"] = ["box-from-location-tokens"]
+    elif region.tokens and (placed is None or any(abs(a - b) > 1.0 for a, b in zip(box, placed, strict=True))):
         truths["source_notes"] = ["location-tokens-differ"]
-    return "", truths
+    return truths
 
 
-def _box(record: Any) -> tuple[float, float, float, float]:
-    bbox = record["bbox"]
-    if isinstance(bbox, str):
-        bbox = json.loads(bbox)
-    x1, y1, x2, y2 = (float(edge) for edge in bbox)
-    if not all(math.isfinite(edge) for edge in (x1, y1, x2, y2)) or x2 <= x1 or y2 <= y1:
-        raise ValueError(f"[{x1}, {y1}, {x2}, {y2}] is not x1, y1, x2, y2 of a box")
-    return x1, y1, x2, y2
+def _in_pixels(
+    tokens: tuple[int, int, int, int], picture: Picture, convention: BoxConvention
+) -> tuple[float, float, float, float] | None:
+    if convention.kind == "unknown" or convention.corners == "unknown":
+        return None
+    try:
+        size = (0, 0) if convention.kind == "pixels" else _size(picture)
+    except UnreadableImageError:
+        return None  # the picture's own fault is told when it is stored
+    return to_pixels([float(token) for token in tokens], size, convention.kind, convention.corners)
 
 
-_READERS = {"<REGION_OF_INTEREST>": _region, "<JSON_RECORD>": _json_record, "<DETECT_REGION_LOC>": _detection}
+def _size(picture: Picture) -> tuple[int, int]:
+    return read_size(picture.path or picture.data or b"", name=picture.name)
 
 
-def _fault(reason: str, message: Any) -> RecordFault:
-    return RecordFault(Fault(reason, message, msg("Correct the record in the source, or leave it out.")))
+def _convention(file: Path) -> BoxConvention:
+    state = file.stat()
+    return _measured(file, state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _measured(file: Path, size: int, changed: int) -> BoxConvention:  # noqa: ARG001  (a changed file is measured anew)
+    """A pass over the file. Holds four tokens and four edges for each of its pictures, about 0.5 kB."""
+    tokens: list[Sequence[float]] = []
+    boxes: list[Sequence[float] | None] = []
+    sizes: list[tuple[float, float]] = []
+    for row in read_rows(file):
+        for tag, text in _texts(row.values):
+            if tag != _DETECTION:
+                continue
+            try:
+                region = detected_region(_payload(tag, text))
+                extent = _size(picture_of(row.values.get("image"), name=""))
+            except (RecordFault, UnreadableImageError):
+                continue
+            if region.tokens:
+                tokens.append(region.tokens)
+                boxes.append(region.box)
+                sizes.append(extent)
+    known = boxes if any(boxes) else ()
+    return measure_box_convention(tokens, sizes, known=known) if tokens else _UNKNOWN
+
+
+def _remark(file: Path, convention: BoxConvention) -> Text:
+    if not convention.counts.get("boxes"):
+        return msg("{file} has no location tokens.", file=file.name)
+    if convention.kind == "unknown" or convention.corners == "unknown":
+        return msg("In which convention {file} writes its location tokens could not be measured.", file=file.name)
+    return msg(
+        "The location tokens of {file} are {kind}, {corners} (measured: {share} % of {count} boxes fit).",
+        file=file.name,
+        kind=convention.kind,
+        corners=convention.corners,
+        share=f"{100 * convention.share:.1f}",
+        count=convention.counts["boxes"],
+    )
