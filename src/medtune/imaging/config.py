@@ -24,6 +24,9 @@ class Limits(Settings):
     max_frames: Annotated[int, Field(gt=0)] = 100_000
     """Frames of a DICOM file (Number of Frames, 0028,0008), or slices times volumes of a NIfTI file, as the header states them.
     Generous: a functional MRI of 64 slices and 1,200 volumes has 76,800."""
+    max_volume_bytes: Annotated[int, Field(gt=0)] = 2 * 1024**3
+    """Bytes of a NIfTI volume without compression, as its header states them. A CT of 512 x 512 x 1,000 has 0.5 GiB. A .nii.gz is
+    never decompressed beyond what its header promises."""
     max_depth: Annotated[int, Field(gt=0, le=150)] = 32
     """Sequences within sequences in a DICOM file. Enhanced multi-frame objects and structured reports need about ten; pydicom 3.0.2
     calls itself for each (of undefined length) and meets Python's recursion limit at 200."""

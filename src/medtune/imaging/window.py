@@ -1,39 +1,18 @@
-"""Windowing: the part of a CT's range of Hounsfield units that is shown."""
+"""Windowing: the part of a range of measured values (Hounsfield units, for CT) that is shown."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from medtune.imaging.window_presets import WINDOW_PRESETS, WINDOW_TRIPLES, Window, WindowTriple
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["WINDOW_PRESETS", "Window", "apply_window"]
-
-
-class Window(NamedTuple):
-    """A window in Hounsfield units, and who uses it."""
-
-    center: float
-    width: float
-    source: str
-
-
-_OHIF = "OHIF Viewers, defaultWindowLevelPresets"
-_REPORT_GENERATOR = "github.com/eduardofarina/MedGemma1.5ReportGenerator, README"
-
-WINDOW_PRESETS: dict[str, Window] = {
-    "soft-tissue": Window(40, 400, _OHIF),
-    "lung": Window(-600, 1500, _OHIF),
-    "liver": Window(90, 150, _OHIF),
-    "bone": Window(480, 2500, _OHIF),
-    "brain": Window(40, 80, _OHIF),
-    "subdural": Window(75, 215, _REPORT_GENERATOR),
-    "stroke": Window(32, 8, _REPORT_GENERATOR),
-    "mediastinum": Window(50, 350, _REPORT_GENERATOR),
-}
-"""Presets differ between sites; these are starting points with their origin."""
+__all__ = ["WINDOW_PRESETS", "WINDOW_TRIPLES", "Window", "WindowTriple", "apply_range", "apply_window", "apply_windows"]
 
 
 def apply_window(hu: NDArray[np.generic], center: float, width: float) -> NDArray[np.uint8]:
@@ -62,3 +41,31 @@ def apply_window(hu: NDArray[np.generic], center: float, width: float) -> NDArra
         shown = np.clip(((values - (center - 0.5)) / (width - 1) + 0.5) * 255.0, 0.0, 255.0)
     rounded: NDArray[np.float64] = np.rint(np.nan_to_num(shown, nan=0.0))
     return rounded.astype(np.uint8)
+
+
+def apply_windows(values: NDArray[np.generic], windows: Sequence[tuple[float, float]]) -> NDArray[np.uint8]:
+    """Show values through one window in grey, or through three at once in red, green and blue.
+
+    Args:
+        values: As for :func:`apply_window`, (H, W).
+        windows: (center, width), one or three.
+
+    Returns:
+        uint8 (H, W), or (H, W, 3).
+    """
+    channels = [apply_window(values, center, width) for center, width in windows]
+    return channels[0] if len(channels) == 1 else np.stack(channels, axis=-1)
+
+
+def apply_range(values: NDArray[np.generic], low: float, high: float) -> NDArray[np.uint8]:
+    """Map values linearly, ``low`` to 0 and ``high`` to 255; what lies outside is cut off.
+
+    Returns:
+        uint8 of the same shape, rounded to the nearest, ties to even. NaN becomes 0, and everything does where ``low >= high``.
+    """
+    if not low < high:
+        return np.zeros(values.shape, np.uint8)
+    # Divided first: the difference of two floats near their limits is infinite.
+    shown = np.clip(np.nan_to_num(values.astype(np.float64), nan=low), low, high)
+    share: NDArray[np.float64] = np.rint((shown / 2 - low / 2) / (high / 2 - low / 2) * 255.0)
+    return share.astype(np.uint8)
