@@ -228,6 +228,8 @@ class SourceCard(Document):
     synthetic: bool = False
     local_only: bool = False
     """The data may not be sent to another machine."""
+    revision: str = ""
+    """The commit that the data are read at, where they lie on a hub."""
     notes: tuple[str, ...] = ()
     """Known problems, one sentence each, in English; ``Text(note)`` renders it for the reader."""
 

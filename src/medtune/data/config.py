@@ -57,6 +57,17 @@ class SplitSettings(Settings):
     """Shares of the groups, for the parts that are drawn by hash."""
     seed: int = 0
     """Another seed is another draw."""
+    assigned: Path | None = None
+    """A CSV file with the columns `group` and `split`: groups that it names go where it says, the others are drawn. The
+    `groups.csv` of an earlier data set keeps every group of it in its place. Only for `group-hash`."""
+    fill_strata: bool = True
+    """Move the fewest groups possible, so that each task and modality with groups enough has some in every split."""
+
+    @model_validator(mode="after")
+    def _list_is_used(self) -> SplitSettings:
+        if self.assigned is not None and self.kind == "official":
+            raise ValueError(msg("split.assigned is only for kind: group-hash."))
+        return self
 
 
 class TransformSettings(Settings):
@@ -86,5 +97,14 @@ class DataSettings(Settings):
     faulty_records: Literal["error", "leave-out"] = "error"
     """What training does about records whose picture is missing or damaged, whose image marks are wrong or whose answer is
     empty. They become no rows and are listed in `left_out.jsonl` in either case; `leave-out` goes on without them."""
+    storage: Literal["files", "shards"] = "files"
+    """`files`: a file for each picture, which other tools (LLaMA-Factory) read as well. `shards`: the pictures of about a thousand
+    rows in one tar file each, for sets of which a file system would not like so many files."""
+    local_only: bool = False
+    """Nothing made from this data set may leave this machine: no remote generator, tracker or hub. Sources whose licence asks for
+    it set it by themselves."""
     num_workers: Annotated[int, Field(ge=1, le=256)] = 4
-    """Threads that read and store pictures. The result does not depend on it."""
+    """Processes that read and store pictures. The result does not depend on it."""
+    engine: Literal["local", "ray"] = "local"
+    """`ray`: the shards are made by a Ray cluster (`pip install 'medtune[ray]'`), which must see the same files under the same
+    paths. The result does not depend on it."""

@@ -9,7 +9,10 @@
                              rows: id, messages, images, task, target, group, source, metadata (JSON text)
       images.jsonl           one ImageRef a line
       left_out.jsonl         records that did not become rows, and why
-      images/<2 hex>/<16 hex>.<jpg|png>
+      groups.csv             group,split: a list for data.split.assigned of a later data set
+      README.md, README.zh-CN.md
+                             what it is, in words
+      images/<2 hex>/<16 hex>.<jpg|png>, or images/<6 digits>.tar (data.storage: shards)
 
 ``metadata`` is JSON *text* because Arrow readers, LLaMA-Factory's among them, refuse rows whose objects differ in their keys.
 """
@@ -26,12 +29,13 @@ from typing import Any, overload
 
 from pydantic import JsonValue, ValidationError
 
+from medtune.data.images import ImageIndex, stays_inside
 from medtune.data.split import SPLITS
 from medtune.errors import DataError
 from medtune.language import Text, msg
 from medtune.types import Document, Fault, ImageRef, Manifest, Message, Sample, SplitName
 
-__all__ = ["Dataset", "LeftOut", "RowError", "RowSequence", "file_sha256", "sample_of", "write_row"]
+__all__ = ["Dataset", "LeftOut", "RowError", "RowSequence", "file_sha256", "image_line", "sample_of", "write_row"]
 
 
 class LeftOut(Document):
@@ -82,6 +86,11 @@ def write_row(sample: Sample) -> str:
         "metadata": json.dumps(sample.metadata, ensure_ascii=False, sort_keys=True),
     }
     return json.dumps(row, ensure_ascii=False)
+
+
+def image_line(ref: ImageRef) -> str:
+    """A picture as a line of ``images.jsonl``, without the line end."""
+    return ref.model_dump_json(exclude={"shard"} if ref.shard is None else None)
 
 
 def sample_of(line: str | bytes, images: Mapping[str, ImageRef]) -> Sample:
@@ -180,7 +189,7 @@ class Dataset:
             )
         try:
             manifest = Manifest.model_validate_json(file.read_text(encoding="utf-8"))
-            if outside := [name for name in manifest.files if not _stays_inside(name)]:
+            if outside := [name for name in manifest.files if not stays_inside(name)]:
                 raise ValueError(f"{outside[0]} lies outside the folder")
             return cls(folder, manifest)
         except (OSError, ValueError) as error:
@@ -191,31 +200,13 @@ class Dataset:
             ) from error
 
     @cached_property
-    def images(self) -> dict[str, ImageRef]:
-        """Path -> picture, from ``images.jsonl``.
+    def images(self) -> Mapping[str, ImageRef]:
+        """Path -> picture, from ``images.jsonl``; see :class:`~medtune.data.images.ImageIndex`.
 
         Raises:
             DataError: A line cannot be read, or names a file outside the folder; file and line are named.
         """
-        file = self.folder / "images.jsonl"
-        found: dict[str, ImageRef] = {}
-        for number, line in self._lines(file):
-            try:
-                ref = ImageRef.model_validate_json(line)
-            except ValidationError as error:
-                raise DataError(
-                    msg("The line does not describe a picture: {error}", error=_first_line(error)),
-                    file=f"{file}:{number}",
-                    remedy=msg("Prepare the data set again."),
-                ) from error
-            if not _stays_inside(ref.path):
-                raise DataError(
-                    msg("The picture {path} lies outside the data set's folder.", path=ref.path),
-                    file=f"{file}:{number}",
-                    remedy=msg("Do not use this data set: a sound one names its own pictures only."),
-                )
-            found[ref.path] = ref
-        return found
+        return ImageIndex(self.folder / "images.jsonl")
 
     def split_file(self, split: SplitName) -> Path:
         """The file of a split's rows."""
@@ -254,7 +245,7 @@ class Dataset:
             DataError: Outside the folder.
         """
         path = ref.path if ref.shard is None else ref.shard.file
-        if not _stays_inside(path):
+        if not stays_inside(path):
             raise DataError(msg("The picture {path} lies outside the data set's folder.", path=path), file=self.folder)
         return self.folder / path
 
@@ -332,12 +323,6 @@ def _sample(line: str | bytes, images: Mapping[str, ImageRef], file: Path, numbe
             sample=error.row_id,
             remedy=msg("Correct the row; `medtune validate` lists all faults."),
         ) from error
-
-
-def _stays_inside(path: str) -> bool:
-    """Whether a path from a data set's file is relative and goes nowhere up. Data sets come from other people."""
-    plain = path.replace("\\", "/")
-    return not plain.startswith("/") and plain[1:2] != ":" and ".." not in plain.split("/")
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,54 +1,39 @@
-"""Source records become a data set folder."""
+"""Source records become a data set folder.
+
+The records are cut into shards, each made by a process of its own (:mod:`medtune.data.shard`), locally or on a Ray cluster, and
+then put together (:mod:`medtune.data.merge`). What is finished survives a kill: it lies in ``.<name>.preparing`` beside the
+folder until the data set is whole.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import hashlib
-import itertools
 import json
-from collections import Counter, deque
+import os
+import shutil
+from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
 
 from pydantic import JsonValue
 
 from medtune import __version__
 from medtune.data.config import DataSettings
 from medtune.data.construct import construct
-from medtune.data.dataset import Dataset, LeftOut, file_sha256, write_row
-from medtune.data.pictures import PictureStore, StoredPicture, transform_record
-from medtune.data.rows import LeaveOut, RowMaker
-from medtune.data.split import SPLITS, draw
-from medtune.errors import DataError, UnreadableImageError
+from medtune.data.dataset import Dataset, file_sha256
+from medtune.data.engine import local_engine, ray_engine
+from medtune.data.jobs import jobs_of, settings_hash
+from medtune.data.merge import SourceTotals, Totals, merge
+from medtune.data.pictures import TEMPORARY, transform_record
+from medtune.data.shard import Job, Summary, shard_folder
+from medtune.data.split import SPLITS, assigned_splits
+from medtune.errors import DataError, RunError, system_reason
 from medtune.language import Text, msg
-from medtune.runs import atomic_folder
-from medtune.types import (
-    Event,
-    Fault,
-    GroupKind,
-    ImageRef,
-    Listener,
-    Manifest,
-    Record,
-    Sample,
-    SourceRecord,
-    SplitName,
-)
+from medtune.types import Event, GroupKind, Listener, Manifest, SourceRecord
 
-__all__ = ["prepare", "settings_hash"]
+__all__ = ["prepare", "settings_hash", "work_folder"]
 
 _WEAKEST: tuple[GroupKind, ...] = ("row", "image", "volume", "study", "patient")
-_LOOKAHEAD = 8
-"""Records read ahead of the writer for each thread: enough to keep the threads busy, little enough to keep memory flat."""
-
-
-def settings_hash(settings: DataSettings) -> str:
-    """sha256 of the settings that decide what a data set holds, as written in the recipe."""
-    text = json.dumps(settings.model_dump(mode="json", exclude={"folder", "num_workers", "faulty_records"}), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def prepare(
@@ -56,22 +41,30 @@ def prepare(
 ) -> Manifest:
     """Read the sources, ask each record as its task asks, store the pictures, split by group, write the folder.
 
-    The folder appears whole or not at all, and the same input gives the same bytes. A folder that was made with the same
-    settings is used again. Records that cannot become a row are listed in ``left_out.jsonl`` with the reason.
+    The folder appears whole or not at all, and the same input gives the same bytes, whatever the number of processes. A folder
+    that was made with the same settings is used again; a preparation that was killed goes on where it was. Records that cannot
+    become a row are listed in ``left_out.jsonl`` with the reason.
 
     Raises:
         DataError: The folder exists with other settings and ``overwrite`` is not set; a source cannot be read; or no record of a
             source became a row (then the first fault is told).
         RecipeError: Options that a source, task or transform does not take.
         PluginError: An unknown name.
+        RunError: Another process prepares the same folder, or nothing can be written there.
     """
     digest = settings_hash(settings)
     if folder.exists():
         existing = _existing(folder, digest, overwrite)
         if existing is not None:
             return existing
-    with atomic_folder(folder) as temporary:
-        manifest = _Preparation(settings, name, temporary, listener).run(digest)
+    with _work(folder, digest) as work:
+        preparation = _Preparation(settings, name, work, listener)
+        num_shards = preparation.make_shards()
+        try:
+            manifest = preparation.conclude(digest, num_shards)
+            _move(work / "out", folder)
+        finally:
+            shutil.rmtree(work / "shards")
     if listener is not None:
         listener(
             Event(
@@ -84,6 +77,11 @@ def prepare(
             )
         )
     return manifest
+
+
+def work_folder(folder: Path) -> Path:
+    """Where the finished shards of a data set lie until it is whole."""
+    return folder.parent / f".{folder.name}.preparing"
 
 
 def _existing(folder: Path, digest: str, overwrite: bool) -> Manifest | None:
@@ -114,160 +112,179 @@ def _existing(folder: Path, digest: str, overwrite: bool) -> Manifest | None:
     return dataset.manifest
 
 
-class _Preparation:
-    """One run of :func:`prepare`: the open files and the counts."""
+@contextlib.contextmanager
+def _work(folder: Path, digest: str) -> Iterator[Path]:
+    """The folder of a preparation; what an earlier one with the same settings finished is still in it. Removed at the end.
 
-    def __init__(self, settings: DataSettings, name: str, folder: Path, listener: Listener | None) -> None:
+    Whole shards are kept when the process is killed, or the block ends with an error that the user can put right.
+    """
+    work = work_folder(folder)
+    plan = json.dumps({"settings": digest, "medtune": __version__})
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        lock = os.open(work / "lock", os.O_CREAT | os.O_RDWR, 0o644)
+    except OSError as error:
+        raise RunError(
+            msg("Nothing can be written here: {error}", error=str(system_reason(error))),
+            file=folder,
+            remedy=msg("Check the path, who may write there, and the free space; or name another place."),
+        ) from error
+    try:
+        _hold(lock, folder)
+        file = work / "plan.json"
+        if not file.is_file() or file.read_text(encoding="utf-8") != plan:
+            _clear(work)
+            file.write_text(plan, encoding="utf-8")
+        for left in (work / "out").glob(f"images/*/{TEMPORARY}*"):
+            left.unlink()
+        try:
+            yield work
+        finally:
+            if not any(work.glob("shards/*/summary.json")):
+                shutil.rmtree(work, ignore_errors=True)
+    except OSError as error:
+        raise RunError(
+            msg("Nothing can be written here: {error}", error=str(system_reason(error))),
+            file=error.filename or folder,
+            remedy=msg("Check the path, who may write there, and the free space; then go on with the same command."),
+        ) from error
+    finally:
+        os.close(lock)
+
+
+def _hold(lock: int, folder: Path) -> None:
+    with contextlib.suppress(ImportError):
+        import fcntl
+
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(
+                msg("Another process is preparing this data set."),
+                file=folder,
+                remedy=msg("Wait until it is done, or end it."),
+            ) from error
+
+
+class _InputChangedError(Exception):
+    """The input is not what the finished shards were made of."""
+
+
+def _clear(work: Path) -> None:
+    for entry in work.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != "lock":
+            entry.unlink()
+
+
+def _move(made: Path, folder: Path) -> None:
+    """The new data set takes its place; an older one is gone only when the new one stands."""
+    old = made.parent / "old"
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(made, folder)
+
+
+class _Preparation:
+    """One run of :func:`prepare`."""
+
+    def __init__(self, settings: DataSettings, name: str, work: Path, listener: Listener | None) -> None:
         self.settings = settings
         self.name = name
-        self.folder = folder
+        self.work = work
         self.listener = listener
+        self.labels = _labels([entry.source for entry in settings.sources])
+
+    def make_shards(self) -> int:
+        """Make every shard that is not there yet; how many there are."""
+        # Faults of the settings come before any work.
         self.transforms = [
             construct("transform", entry.transform, entry.options, f"data.transforms.{index}")
-            for index, entry in enumerate(settings.transforms)
+            for index, entry in enumerate(self.settings.transforms)
         ]
-        self.store = PictureStore(folder, self.transforms, settings.limits)
-        self.maker = RowMaker(self.store, settings.task_options)
-        self.images: dict[str, ImageRef] = {}
-        self.rows: Counter[str] = Counter()
-        self.task_rows: Counter[str] = Counter()
-        self.groups: dict[str, set[str]] = {split: set() for split in SPLITS}
-        self.unused_splits = 0
-
-    def run(self, digest: str) -> Manifest:
-        sources = [
+        assigned_splits(self.settings.split)
+        self.sources = [
             construct("source", entry.source, entry.options, f"data.sources.{index}")
             for index, entry in enumerate(self.settings.sources)
         ]
-        labels = _labels([entry.source for entry in self.settings.sources])
-        with contextlib.ExitStack() as stack:
-            self.files: dict[str, IO[str]] = {
-                file: stack.enter_context((self.folder / file).open("w", encoding="utf-8", newline="\n"))
-                for file in (*(f"{split}.jsonl" for split in SPLITS), "images.jsonl", "left_out.jsonl")
-            }
-            records = tuple(self._source(index, source, labels[index]) for index, source in enumerate(sources))
-        if self.settings.split.kind == "official" and not self.rows["validation"] and self.settings.split.fractions.validation:
-            self._draw_validation()
-        self._write_dataset_info()
-        cards = [record.card for record in records]
+        try:
+            return self._make_missing()
+        except _InputChangedError:
+            # Pictures that nobody names any more would stay behind, so nothing is kept.
+            for name in ("shards", "out"):
+                shutil.rmtree(self.work / name, ignore_errors=True)
+            return self._make_missing()
+
+    def _make_missing(self) -> int:
+        (self.work / "out").mkdir(exist_ok=True)
+        num_shards = 0
+        found = 0
+
+        def missing() -> Iterator[Job]:
+            nonlocal num_shards, found
+            for job in jobs_of(self.settings, self.sources, self.labels):
+                num_shards = job.number + 1
+                file = shard_folder(self.work, job.number) / "summary.json"
+                if not file.is_file():
+                    yield job
+                    continue
+                summary = Summary.model_validate_json(file.read_bytes())
+                if summary.digest != job.digest:
+                    raise _InputChangedError
+                found += summary.num_records
+
+        engine = ray_engine if self.settings.engine == "ray" else local_engine
+        with contextlib.closing(engine(self.settings, self.work, missing())) as progress:
+            for label, num_records in progress:
+                if self.listener is not None:
+                    self.listener(Event("progress", msg("Reading {source}", source=label), done=found + num_records))
+        # An earlier attempt may have found more in the input.
+        for folder in sorted((self.work / "shards").glob("[0-9]" * 6))[num_shards:]:
+            raise _InputChangedError(folder)
+        return num_shards
+
+    def conclude(self, digest: str, num_shards: int) -> Manifest:
+        """Put the shards together and write the manifest."""
+        totals = merge(self.work, self.settings, self.labels, num_shards)
+        for index, label in enumerate(self.labels):
+            if index not in totals.sources or not totals.sources[index].num_rows:
+                raise _nothing(label, totals.sources.get(index), f"data.sources.{index}")
+        records = tuple(
+            SourceRecord(
+                card=source.card,
+                options={key: _without_folder(key, value) for key, value in entry.options.items()},
+                num_samples=totals.sources[index].num_rows,
+                left_out=dict(sorted(totals.sources[index].left_out.items())),
+            )
+            for index, (source, entry) in enumerate(zip(self.sources, self.settings.sources, strict=True))
+        )
+        out = self.work / "out"
+        self._write_dataset_info(totals)
+        split = self.settings.split
         manifest = Manifest(
             name=self.name,
             medtune_version=__version__,
             sources=records,
-            split=self.settings.split.model_dump(mode="json"),
+            split={**split.model_dump(mode="json"), "assigned": None if split.assigned is None else split.assigned.name},
             transforms=tuple(transform_record(transform) for transform in self.transforms),
-            num_samples={split: self.rows[split] for split in SPLITS},
-            num_groups={split: len(self.groups[split]) for split in SPLITS},
-            num_images=len(self.images),
-            tasks=dict(sorted(self.task_rows.items())),
-            group_kind=min((card.group_kind for card in cards), key=_WEAKEST.index),
-            synthetic=any(card.synthetic for card in cards),
-            local_only=any(card.local_only for card in cards),
-            files={file: file_sha256(self.folder / file) for file in (*(f"{split}.jsonl" for split in SPLITS), "images.jsonl")},
-            warnings=tuple(self._warnings(records)),
+            num_samples={name: totals.num_samples[name] for name in SPLITS},
+            num_groups={name: totals.num_groups[name] for name in SPLITS},
+            num_images=totals.num_images,
+            tasks=dict(sorted(totals.tasks.items())),
+            strata=totals.strata,
+            group_kind=min((record.card.group_kind for record in records), key=_WEAKEST.index),
+            synthetic=any(record.card.synthetic for record in records),
+            local_only=self.settings.local_only or any(record.card.local_only for record in records),
+            files={file: file_sha256(out / file) for file in (*(f"{name}.jsonl" for name in SPLITS), "images.jsonl")},
+            warnings=tuple(self._warnings(totals)),
             settings_hash=digest,
         )
-        (self.folder / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (out / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         return manifest
 
-    def _source(self, index: int, source: Any, label: str) -> SourceRecord:
-        entry = self.settings.sources[index]
-        left_out: Counter[str] = Counter()
-        first: tuple[str, Fault] | None = None
-        num_rows = 0
-        records = itertools.islice(_records(source, f"data.sources.{index}"), entry.max_samples)
-        prefix = f"{label}/" if len(self.settings.sources) > 1 else ""
-        for number, (record, pictures) in enumerate(self._with_pictures(records), start=1):
-            record_id = prefix + record.id
-            try:
-                if isinstance(pictures, Fault):
-                    raise LeaveOut(pictures)
-                if entry.task is not None:
-                    record = dataclasses.replace(record, task=entry.task)
-                self._write(
-                    self.maker.sample(record, pictures, record_id=record_id, source=label), self._split(record, label, index)
-                )
-                num_rows += 1
-            except LeaveOut as reason:
-                fault = dataclasses.replace(reason.fault, file=reason.fault.file or record.place or None)
-                first = first or (record_id, fault)
-                left_out[fault.reason] += 1
-                line = LeftOut.of(fault, source=label, record_id=record_id)
-                self.files["left_out.jsonl"].write(line.model_dump_json() + "\n")
-            if self.listener is not None and number % 100 == 0:
-                self.listener(Event("progress", msg("Reading {source}", source=label), done=number, total=entry.max_samples))
-        if num_rows == 0:
-            raise _nothing(label, first, sum(left_out.values()), f"data.sources.{index}")
-        options: dict[str, JsonValue] = {key: _without_folder(key, value) for key, value in entry.options.items()}
-        return SourceRecord(card=source.card, options=options, num_samples=num_rows, left_out=dict(sorted(left_out.items())))
-
-    def _with_pictures(self, records: Iterator[Record]) -> Iterator[tuple[Record, tuple[StoredPicture, ...] | Fault]]:
-        """Each record with its stored pictures, in the records' order; threads decode ahead."""
-
-        def load(record: Record) -> tuple[StoredPicture, ...] | Fault:
-            if record.fault is not None:
-                return record.fault
-            try:
-                return tuple(self.store.add(picture) for picture in record.pictures)
-            except UnreadableImageError as error:
-                return Fault("unreadable-image", error.what, error.remedy, error.file)
-
-        waiting: deque[tuple[Record, Future[tuple[StoredPicture, ...] | Fault]]] = deque()
-        with ThreadPoolExecutor(self.settings.num_workers) as threads:
-            try:
-                for record in records:
-                    waiting.append((record, threads.submit(load, record)))
-                    if len(waiting) >= _LOOKAHEAD * self.settings.num_workers:
-                        done, future = waiting.popleft()
-                        yield done, future.result()
-                while waiting:
-                    done, future = waiting.popleft()
-                    yield done, future.result()
-            finally:
-                for _, future in waiting:
-                    future.cancel()
-
-    def _split(self, record: Record, label: str, index: int) -> SplitName:
-        settings = self.settings.split
-        if settings.kind == "group-hash":
-            self.unused_splits += record.split is not None
-            return draw(record.group, settings.fractions, settings.seed)
-        if record.split is None:
-            raise DataError(
-                msg("The source {source} assigns no split, and data.split.kind is official.", source=label),
-                sample=record.id,
-                key=f"data.sources.{index}",
-                remedy=msg("Use data.split.kind: group-hash, or the option of the source that gives its official split."),
-            )
-        return record.split
-
-    def _write(self, sample: Sample, split: SplitName) -> None:
-        self.files[f"{split}.jsonl"].write(write_row(sample) + "\n")
-        for ref in sample.images:
-            if ref.path not in self.images:
-                self.images[ref.path] = ref
-                self.files["images.jsonl"].write(ref.model_dump_json(exclude={"shard"}) + "\n")
-        self.rows[split] += 1
-        self.task_rows[sample.task] += 1
-        self.groups[split].add(sample.group)
-
-    def _draw_validation(self) -> None:
-        """Move a share of the training groups to validation: no source named validation rows."""
-        share = self.settings.split.fractions
-        fractions = share.model_copy(update={"train": 1.0 - share.validation, "test": 0.0})
-        rows = (self.folder / "train.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
-        kept: dict[SplitName, list[str]] = {"train": [], "validation": []}
-        self.groups.update(train=set(), validation=set())
-        for row in rows:
-            group = json.loads(row)["group"]
-            split = draw(group, fractions, self.settings.split.seed)
-            kept[split].append(row + "\n")
-            self.groups[split].add(group)
-        for split, lines in kept.items():
-            (self.folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8", newline="\n")
-            self.rows[split] = len(lines)
-
-    def _write_dataset_info(self) -> None:
+    def _write_dataset_info(self, totals: Totals) -> None:
         """Register each split that has rows with LLaMA-Factory (its ``data/README.md`` describes the keys)."""
         entries = {
             f"{self.name}_{split}": {
@@ -283,31 +300,30 @@ class _Preparation:
                 },
             }
             for split in SPLITS
-            if self.rows[split]
+            if totals.num_samples[split]
         }
-        (self.folder / "dataset_info.json").write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (self.work / "out" / "dataset_info.json").write_text(
+            json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
-    def _warnings(self, records: tuple[SourceRecord, ...]) -> Iterator[Text]:
+    def _warnings(self, totals: Totals) -> Iterator[Text]:
         for split in SPLITS:
             wanted = self.settings.split.kind == "group-hash" and getattr(self.settings.split.fractions, split) > 0
-            if not self.rows[split] and wanted:
+            if not totals.num_samples[split] and wanted:
                 yield msg("The split {split} is empty: there are too few groups for its share.", split=split)
-        if self.unused_splits:
+        if totals.num_unused_splits:
             yield msg(
-                "{count} records bring a split of their own; data.split.kind group-hash does not use it.", count=self.unused_splits
+                "{count} records bring a split of their own; data.split.kind group-hash does not use it.",
+                count=totals.num_unused_splits,
             )
-        left_out = sum(sum(record.left_out.values()) for record in records)
+        if totals.num_moved_groups:
+            yield msg(
+                "{count} groups were moved to another split than the hash drew, so that each task and modality is in every split.",
+                count=totals.num_moved_groups,
+            )
+        left_out = sum(sum(source.left_out.values()) for source in totals.sources.values())
         if left_out:
             yield msg("{count} records were left out; left_out.jsonl says why.", count=left_out)
-
-
-def _records(source: Any, key: str) -> Iterator[Record]:
-    """A source's records; a source does not know which entry of the recipe it is."""
-    try:
-        yield from source.samples()
-    except DataError as error:
-        error.key = key + (error.key or "").removeprefix("data.sources")
-        raise
 
 
 def _labels(names: list[str]) -> list[str]:
@@ -326,23 +342,23 @@ def _without_folder(key: str, value: JsonValue) -> JsonValue:
     return Path(value).name if is_path and isinstance(value, str) else value
 
 
-def _nothing(label: str, first: tuple[str, Fault] | None, count: int, key: str) -> DataError:
-    if first is None:
+def _nothing(label: str, totals: SourceTotals | None, key: str) -> DataError:
+    if totals is None or totals.first is None:
         return DataError(
             msg("The source {source} has no records.", source=label),
             key=key,
             remedy=msg("Check its options; is this the right file?"),
         )
-    record_id, fault = first
+    first = totals.first
     return DataError(
         msg(
             "None of the {count} records of {source} can be used. The first: {fault}",
-            count=count,
+            count=sum(totals.left_out.values()),
             source=label,
-            fault=str(fault.message),
+            fault=str(first.text),
         ),
-        file=fault.file,
-        sample=record_id,
+        file=first.file,
+        sample=first.id,
         key=key,
-        remedy=fault.remedy,
+        remedy=first.remedy,
     )

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from medtune.data.construct import construct
-from medtune.data.pictures import PictureStore, StoredPicture
+from medtune.data.pictures import PictureReader, ReadPicture
 from medtune.errors import DataError
 from medtune.language import Text, msg
 from medtune.types import IMAGE_MARK, Fault, Record, Sample, Task
@@ -26,16 +26,19 @@ class LeaveOut(Exception):
 
 
 class RowMaker:
-    """Makes rows, and remembers the ids given. ``task_options``: options of a task by its name."""
+    """Makes rows, and remembers the ids given, so it should live for a shard, not longer.
 
-    def __init__(self, store: PictureStore, task_options: Mapping[str, Mapping[str, Any]]) -> None:
-        self.store = store
+    ``task_options``: options of a task by its name.
+    """
+
+    def __init__(self, reader: PictureReader, task_options: Mapping[str, Mapping[str, Any]]) -> None:
+        self.reader = reader
         self.task_options = task_options
         self._tasks: dict[str, Task] = {}
         self._ids: set[str] = set()
 
-    def sample(self, record: Record, pictures: tuple[StoredPicture, ...], *, record_id: str, source: str) -> Sample:
-        """The row of a record whose pictures are stored.
+    def sample(self, record: Record, pictures: tuple[ReadPicture, ...], *, record_id: str, source: str) -> Sample:
+        """The row of a record whose pictures have been read.
 
         Raises:
             LeaveOut: It cannot become a row.
@@ -85,7 +88,7 @@ class RowMaker:
         self._ids.add(record_id)
         return sample
 
-    def _with_box(self, record: Record, pictures: tuple[StoredPicture, ...]) -> Record:
+    def _with_box(self, record: Record, pictures: tuple[ReadPicture, ...]) -> Record:
         """The record with the first picture's size, and its box moved to where the transforms put it.
 
         What else the metadata say of the picture (area, position) stays true of the *source* picture, as the words of the
@@ -96,7 +99,7 @@ class RowMaker:
         ref = pictures[0].ref
         metadata: dict[str, JsonValue] = {**record.metadata, "width": ref.width, "height": ref.height}
         width, height = _source_size(pictures[0])
-        extent = [round(edge, 3) for edge in self.store.map_box((0.0, 0.0, float(width), float(height)), pictures[0])]
+        extent = [round(edge, 3) for edge in self.reader.map_box((0.0, 0.0, float(width), float(height)), pictures[0])]
         if extent != [0, 0, ref.width, ref.height]:
             metadata["extent"] = list(extent)
         box = record.metadata.get("box")
@@ -104,7 +107,7 @@ class RowMaker:
             metadata["box"] = list(self._map_box(box, pictures[0]))
         return dataclasses.replace(record, metadata=metadata)
 
-    def _map_box(self, box: JsonValue, picture: StoredPicture) -> tuple[float, ...]:
+    def _map_box(self, box: JsonValue, picture: ReadPicture) -> tuple[float, ...]:
         width, height = _source_size(picture)
         try:
             x1, y1, x2, y2 = (float(edge) for edge in box)  # type: ignore[union-attr, arg-type]
@@ -123,7 +126,7 @@ class RowMaker:
                 msg("Boxes are [x1, y1, x2, y2] in pixels of the upright picture."),
             )
         clipped = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
-        return tuple(round(edge, 3) for edge in self.store.map_box(clipped, picture))
+        return tuple(round(edge, 3) for edge in self.reader.map_box(clipped, picture))
 
     def _task(self, name: str) -> Task:
         if name not in self._tasks:
@@ -133,7 +136,7 @@ class RowMaker:
         return self._tasks[name]
 
 
-def _source_size(picture: StoredPicture) -> tuple[int, int]:
+def _source_size(picture: ReadPicture) -> tuple[int, int]:
     """(width, height) before any transform."""
     return picture.sizes[0] if picture.sizes else (picture.ref.width, picture.ref.height)
 

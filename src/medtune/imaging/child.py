@@ -29,7 +29,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, BinaryIO, Literal
 
 from medtune import errors
@@ -56,6 +56,12 @@ class ChildDiedError(MedtuneError):
         self.death = death
 
 
+def in_child() -> bool:
+    """Whether this process is such a child: what may end it costs its parent one call."""
+    specification = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return specification is not None and specification.name == "medtune.imaging.child"
+
+
 class Child:
     """Runs functions of installed modules in a process of their own, one at a time. Started by the first call; use as a context.
 
@@ -80,7 +86,7 @@ class Child:
         (value,) = self.run(function, *arguments)
         return value
 
-    def run(self, function: str, *arguments: Any) -> Iterator[Any]:
+    def run(self, function: str, *arguments: Any) -> Generator[Any, None, None]:
         """What ``function`` (``package.module:name``) yields, or the one value that it returns.
 
         Values are JSON-like: None, bool, numbers, text, bytes, lists (tuples arrive as lists) and dicts with text keys.
@@ -242,6 +248,8 @@ def _error(fields: dict[str, Any]) -> MedtuneError:
         key=fields["key"],
         remedy=None if fields["remedy"] is None else _text(fields["remedy"]),
     )
+    if isinstance(error, errors.RecipeError):
+        error.faults = tuple((str(key), _text(fault)) for key, fault in fields["faults"])
     return error
 
 
@@ -294,7 +302,8 @@ def _work(pipe: BinaryIO, function: str, arguments: tuple[Any, ...]) -> None:
     except MedtuneError as error:
         remedy = None if error.remedy is None else _packed(error.remedy)
         fields = {"what": _packed(error.what), "file": error.file, "sample": error.sample, "key": error.key, "remedy": remedy}
-        _reply(pipe, b"E", {"kind": type(error).__name__, **fields})
+        faults = [(key, _packed(fault)) for key, fault in getattr(error, "faults", ())]
+        _reply(pipe, b"E", {"kind": type(error).__name__, "faults": faults, **fields})
     except BaseException:  # pylibjpeg-rle panics with an exception that is no Exception
         _reply(pipe, b"F", traceback.format_exc())
     else:

@@ -69,6 +69,7 @@ def test_the_folder(rad: Path, tmp_path: Path) -> None:
         "dataset_info.json",
         "images.jsonl",
         "left_out.jsonl",
+        "groups.csv",
         "train.jsonl",
         "validation.jsonl",
         "test.jsonl",
@@ -114,18 +115,22 @@ def test_groups_are_never_cut_and_keep_their_place(rad: Path, tmp_path: Path) ->
                 assert found.setdefault(row.group, split) == split
         return found
 
-    before = places("before")
+    before, filled = places("before", split={"fill_strata": False}), places("filled")
     assert set(before.values()) == set(SPLITS)
+    assert {group for group in before if before[group] != filled[group]} == {"synpic8.jpg"}, "one stratum had no validation rows"
     for file in ("trainset.json", "testset.json"):
         content = json.loads((rad / file).read_text())
         content += [{**row, "qid": row["qid"] + 10_000, "image_name": f"new{row['image_name']}"} for row in content]
         source_files.write_json(rad / file, content)
     for file in list((rad / "images").iterdir()):
         (rad / "images" / f"new{file.name}").write_bytes(file.read_bytes())
-    after = places("after")
+    after = places("after", split={"fill_strata": False})
     assert len(after) == 80
     assert {group: after[group] for group in before} == before
-    assert places("other", split={"seed": 1}) != after
+    assert places("other", split={"fill_strata": False, "seed": 1}) != after
+    # A group that was moved keeps its place by the list of the earlier data set, whatever the seed.
+    kept = places("kept", split={"assigned": str(tmp_path / "filled" / "groups.csv"), "seed": 1})
+    assert {group: kept[group] for group in filled} == filled
 
 
 def test_draw_follows_the_fractions() -> None:
@@ -256,7 +261,7 @@ def test_pictures_that_other_readers_would_show_otherwise_become_png(tmp_path: P
     ref = next(dataset.rows("train")).images[0]
     assert [record.name for record in ref.transforms] == ["exif-turn" if kind == "turned" else "scale-grey"]
     with Image.open(dataset.image_path(ref)) as image:
-        assert (image.format, image.mode, image.size) == ("PNG", "RGB", (48, 64))
+        assert (image.format, image.mode, image.size) == ("PNG", "RGB" if kind == "turned" else "L", (48, 64))
         assert not image.getexif()
 
 

@@ -122,7 +122,7 @@ def test_who_stops_listening_ends_the_work() -> None:
     with Child() as child:
         values = child.run(f"{HERE}:several", 10**9)
         assert next(values) == 0
-        values.close()  # type: ignore[attr-defined]
+        values.close()
         assert child.call(f"{HERE}:plain", 5)["value"] == 5
 
 

@@ -1,0 +1,139 @@
+"""The pictures that ``images.jsonl`` of a data set names, found by path without holding them in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from medtune.errors import DataError
+from medtune.language import msg
+from medtune.types import ImageRef
+
+__all__ = ["ImageIndex", "stays_inside"]
+
+_OWN_LINE = re.compile(rb'\{"path":"(images/[0-9a-f]{2}/[0-9a-f]{16}\.(?:jpg|png))",')
+"""How a line begins that medtune wrote. Any other line is read whole at once."""
+
+
+class ImageIndex(Mapping[str, ImageRef]):
+    """Path -> picture. Holds 16 bytes a picture; a picture's line is read when it is asked for. Can be sent to other processes.
+
+    Raises:
+        DataError: A line does not describe a picture, or names a file outside the folder.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        keys, offsets = bytearray(), bytearray()
+        offset = 0
+        try:
+            with file.open("rb") as lines:
+                for number, line in enumerate(lines, start=1):
+                    if line.strip():
+                        own = _OWN_LINE.match(line)
+                        path = own[1].decode() if own else self._parse(line, number).path
+                        keys += _key(path)
+                        offsets += offset.to_bytes(8, "little")
+                    offset += len(line)
+        except OSError as error:
+            raise DataError(
+                msg("The file cannot be read: {error}", error=str(error).splitlines()[0]),
+                file=file,
+                remedy=msg("Prepare the data set again."),
+            ) from error
+        found = np.frombuffer(bytes(keys), "<u8"), np.frombuffer(bytes(offsets), "<i8")
+        order = np.argsort(found[0], kind="stable")
+        self._keys, self._offsets = found[0][order], found[1][order]
+        self._descriptor: int | None = None
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __iter__(self) -> Iterator[str]:
+        return (ref.path for ref in self._refs())
+
+    def _refs(self) -> Iterator[ImageRef]:
+        """In the order of the file."""
+        with self.file.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield self._parse(line, number)
+
+    def __getitem__(self, path: str) -> ImageRef:
+        key = np.frombuffer(_key(path), "<u8")[0]
+        # A path may stand twice: the last line counts, as in a dict.
+        place = int(np.searchsorted(self._keys, key, side="right")) - 1
+        while place >= 0 and self._keys[place] == key:
+            ref = self._parse(self._line(int(self._offsets[place])), None)
+            if ref.path == path:
+                return ref
+            place -= 1
+        raise KeyError(path)
+
+    def __contains__(self, path: object) -> bool:
+        if not isinstance(path, str):
+            return False
+        key = np.frombuffer(_key(path), "<u8")[0]
+        place = int(np.searchsorted(self._keys, key))
+        return place < len(self._keys) and bool(self._keys[place] == key)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"file": self.file, "_keys": self._keys, "_offsets": self._offsets}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _descriptor=None, _lock=threading.Lock())
+
+    def __del__(self) -> None:
+        if getattr(self, "_descriptor", None) is not None:
+            os.close(self._descriptor)  # type: ignore[arg-type]
+
+    def _line(self, offset: int) -> bytes:
+        with self._lock:
+            if self._descriptor is None:
+                self._descriptor = os.open(self.file, os.O_RDONLY)
+        # pread: a forked process shares the descriptor, and would share a position.
+        line = b""
+        while b"\n" not in line:
+            more = os.pread(self._descriptor, 1024, offset + len(line))
+            if not more:
+                break
+            line += more
+        return line.partition(b"\n")[0]
+
+    def _parse(self, line: bytes, number: int | None) -> ImageRef:
+        place = str(self.file) if number is None else f"{self.file}:{number}"
+        try:
+            ref = ImageRef.model_validate_json(line)
+        except ValidationError as error:
+            raise DataError(
+                msg("The line does not describe a picture: {error}", error=str(error).splitlines()[0]),
+                file=place,
+                remedy=msg("Prepare the data set again."),
+            ) from error
+        for path in (ref.path, *([] if ref.shard is None else [ref.shard.file])):
+            if not stays_inside(path):
+                raise DataError(
+                    msg("The picture {path} lies outside the data set's folder.", path=path),
+                    file=place,
+                    remedy=msg("Do not use this data set: a sound one names its own pictures only."),
+                )
+        return ref
+
+
+def stays_inside(path: str) -> bool:
+    """Whether a path from a data set's file is relative and goes nowhere up. Data sets come from other people."""
+    plain = path.replace("\\", "/")
+    return not plain.startswith("/") and plain[1:2] != ":" and ".." not in plain.split("/")
+
+
+def _key(path: str) -> bytes:
+    return hashlib.blake2b(path.encode("utf-8", "surrogatepass"), digest_size=8).digest()
