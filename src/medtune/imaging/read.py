@@ -1,4 +1,4 @@
-"""An ordinary picture file becomes an upright 8-bit RGB picture, or an error that names it.
+"""A picture file becomes an upright 8-bit RGB picture, or an error that names it: PNG, JPEG and their like, DICOM, NIfTI.
 
 Files are untrusted: only listed formats reach a decoder, the limits are checked on the header, and whatever a decoder throws
 becomes :class:`~medtune.errors.UnreadableImageError`.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -22,13 +22,18 @@ from medtune.types import TransformRecord, View
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["FORMATS", "Header", "Limits", "open_picture", "read_header", "read_size", "scale_grey"]
+__all__ = ["FORMATS", "Header", "Limits", "check_size", "open_picture", "read_header", "read_size", "scale_grey"]
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 """Pillow's names of the formats that are read. Pillow knows forty more; each is attack surface (EPS starts Ghostscript)."""
 
 _EXIF_ORIENTATION = 0x0112
 """Tag 274 of TIFF 6.0 and Exif 2.32; 1 = upright, 5 to 8 swap width and height."""
+
+_HEAD_SIZE = 4096
+"""Bytes from which the kind of a file is told: more than the magic words of DICOM and NIfTI need, and one page of the disk."""
+_COMMON_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+"""How PNG and JPEG files begin."""
 
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
@@ -38,11 +43,13 @@ class Header:
     """What a picture file says of itself before it is decoded.
 
     Attributes:
-        format: Pillow's name, one of :data:`FORMATS`, or ``MPO``, a JPEG file with more pictures behind the first.
-        mode: Pillow's mode as stored (``L``, ``RGB``, ``I;16``, ...).
+        format: Pillow's name, one of :data:`FORMATS`, or ``MPO``, a JPEG file with more pictures behind the first; ``DICOM``;
+            ``NIFTI``.
+        mode: Pillow's mode as stored (``L``, ``RGB``, ``I;16``, ...); of DICOM the Photometric Interpretation.
         width: Pixels, upright.
         height: Pixels, upright.
         orientation: Exif orientation, 1 to 8.
+        steps: What is done to the values of a DICOM or NIfTI file.
     """
 
     format: str
@@ -50,11 +57,12 @@ class Header:
     width: int
     height: int
     orientation: int
+    steps: tuple[TransformRecord, ...] = ()
 
     @property
     def reading(self) -> tuple[TransformRecord, ...]:
         """What :func:`open_picture` does to the pixels of this file, for the record of a stored picture."""
-        done = []
+        done = list(self.steps)
         if self.orientation != 1:
             done.append(TransformRecord(name="exif-turn", parameters={"orientation": self.orientation}))
         if self.deep:
@@ -74,18 +82,29 @@ class Header:
         return {"JPEG": ".jpg", "PNG": ".png"}.get(self.format)
 
 
-def read_header(picture: Path | bytes, *, name: str = "", view: View | None = None, limits: Limits | None = None) -> Header:  # noqa: ARG001
+def read_header(picture: Path | bytes, *, name: str = "", view: View | None = None, limits: Limits | None = None) -> Header:
     """Read a picture's header and check it against the limits. Decodes no pixel.
 
     Args:
         picture: A file, or the bytes of one.
         name: How messages call it; the file's path when empty.
+        view: Which part of a DICOM or NIfTI file, and through which windows; other pictures have only one view.
         limits: See :class:`Limits`.
 
     Raises:
         UnreadableImageError: Missing, not a picture of a known format, several frames, or beyond a limit.
     """
-    with _opened(picture, name, limits or Limits()) as image:
+    called, limits = name or _called(picture), limits or Limits()
+    match _kind(picture, called, limits):
+        case "dicom":
+            from medtune.imaging.dicom import read_dicom_header
+
+            return read_dicom_header(picture, called, view, limits)
+        case "nifti":
+            from medtune.imaging.nifti import read_nifti_header
+
+            return read_nifti_header(picture, name=called, view=view, limits=limits)
+    with _opened(picture, called, limits) as image:
         return _header(image)
 
 
@@ -103,10 +122,10 @@ def open_picture(
     picture: Path | bytes,
     *,
     name: str = "",
-    view: View | None = None,  # noqa: ARG001
+    view: View | None = None,
     limits: Limits | None = None,
 ) -> Image.Image:
-    """Decode a picture: upright, RGB, 8 bits a channel.
+    """Decode a picture: upright, RGB, 8 bits a channel. Arguments as of :func:`read_header`.
 
     Greys of more than 8 bits are scaled from their own minimum and maximum (:func:`scale_grey`): Pillow's ``convert`` would
     clip them at 255 and leave a white picture. Transparent parts become black, the background of radiology.
@@ -114,8 +133,17 @@ def open_picture(
     Raises:
         UnreadableImageError: As :func:`read_header`, or the pixels are damaged or cut short.
     """
-    called = name or _called(picture)
-    with _opened(picture, name, limits or Limits()) as image:
+    called, limits = name or _called(picture), limits or Limits()
+    match _kind(picture, called, limits):
+        case "dicom":
+            from medtune.imaging.dicom import open_dicom
+
+            return open_dicom(picture, called, view, limits)
+        case "nifti":
+            from medtune.imaging.nifti import open_nifti
+
+            return open_nifti(picture, name=called, view=view, limits=limits)
+    with _opened(picture, called, limits) as image:
         try:
             image.load()
             upright = ImageOps.exif_transpose(image)
@@ -145,8 +173,8 @@ def scale_grey(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     return np.rint(scaled).astype(np.uint8)
 
 
-def _opened(picture: Path | bytes, name: str, limits: Limits) -> Image.Image:
-    called = name or _called(picture)
+def _kind(picture: Path | bytes, called: str, limits: Limits) -> Literal["dicom", "nifti", "ordinary"]:
+    """Which reader a file is for, by its first bytes; its name does not matter."""
     if isinstance(picture, Path) and not picture.is_file():
         raise UnreadableImageError(
             msg("The picture is missing."),
@@ -160,6 +188,22 @@ def _opened(picture: Path | bytes, name: str, limits: Limits) -> Image.Image:
             file=called,
             remedy=_limit_remedy("max_bytes"),
         )
+    if isinstance(picture, Path):
+        with picture.open("rb", buffering=0) as file:
+            head = file.read(_HEAD_SIZE)
+    else:
+        head = picture[:_HEAD_SIZE]
+    if head.startswith(_COMMON_STARTS):  # spares the common case two imports
+        return "ordinary"
+    from medtune.imaging.dicom_file import is_dicom
+    from medtune.imaging.nifti_header import is_nifti
+
+    if is_dicom(head):
+        return "dicom"
+    return "nifti" if is_nifti(head) else "ordinary"
+
+
+def _opened(picture: Path | bytes, called: str, limits: Limits) -> Image.Image:
     try:
         image = Image.open(picture if isinstance(picture, Path) else BytesIO(picture), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -181,8 +225,12 @@ def _opened(picture: Path | bytes, name: str, limits: Limits) -> Image.Image:
     return image
 
 
-def _check(image: Image.Image, called: str, limits: Limits) -> None:
-    width, height = image.size
+def check_size(width: int, height: int, called: str, limits: Limits) -> None:
+    """Check the size that a header states.
+
+    Raises:
+        UnreadableImageError: Too many pixels, or too long a picture.
+    """
     if width * height > limits.max_pixels:
         raise UnreadableImageError(
             msg(
@@ -205,6 +253,10 @@ def _check(image: Image.Image, called: str, limits: Limits) -> None:
             file=called,
             remedy=msg("Crop the picture to the part that matters."),
         )
+
+
+def _check(image: Image.Image, called: str, limits: Limits) -> None:
+    check_size(*image.size, called, limits)
     # An MPO file is a JPEG photograph with a preview or a second view behind it: the first frame is the picture.
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
@@ -237,24 +289,17 @@ def _damaged(called: str, error: Exception) -> UnreadableImageError:
 def _not_a_picture(picture: Path | bytes, called: str) -> UnreadableImageError:
     if isinstance(picture, Path):
         with picture.open("rb") as file:
-            head = file.read(132)
+            head = file.read(1)
     else:
-        head = picture[:132]
+        head = picture[:1]
     if not head:
         return UnreadableImageError(
             msg("The picture file is empty."),
             file=called,
             remedy=msg("Fetch the file again from where it came, or leave the sample out."),
         )
-    # A DICOM file has 128 free bytes and then DICM (PS3.10, section 7.1).
-    if head[128:132] == b"DICM":
-        return UnreadableImageError(
-            msg("This is a DICOM file; only ordinary picture files are read here."),
-            file=called,
-            remedy=msg("Export it as PNG with the window that shows the finding."),
-        )
     return UnreadableImageError(
-        msg("This is not a picture in a format that is read ({formats}).", formats=", ".join(FORMATS)),
+        msg("This is not a picture in a format that is read ({formats}).", formats=", ".join((*FORMATS, "DICOM", "NIfTI"))),
         file=called,
         remedy=msg("Convert it to PNG or JPEG."),
     )

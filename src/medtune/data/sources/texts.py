@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from medtune.data.sources.rows import Row, data_files, read_rows
 from medtune.errors import DataError
@@ -47,7 +47,7 @@ class Texts(Settings):
     """The column with the task; left out, the source's task."""
     split: str | None = None
     """The column with the split (train, validation, test)."""
-    metadata: dict[str, str] = {}
+    metadata: dict[str, str] = Field(default_factory=dict)
     """Further columns: name in the row's metadata -> column."""
 
 
