@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from medtune import assembly, runs
 from medtune.environment import Finding, examine
-from medtune.errors import MedtuneError, RecipeError, RunError
+from medtune.errors import DataError, MedtuneError, RecipeError, RunError
 from medtune.language import language, msg
 from medtune.recipe import (
     Recipe,
@@ -39,6 +39,7 @@ from medtune.types import Comparison, Event, Generator, Listener, Report, RunRec
 
 if TYPE_CHECKING:
     from medtune.data.dataset import Dataset
+    from medtune.data.export.export import Exported
     from medtune.generation.chat import ChatSession
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "diff_recipes",
     "doctor",
     "evaluate",
+    "export_dataset",
     "find_run",
     "list_recipes",
     "list_runs",
@@ -169,6 +171,31 @@ def prepare(
         DataError: The folder holds a data set made with other settings, or a source cannot be read.
     """
     return assembly.make_dataset(_recipe(recipe, overrides), listener, overwrite=overwrite)
+
+
+def export_dataset(
+    folder: str | Path, out: str | Path, *, to: str, max_shard_bytes: int | None = None, listener: Listener | None = None
+) -> Exported:
+    """Write a data set folder in another form, into a new folder of this machine.
+
+    Args:
+        to: ``llamafactory``, ``webdataset`` or ``parquet``.
+        max_shard_bytes: Of a tar or Parquet file; 1 GB when left out.
+
+    Raises:
+        DataError: ``folder`` is not a data set, ``out`` is in use, the form is unknown, or a picture has changed.
+    """
+    from medtune.data.dataset import Dataset
+    from medtune.data.export.export import EXPORT_FORMATS, MAX_SHARD_BYTES
+    from medtune.data.export.export import export_dataset as export
+
+    form = next((known for known in EXPORT_FORMATS if known == to), None)
+    if form is None:
+        raise DataError(
+            msg("Data sets are not written as {form!r}.", form=to), remedy=msg("Known: {known}.", known=", ".join(EXPORT_FORMATS))
+        )
+    dataset = Dataset.open(Path(folder))
+    return export(dataset, Path(out), form, max_shard_bytes=max_shard_bytes or MAX_SHARD_BYTES, listener=listener)
 
 
 def validate(target: RecipeLike, overrides: Sequence[str] = (), *, listener: Listener | None = None) -> ValidationReport:

@@ -26,6 +26,7 @@ COMMANDS = [
     *([name] for name in ("demo", "prepare", "validate", "train", "evaluate", "compare", "chat", "doctor")),
     *(["recipe", name] for name in ("list", "show", "copy", "diff")),
     *(["runs", name] for name in ("list", "show")),
+    ["export", "dataset"],
 ]
 
 
