@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 
 from medtune.data.checks.check import Check, Place
 from medtune.data.checks.found import Found
@@ -45,7 +46,14 @@ _OTHER = re.compile(
     re.IGNORECASE,
 )
 """Before the name of a modality: denied, made earlier, or to be made."""
+_CAPTION = 40
+"""Characters from which an answer is a description, which names what it describes in its first sentence."""
 _FIRST_SENTENCE = re.compile(r"^.*?(?:[。！？]|[.!?](?=\s|$)|$)", re.DOTALL)
+
+
+@cache
+def _in_one(groups: tuple[tuple[str, str], ...], capitals: tuple[str, ...] = ()) -> re.Pattern[str]:
+    return re.compile("|".join(f"(?P<{name}>{words if name in capitals else f'(?i:{words})'})" for name, words in groups))
 
 
 def modalities_named(text: str) -> set[str]:
@@ -54,21 +62,17 @@ def modalities_named(text: str) -> set[str]:
     Denied, earlier and recommended examinations are other pictures: they do not count.
     """
     found = set()
-    for group, words in _MODALITY_WORDS.items():
-        # "CT" and "MR" are capitals: "ct" may be a count, and "Mr" is a person.
-        flags = 0 if group in ("CT", "MR") else re.IGNORECASE
-        for match in re.finditer(words, text, flags):
-            if not _OTHER.search(_CLAUSE.split(text[max(0, match.start() - 80) : match.start()])[-1]):
-                found.add(group)
-    if {"PT", "CT"} <= found or {"PT", "MR"} <= found:
-        found.discard("PT")
-        found = {"hybrid"}  # PET/CT and PET/MR are both
-    return found
+    # "CT" and "MR" are capitals: "ct" may be a count, and "Mr" is a person.
+    for match in _in_one(tuple(_MODALITY_WORDS.items()), ("CT", "MR")).finditer(text):
+        if not _OTHER.search(_CLAUSE.split(text[max(0, match.start() - 80) : match.start()])[-1]):
+            found.add(str(match.lastgroup))
+    # PET/CT and PET/MR are both.
+    return {"hybrid"} if "PT" in found and found & {"CT", "MR"} else found
 
 
 def organs_named(text: str) -> set[str]:
     """Body regions that a text names: ``head``, ``chest``, ``abdomen``, ``breast``, ``pelvis``, ``spine``."""
-    return {region for region, words in _ORGAN_WORDS.items() if re.search(words, text, re.IGNORECASE)}
+    return {str(match.lastgroup) for match in _in_one(tuple(_ORGAN_WORDS.items())).finditer(text)}
 
 
 class Tags(Check):
@@ -114,8 +118,10 @@ def look(sample: Sample) -> Iterator[Found]:
                 _elsewhere(),
             )
     tagged = organs_named(str(sample.metadata.get("organ") or ""))
+    if len(tagged) != 1 or len(sample.target) < _CAPTION or tagged & organs_named(sample.target):
+        return
     said = organs_named((_FIRST_SENTENCE.match(sample.target) or [""])[0])
-    if len(tagged) == 1 and said and len(sample.target) > 40 and not tagged & organs_named(sample.target):
+    if said:
         yield Found(
             "text-organ",
             "warning",
