@@ -9,12 +9,11 @@
 - *Shape.* Where rows and columns lie differently far apart, the coarser ones are brought to the finer, so that anatomy keeps its
   proportions.
 
-All of it is recorded in :attr:`SliceHeader.reading`.
+All of it is recorded in :attr:`Header.reading <medtune.imaging.read.Header.reading>`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +23,9 @@ from pydantic import JsonValue
 
 from medtune.errors import UnreadableImageError
 from medtune.imaging.config import Limits
-from medtune.imaging.nifti_header import CANONICAL, HEAD_BYTES, Volume, is_nifti, read_volume, refused
+from medtune.imaging.nifti_header import CANONICAL, HEAD_BYTES, Volume, is_nifti, read_volume
 from medtune.imaging.nifti_voxels import open_voxels
-from medtune.imaging.read import Header
+from medtune.imaging.read import Header, check_size
 from medtune.imaging.window import apply_range, apply_windows
 from medtune.language import msg
 from medtune.types import Axis, TransformRecord, View
@@ -34,38 +33,13 @@ from medtune.types import Axis, TransformRecord, View
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["HEAD_BYTES", "SliceHeader", "Volume", "is_nifti", "mask_areas", "open_nifti", "read_nifti_header", "read_volume"]
+__all__ = ["HEAD_BYTES", "Volume", "is_nifti", "mask_areas", "open_nifti", "read_nifti_header", "read_volume"]
 
 _SQUARE = 0.01
 """Spacings that differ by less are taken for the same: rounding in the header."""
 
 
-@dataclass(frozen=True, slots=True)
-class SliceHeader(Header):
-    """The header of a NIfTI file under one view. ``width`` and ``height`` are those of the picture shown.
-
-    Attributes:
-        done: What turns the stored numbers into the picture.
-    """
-
-    done: tuple[TransformRecord, ...] = ()
-
-    @property
-    def reading(self) -> tuple[TransformRecord, ...]:
-        return self.done
-
-    @property
-    def deep(self) -> bool:
-        return False
-
-    @property
-    def plain_suffix(self) -> str | None:
-        return None
-
-
-def read_nifti_header(
-    source: Path | bytes, *, name: str = "", view: View | None = None, limits: Limits | None = None
-) -> SliceHeader:
+def read_nifti_header(source: Path | bytes, *, name: str = "", view: View | None = None, limits: Limits | None = None) -> Header:
     """What a view of a volume will look like. Voxels are read only to measure a range that neither view nor header states.
 
     Raises:
@@ -84,7 +58,7 @@ def read_nifti_header(
         spacing = {"column_spacing": round(columns, 4), "row_spacing": round(rows, 4)}
         done.append(TransformRecord(name="square-pixels", parameters={**spacing}))
     mode = "RGB" if volume.colour or len(view.windows) == 3 else "L"
-    return SliceHeader(format="NIFTI", mode=mode, width=width, height=height, orientation=1, done=tuple(done))
+    return Header(format="NIFTI", mode=mode, width=width, height=height, orientation=1, steps=tuple(done))
 
 
 def open_nifti(source: Path | bytes, *, name: str = "", view: View | None = None, limits: Limits | None = None) -> Image.Image:
@@ -155,20 +129,5 @@ def _size(volume: Volume, view: View, called: str, limits: Limits) -> tuple[int,
     if abs(columns - rows) > _SQUARE * min(columns, rows):
         finest = min(columns, rows)
         width, height = round(width * columns / finest), round(height * rows / finest)
-    if width * height > limits.max_pixels:
-        what = msg(
-            "The picture has {width} x {height} pixels; the limit is {limit}.", width=width, height=height, limit=limits.max_pixels
-        )
-        raise refused(what, called, "max_pixels")
-    if max(width, height) > limits.max_ratio * min(width, height):
-        raise UnreadableImageError(
-            msg(
-                "The picture has {width} x {height} pixels, an aspect ratio above {limit}.",
-                width=width,
-                height=height,
-                limit=limits.max_ratio,
-            ),
-            file=called,
-            remedy=msg("Crop the picture to the part that matters."),
-        )
+    check_size(width, height, called, limits)
     return width, height

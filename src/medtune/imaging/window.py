@@ -2,17 +2,64 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medtune.imaging.window_presets import WINDOW_PRESETS, WINDOW_TRIPLES, Window, WindowTriple
+from medtune.language import msg
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["WINDOW_PRESETS", "WINDOW_TRIPLES", "Window", "WindowTriple", "apply_range", "apply_window", "apply_windows"]
+__all__ = [
+    "WINDOW_PRESETS",
+    "WINDOW_TRIPLES",
+    "Window",
+    "WindowChoice",
+    "WindowTriple",
+    "apply_range",
+    "apply_window",
+    "apply_windows",
+    "find_windows",
+]
+
+WindowChoice = str | tuple[float, float]
+"""A window in a recipe: the name of a preset, or its center and width."""
+
+
+def find_windows(chosen: Sequence[WindowChoice]) -> tuple[tuple[float, float], ...]:
+    """The windows of a :class:`~medtune.types.View` that a recipe names.
+
+    Args:
+        chosen: Nothing; one window; the name of a triple; or three windows, for red, green and blue.
+
+    Returns:
+        (center, width) of none, one or three windows.
+
+    Raises:
+        ValueError: A name is not known, a width is below 1, or there are two windows or more than three.
+    """
+    if len(chosen) == 1 and isinstance(chosen[0], str) and chosen[0] in WINDOW_TRIPLES:
+        return WINDOW_TRIPLES[chosen[0]].windows
+    found = tuple(_window(each) for each in chosen)
+    if len(found) not in (0, 1, 3):
+        raise ValueError(msg("Name one window, or three for red, green and blue; not {count}.", count=len(found)))
+    return found
+
+
+def _window(chosen: WindowChoice) -> tuple[float, float]:
+    if isinstance(chosen, str):
+        if chosen not in WINDOW_PRESETS:
+            known = ", ".join([*WINDOW_PRESETS, *WINDOW_TRIPLES])
+            raise ValueError(msg("There is no window {name!r}; known are {known}, and [center, width].", name=chosen, known=known))
+        return WINDOW_PRESETS[chosen].center, WINDOW_PRESETS[chosen].width
+    center, width = chosen
+    if not (math.isfinite(center) and math.isfinite(width) and width >= 1):
+        raise ValueError(msg("A window is [center, width], the width at least 1; not {window}.", window=str(list(chosen))))
+    return float(center), float(width)
 
 
 def apply_window(hu: NDArray[np.generic], center: float, width: float) -> NDArray[np.uint8]:
