@@ -22,6 +22,9 @@ __all__ = [
     "write_arrow",
     "write_bare_questions",
     "write_brain",
+    "write_iu_kaggle",
+    "write_iu_medevalkit",
+    "write_iu_r2gen",
     "write_llamafactory",
     "write_medtrinity",
     "write_parquet",
@@ -293,3 +296,151 @@ def write_llamafactory(folder: Path) -> Path:
         },
     )
     return folder
+
+
+def write_iu_r2gen(folder: Path) -> Path:
+    """R2Gen's form: two views a study."""
+    splits: dict[str, list[dict[str, Any]]] = {}
+    for number, split in enumerate(("train", "train", "val", "test")):
+        study = f"CXR{number}_IM-000{number}"
+        names = [f"{study}/{view}.png" for view in range(2)]
+        for view, name in enumerate(names):
+            (folder / "images" / study).mkdir(parents=True, exist_ok=True)
+            (folder / "images" / name).write_bytes(png(10 * number + view))
+        entry = {"id": study, "report": f"made-up report {number} of XXXX .", "image_path": names, "split": split}
+        splits.setdefault(split, []).append(entry)
+    write_json(folder / "annotation.json", splits)
+    return folder
+
+
+def write_iu_medevalkit(folder: Path) -> Path:
+    (folder / "images").mkdir(parents=True)
+    entries = []
+    for number in range(2):
+        names = [f"open_i_{number}_{view}.png" for view in ("frontal", "lateral")]
+        for view, name in enumerate(names):
+            (folder / "images" / name).write_bytes(png(10 * number + view))
+        entries.append({"id": f"open_i_{number}", "image": names, "findings": f"Made-up finding {number}.", "impression": "None."})
+    write_json(folder / "test.json", entries)
+    return folder
+
+
+def write_iu_kaggle(folder: Path) -> Path:
+    """The lateral view of each study stands before the frontal one; the third study has no picture, the fourth no report."""
+    (folder / "images" / "images_normalized").mkdir(parents=True)
+    projections, reports = ["uid,filename,projection"], ["uid,MeSH,Problems,image,indication,comparison,findings,impression"]
+    for number in (1, 2, 3, 4):
+        for view in ("Lateral", "Frontal") if number != 3 else ():
+            name = f"{number}_IM-{number:04d}-{view[0]}.dcm.png"
+            (folder / "images" / "images_normalized" / name).write_bytes(png(10 * number + len(view)))
+            projections.append(f"{number},{name},{view}")
+        texts = f"Made-up finding {number} of XXXX.,Made up." if number != 4 else ","
+        reports.append(f'{number},normal,normal,"Xray Chest PA, and Lateral",made up,None.,{texts}')
+    (folder / "indiana_projections.csv").write_text("\n".join(projections) + "\n", encoding="utf-8")
+    (folder / "indiana_reports.csv").write_text("\n".join(reports) + "\n", encoding="utf-8")
+    return folder
+
+
+MIMIC_REPORT = """                                 FINAL REPORT
+ EXAMINATION:  CHEST (PA AND LAT)
+
+ INDICATION:  ___ year old made-up person.
+
+ FINDINGS:
+
+ The made-up lungs are clear.  There is
+ no made-up effusion.
+
+ IMPRESSION:
+
+ No made-up process at ___.
+"""
+
+
+def write_mimic(folder: Path, *, reports: dict[str, str | None] | None = None) -> Path:
+    """Four studies of three patients, two views each (the lateral one first); ``reports`` by study, None = no file."""
+    import gzip
+
+    studies = {"50000001": ("10000001", "train"), "50000002": ("10000001", "train"), "50000003": ("10000002", "validate")}
+    studies["50000004"] = ("11000003", "test")
+    tables: dict[str, list[str]] = {
+        "split": ["dicom_id,study_id,subject_id,split"],
+        "metadata": ["dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,Columns"],
+        "chexpert": ["subject_id,study_id,Edema,No Finding,Pneumonia"],
+        "negbio": ["subject_id,study_id,Edema,No Finding,Pneumonia"],
+    }
+    for study, (patient, split) in studies.items():
+        place = folder / "files" / f"p{patient[:2]}" / f"p{patient}"
+        (place / f"s{study}").mkdir(parents=True)
+        report = (reports or {}).get(study, MIMIC_REPORT)
+        if report is not None:
+            (place / f"s{study}.txt").write_text(report, encoding="utf-8")
+        for number, position in enumerate(("LATERAL", "AP", "PA")):
+            dicom = f"{study}-{number}"
+            (place / f"s{study}" / f"{dicom}.jpg").write_bytes(jpeg(10 * int(study) + number))
+            tables["split"].append(f"{dicom},{study},{patient},{split}")
+            tables["metadata"].append(f"{dicom},{patient},{study},CHEST (PA AND LAT),{position},48,64")
+        tables["chexpert"].append(f"{patient},{study},-1.0,,1.0")
+        tables["negbio"].append(f"{patient},{study},0.0,,1.0")
+    for name, lines in tables.items():
+        (folder / f"mimic-cxr-2.0.0-{name}.csv.gz").write_bytes(gzip.compress(("\n".join(lines) + "\n").encode(), mtime=0))
+    return folder
+
+
+def write_shard(file: Path, members: Sequence[tuple[str, bytes]] | None = None, *, first: int = 0) -> Path:
+    """A WebDataset shard; two samples with JSON when ``members`` is None."""
+    import tarfile
+
+    if members is None:
+        members = []
+        for number in range(first, first + 2):
+            words = {"question": "What is it?", "answer": f"Made up {number}.", "patient": f"p{number}"}
+            members += [(f"{number:06d}.jpg", jpeg(number)), (f"{number:06d}.json", json.dumps(words).encode())]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(file, "w") as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, BytesIO(data))
+    return file
+
+
+def write_sharegpt(folder: Path) -> Path:
+    """LLaVA's layout, which is ShareGPT's with an ``image``."""
+    (folder / "pictures").mkdir(parents=True)
+    rows = []
+    for number in range(2):
+        (folder / "pictures" / f"{number}.png").write_bytes(png(number))
+        turns = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": f"Made up {number}."}]
+        rows.append({"id": f"row-{number}", "image": f"pictures/{number}.png", "conversations": turns})
+    return write_json(folder / "chats.json", rows)
+
+
+def write_openai(folder: Path) -> Path:
+    import base64
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "0.png").write_bytes(png(0))
+    addresses = ["0.png", "data:image/png;base64," + base64.b64encode(png(1)).decode()]
+    lines = []
+    for address in addresses:
+        parts = [{"type": "text", "text": "What is it? "}, {"type": "image_url", "image_url": {"url": address}}]
+        turns = [
+            {"role": "developer", "content": "Be brief."},
+            {"role": "user", "content": parts},
+            {"role": "assistant", "content": "Made up."},
+        ]
+        lines.append(json.dumps({"messages": turns}))
+    (folder / "chats.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder / "chats.jsonl"
+
+
+def write_table(folder: Path, *, name: str = "reports.csv", encoding: str = "utf-8", delimiter: str = ",") -> Path:
+    """A table as a hospital might write it: two rows of one patient, one of another, pictures by path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [delimiter.join(("病历号", "影像", "问题", "报告"))]
+    for number, (patient, answer) in enumerate((("1001", "未见异常"), ("1001", "左侧出血"), ("1002", "右侧占位"))):
+        (folder / f"{number}.png").write_bytes(png(number))
+        lines.append(delimiter.join((patient, f"{number}.png", "这是什么？", answer)))
+    (folder / name).write_bytes(("\n".join(lines) + "\n").encode(encoding))
+    return folder / name

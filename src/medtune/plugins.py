@@ -31,6 +31,13 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "medtrinity-brain": "medtune.data.sources.medtrinity_brain:MedTrinityBrain",
         "alpaca": "medtune.data.sources.alpaca:Alpaca",
         "llamafactory": "medtune.data.sources.llamafactory:LlamaFactory",
+        "sharegpt": "medtune.data.sources.chats:ShareGpt",
+        "openai": "medtune.data.sources.chats:OpenAiChat",
+        "table": "medtune.data.sources.table:Table",
+        "csv": "medtune.data.sources.table:Csv",
+        "webdataset": "medtune.data.sources.webdataset:WebDataset",
+        "iu-xray": "medtune.data.sources.iu_xray:IuXray",
+        "mimic-cxr-jpg": "medtune.data.sources.mimic_cxr:MimicCxrJpg",
     },
     "task": {
         "caption": "medtune.tasks.caption:Caption",

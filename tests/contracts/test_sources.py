@@ -26,6 +26,17 @@ OPTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "medtrinity-brain": lambda folder: {"path": str(source_files.write_brain(folder / "brain"))},
     "alpaca": lambda folder: {"path": str(source_files.write_alpaca(folder / "qa.json"))},
     "llamafactory": lambda folder: {"path": str(source_files.write_llamafactory(folder / "data")), "dataset": "roles"},
+    "sharegpt": lambda folder: {"path": str(source_files.write_sharegpt(folder / "chats"))},
+    "openai": lambda folder: {"path": str(source_files.write_openai(folder / "chats"))},
+    "table": lambda folder: {
+        "path": str(source_files.write_medtrinity(folder / "train.parquet")),
+        "group": "id",
+        "already_deidentified": True,
+    },
+    "csv": lambda folder: {"path": str(source_files.write_table(folder / "table")), "key_file": str(folder / "key")},
+    "webdataset": lambda folder: {"path": str(source_files.write_shard(folder / "shards" / "a-000000.tar").parent)},
+    "iu-xray": lambda folder: {"path": str(source_files.write_iu_r2gen(folder / "iu"))},
+    "mimic-cxr-jpg": lambda folder: {"path": str(source_files.write_mimic(folder / "mimic")), "views": "frontal"},
 }
 NAMES = plugins.names("source")
 

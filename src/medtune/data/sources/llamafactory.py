@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from medtune.data.sources.conversations import Columns, Conversation, Tags, from_alpaca, from_turns
-from medtune.data.sources.rows import SUFFIXES, RecordFault, Row, data_files, faulty, picture_group, picture_of, read_rows
+from medtune.data.sources.chat_rows import ChatRows
+from medtune.data.sources.conversations import Columns, Tags
+from medtune.data.sources.rows import SUFFIXES, RecordFault, data_files, faulty, read_rows
 from medtune.errors import DataError
 from medtune.language import Text, msg
-from medtune.types import Fault, Picture, Record, Settings, SourceCard
+from medtune.types import Record, Settings, SourceCard
 
 __all__ = ["LlamaFactory"]
 
@@ -85,6 +84,14 @@ class LlamaFactory(Settings):
         info = self._info
         entry = self._entry(info)
         media = self.media_dir.expanduser() if self.media_dir else info.parent
+        rows = ChatRows(
+            formatting="alpaca" if entry.formatting == "alpaca" else "turns",
+            columns=entry.columns,
+            tags=entry.tags,
+            media=media,
+            task=self.task,
+            group_column=self.group_column,
+        )
         count = 0
         for file in data_files(info.parent / entry.file_name, tuple(SUFFIXES)):
             for row in read_rows(file):
@@ -93,7 +100,7 @@ class LlamaFactory(Settings):
                 count += 1
                 identity = str(row.values.get("id") or row.id)
                 try:
-                    yield self._record(row, entry, identity, media)
+                    yield rows.record(row, identity)
                 except RecordFault as found:
                     yield faulty(row, found.fault, record_id=identity)
 
@@ -173,66 +180,6 @@ class LlamaFactory(Settings):
                 ),
                 remedy,
             )
-
-    def _record(self, row: Row, entry: _Entry, identity: str, media: Path) -> Record:
-        if row.fault is not None:
-            raise RecordFault(row.fault)
-        for kind in ("videos", "audios", "tools"):
-            column = getattr(entry.columns, kind)
-            if column is not None and row.values.get(column):
-                raise RecordFault(
-                    Fault(
-                        f"{kind}-unsupported",
-                        msg("The record brings {kind}, which are not supported.", kind=kind),
-                        msg("Leave the record out."),
-                    )
-                )
-        read = from_alpaca if entry.formatting == "alpaca" else None
-        conversation: Conversation = read(row.values, entry.columns) if read else from_turns(row.values, entry.columns, entry.tags)
-        pictures = self._pictures(row.values, entry, identity, media, conversation.addresses)
-        metadata: dict[str, JsonValue] = {"source_notes": list(conversation.source_notes)} if conversation.source_notes else {}
-        question = conversation.messages[-2].content
-        return Record(
-            id=identity,
-            task=self.task,
-            pictures=pictures,
-            target=conversation.messages[-1].content,
-            group=self._group(row, pictures, question, media),
-            question=question,
-            messages=conversation.messages,
-            metadata=metadata,
-            place=row.place,
-        )
-
-    def _pictures(
-        self, values: Mapping[str, Any], entry: _Entry, identity: str, media: Path, addresses: Sequence[str]
-    ) -> tuple[Picture, ...]:
-        found = values.get(entry.columns.images) if entry.columns.images is not None else None
-        if found is None or found == "":
-            found = addresses
-        if not isinstance(found, Sequence) or isinstance(found, (str, bytes)):
-            found = [found]
-        names = [
-            item if isinstance(item, str) and not item.startswith("data:") else f"{identity}#{index}"
-            for index, item in enumerate(found)
-        ]
-        return tuple(picture_of(item, name=name, base=media) for item, name in zip(found, names, strict=True))
-
-    def _group(self, row: Row, pictures: Sequence[Picture], question: str, media: Path) -> str:
-        if self.group_column is not None:
-            value = row.values.get(self.group_column)
-            if value is None or not str(value).strip():
-                raise RecordFault(
-                    Fault(
-                        "group-missing",
-                        msg("The record has no value in the group column {column!r}.", column=self.group_column),
-                        msg("Fill the column in: a row without a patient cannot be placed in a split."),
-                    )
-                )
-            return str(value).strip()
-        if pictures:
-            return picture_group(pictures[0], media)
-        return hashlib.sha256(question.strip().encode()).hexdigest()[:16]
 
     def _error(self, what: Text, remedy: Text) -> DataError:
         return DataError(what, file=self._info, remedy=remedy)

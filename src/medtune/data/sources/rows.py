@@ -10,17 +10,20 @@ error.
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import glob
 import hashlib
+import io
 import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from medtune.data.sources.hub import hub_address, hub_files, open_data
 from medtune.errors import DataError
 from medtune.language import msg
 from medtune.types import Fault, Part, Picture, Record, SplitName
@@ -86,16 +89,20 @@ class Row:
 
 
 def data_files(path: Path, suffixes: Sequence[str]) -> list[Path]:
-    """The files that ``path`` names, sorted: a file, a folder's files with one of ``suffixes``, or a pattern with ``*``.
+    """The files that ``path`` names, sorted: a file, a folder's files with one of ``suffixes``, or a pattern with ``*``; on this
+    machine, or on a hub (:mod:`medtune.data.sources.hub`).
 
     Raises:
         DataError: There is no such file.
     """
+    address = hub_address(path)
+    if address is not None:
+        return hub_files(address, suffixes)
     path = path.expanduser()
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = [entry for entry in path.rglob("*") if entry.is_file() and entry.suffix.lower() in suffixes]
+        found = [entry for entry in path.rglob("*") if entry.is_file() and entry.name.lower().endswith(tuple(suffixes))]
     else:
         found = [Path(entry) for entry in glob.glob(str(path), recursive=True) if Path(entry).is_file()]
     if not found:
@@ -133,7 +140,7 @@ def read_rows(file: Path, start: int = 0, stop: int | None = None, *, columns: S
             file=file,
             remedy=msg("Known: {known}.", known=", ".join(SUFFIXES)),
         )
-    if not file.is_file():
+    if hub_address(file) is None and not file.is_file():
         raise DataError(msg("The data file is missing."), file=file, remedy=msg("Check the path in the recipe."))
     try:
         if reader is _parquet:
@@ -176,6 +183,8 @@ def picture_of(value: Any, *, name: str, base: Path | None = None) -> Picture:
         return Picture(data=value, name=name)
     if isinstance(value, str) and value:
         joined = base / value if base is not None else Path(value)
+        if hub_address(joined) is not None:
+            return Picture(data=_read(joined), name=name)
         return Picture(path=Path(value) if Path(value).is_file() and not joined.is_file() else joined, name=name)
     raise RecordFault(
         Fault("picture-missing", msg("The record has no picture."), msg("Complete the record in the source, or leave it out."))
@@ -200,9 +209,19 @@ def picture_group(picture: Picture, base: Path | None = None) -> str:
     return picture.path.as_posix()
 
 
+def _read(file: Path) -> bytes:
+    with open_data(file) as stream:
+        return stream.read()
+
+
+def _native(file: Path) -> contextlib.AbstractContextManager[Path | BinaryIO]:
+    """What pyarrow reads without a detour through Python, where there is such a thing: a file on this machine."""
+    return contextlib.nullcontext(file) if hub_address(file) is None else open_data(file)
+
+
 def _json(file: Path) -> Iterator[Row]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = json.loads(_read(file).decode("utf-8-sig"))
     except (json.JSONDecodeError, RecursionError) as error:
         raise DataError(
             msg("This is not valid JSON: {error}", error=str(error)),
@@ -220,7 +239,7 @@ def _json(file: Path) -> Iterator[Row]:
 
 
 def _jsonl(file: Path) -> Iterator[Row]:
-    with file.open(encoding="utf-8-sig") as lines:
+    with io.TextIOWrapper(open_data(file), encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
@@ -247,7 +266,7 @@ def _object(file: Path, number: int, values: Any) -> Row:
 
 
 def _csv(file: Path) -> Iterator[Row]:
-    with file.open(encoding="utf-8-sig", newline="") as text:
+    with io.TextIOWrapper(open_data(file), encoding="utf-8-sig", newline="") as text:
         try:
             for number, values in enumerate(csv.DictReader(text, strict=True), start=1):
                 yield Row(file, number, values)
@@ -264,7 +283,7 @@ def _parquet(file: Path, start: int = 0, stop: int | None = None, columns: Seque
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES) as table:
+        with _native(file) as native, pyarrow.parquet.ParquetFile(native, pre_buffer=False, buffer_size=_BUFFER_BYTES) as table:
             wanted = None if columns is None else [name for name in table.schema_arrow.names if name in columns]
             groups, number = _row_groups(_group_sizes(table), start, stop)
             for batch in table.iter_batches(_BATCH_ROWS, row_groups=groups, columns=wanted, use_threads=False):
@@ -298,7 +317,7 @@ def _parquet_parts(file: Path, rows_per_part: int) -> list[Part]:
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(file, pre_buffer=False) as table:
+        with _native(file) as native, pyarrow.parquet.ParquetFile(native, pre_buffer=False) as table:
             sizes = _group_sizes(table)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(file, error) from error
@@ -328,7 +347,7 @@ def _arrow(file: Path) -> Iterator[Row]:
     import pyarrow as pa
 
     try:
-        with pa.memory_map(str(file)) as mapped:
+        with pa.memory_map(str(file)) if hub_address(file) is None else pa.PythonFile(open_data(file)) as mapped:
             # The datasets library writes the stream format under this suffix; the file format begins with a magic word.
             stream = pa.ipc.open_stream(mapped) if bytes(mapped.read(6)) != b"ARROW1" and not mapped.seek(0) else None
             if stream is None:
