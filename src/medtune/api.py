@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from medtune.data.dataset import Dataset
     from medtune.data.export.export import Exported
     from medtune.generation.chat import ChatSession
+    from medtune.imaging.deidentify.config import DeidentifySettings
+    from medtune.imaging.deidentify.run import Deidentified
 
 __all__ = [
     "DemoResult",
@@ -48,6 +50,7 @@ __all__ = [
     "ShownRecipe",
     "compare",
     "copy_recipe",
+    "deidentify",
     "demo",
     "diff_recipes",
     "doctor",
@@ -230,6 +233,41 @@ def validate(target: RecipeLike, overrides: Sequence[str] = (), *, listener: Lis
         context=encoder.max_tokens,
         too_long=loaded.train.too_long,
         faulty_records=loaded.data.faulty_records,
+        listener=listener,
+    )
+
+
+def deidentify(
+    source: str | Path,
+    target: str | Path,
+    *,
+    settings: DeidentifySettings | None = None,
+    key_file: Path | None = None,
+    num_workers: int = 1,
+    listener: Listener | None = None,
+) -> Deidentified:
+    """De-identify a DICOM file or a folder of them (PS3.15, Annex E) into another folder; see docs/deidentify.md.
+
+    Args:
+        source: Only read.
+        target: New, or of an earlier call with the same key and settings, which goes on.
+        settings: What is kept, and how hard text in pixels is looked for.
+        key_file: Of the pseudonyms; by default ``pseudonym.key`` in the user's configuration folder, made when it is missing.
+        num_workers: Processes.
+
+    Raises:
+        DataError: There is no ``source``; one of source, target and key lies in another; ``target`` holds something else, or
+            was made with another key or other settings.
+        RunError: Another process works on ``target``, or nothing can be written there.
+    """
+    from medtune.imaging.deidentify.run import deidentify as run
+
+    return run(
+        Path(source).expanduser(),
+        Path(target).expanduser(),
+        settings=settings,
+        key_file=key_file,
+        num_workers=num_workers,
         listener=listener,
     )
 
