@@ -21,9 +21,11 @@ from medtune.data.checks.overlap import Overlap
 from medtune.data.checks.picture_reader import read_pictures
 from medtune.data.checks.picture_uses import PictureUses
 from medtune.data.checks.pictures import Pictures
+from medtune.data.checks.predictability import Predictability
 from medtune.data.checks.row_length import RowLength
 from medtune.data.checks.row_table import RowTable
 from medtune.data.checks.rows import Rows, SourceNotes
+from medtune.data.checks.same_pictures import SamePictures
 from medtune.data.checks.text_tags import Tags
 from medtune.data.checks.texts import Texts
 from medtune.data.checks.wording import Terms
@@ -49,9 +51,11 @@ _CHECKS: tuple[type[Check], ...] = (
     BoxWords,
     RowLength,
     ClosedAnswers,
+    Predictability,
     Pictures,
     BurnedInBoxes,
     Overlap,
+    SamePictures,
     Licences,
 )
 """The families, in the order in which they look at each row. Another one: a file in ``checks/`` and a line here."""

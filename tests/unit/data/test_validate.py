@@ -54,11 +54,11 @@ def found(report: ValidationReport, code: str) -> Issue:
 def test_a_sound_data_set(dataset: Dataset) -> None:
     report = validate(dataset)
     assert report.num_errors == 0
-    assert {issue.code for issue in report.issues} == {"no-patient-ids", "source-card", "closed-majority"}
+    assert {issue.code for issue in report.issues} == {"no-patient-ids", "source-card", "closed-majority", "question-only"}
     assert sum(report.num_rows.values()) == 100
     assert set(report.checks) | set(report.skipped) == set(CHECKS)
     assert set(report.skipped) == {
-        "row-length", "linked-overlap", "patient-overlap", "study-overlap", "volume-overlap",
+        "row-length", "normal-share", "linked-overlap", "patient-overlap", "study-overlap", "volume-overlap",
         "box-convention", "box-words", "burned-in-text",
     }  # fmt: skip
 

@@ -6,6 +6,7 @@ million with 2e-5 (n**2 / 2**65).
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from array import array
 from hashlib import blake2b
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["as_numpy", "key", "normalised", "runs_of_equal"]
 
+
 def key(*parts: str) -> int:
     """The 64-bit key of texts in their order; their borders count."""
     digest = blake2b(digest_size=8)
@@ -27,10 +29,12 @@ def key(*parts: str) -> int:
     return int.from_bytes(digest.digest(), "little")
 
 
+_DRESS = re.compile(r"[\W_]+")
+
+
 def normalised(text: str) -> str:
     """Letters and digits of a text in lower case, with single blanks: questions that differ only in dress are equal."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join("".join(letter if letter.isalnum() else " " for letter in folded).split())
+    return _DRESS.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
 
 
 def as_numpy(column: array[int]) -> NDArray[np.unsignedinteger[Any]]:

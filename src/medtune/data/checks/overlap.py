@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from medtune.data.checks.check import Check, Context, Place
-from medtune.data.checks.keys import as_numpy, key
+from medtune.data.checks.keys import as_numpy, key, runs_of_equal
 from medtune.data.split import SPLITS
 from medtune.language import Text, msg
 from medtune.types import Sample, SplitName
@@ -135,6 +135,8 @@ class Overlap(Check):
         for kind in _KINDS:
             column = self._columns[kind.name]
             self._compare(kind.name, column, kind.message, kind.example)
+            if kind.name == "volume-overlap":
+                self._name_volumes(column, kind)
             if not len(column.keys):
                 skipped[kind.name] = msg("No row names any.")
         self._compare("image-overlap", self._pictures, _pictures, _picture)
@@ -159,6 +161,26 @@ class Overlap(Check):
             if len(own):
                 before = np.union1d(before, own)
                 others.append(split)
+
+    def _name_volumes(self, column: _Column, kind: _Kind) -> None:
+        """One note for each volume that stands in several splits."""
+        keys, rows = as_numpy(column.keys), as_numpy(column.rows)
+        starts = [self.context.rows.starts.get(split, 0) for split in SPLITS] + [len(self.context.rows)]
+        order, begins, sizes = runs_of_equal(keys)
+        for begin, size in zip(begins.tolist(), sizes.tolist(), strict=True):
+            # A stable sort leaves the rows of a volume in their order, and so in the order of the splits.
+            members = rows[order[begin : begin + size]]
+            counts = np.diff(np.searchsorted(members, starts)).tolist()
+            if sum(count > 0 for count in counts) > 1:
+                self.findings.add(
+                    "leaking-volume",
+                    "info",
+                    msg(
+                        "Rows of the volume {volume}: {splits}.",
+                        volume=kind.example(self.context.rows.raw(int(members[0]))),
+                        splits=", ".join(f"{split} {count}" for split, count in zip(SPLITS, counts, strict=True) if count),
+                    ),
+                )
 
     def _compare_links(self) -> None:
         """Links of a split to rows, or to what rows link to, of any other split."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from medtune.data.checks.check import Check, Context, PictureFacts, PictureUse
+from medtune.data.checks.prints import BLANK
 from medtune.language import Text, msg
 
 __all__ = ["Pictures"]
-
-_BLANK = 1.0
-"""Spread of the grey values (0 to 255) of a thumbnail under which nothing can be seen. A judgement."""
 
 
 class Pictures(Check):
@@ -32,7 +30,7 @@ class Pictures(Check):
         elif not facts.intact:
             code, remedy = "image-changed", msg("Prepare the data set again.")
             message = msg("The picture is not the one that was stored: its hash differs.")
-        elif facts.measured["fingerprint"]["spread"] < _BLANK:
+        elif facts.measured["fingerprint"]["spread"] < BLANK:
             code, remedy = "image-blank", msg("Look at it; leave its rows out if there is nothing to see.")
             message = msg("The picture has one grey all over.")
         if message is not None:
