@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import shutil
 from collections import Counter
@@ -193,7 +194,7 @@ class _Merge:
             for split in SPLITS:
                 _append(folder / f"{split}.jsonl", files[f"{split}.jsonl"])
         else:
-            self._add_lines(folder, summary, kept, splits, files)
+            self._add_lines(folder, summary, rows, kept, splits, files)
         for place, count in enumerate(np.bincount(splits[kept], minlength=len(SPLITS))):
             self.totals.num_samples[SPLITS[place]] += int(count)
         totals.num_rows += int(kept.sum())
@@ -204,24 +205,28 @@ class _Merge:
         self._add_groups(number, folder, files["groups.csv"])
 
     def _add_lines(
-        self, folder: Path, summary: Summary, kept: NDArray[np.bool_], splits: NDArray[np.uint8], files: dict[str, IO[bytes]]
+        self,
+        folder: Path,
+        summary: Summary,
+        rows: NDArray[Any],
+        kept: NDArray[np.bool_],
+        splits: NDArray[np.uint8],
+        files: dict[str, IO[bytes]],
     ) -> None:
-        place = 0
         totals = self.totals.sources[summary.source]
-        for split in SPLITS:
-            with (folder / f"{split}.jsonl").open("rb") as lines:
-                for line in lines:
-                    if kept[place]:
-                        files[f"{SPLITS[splits[place]]}.jsonl"].write(line)
-                    else:
-                        fault = Fault(
-                            "duplicate-id", msg("Another record has the same id."), msg("Give each record an id of its own.")
-                        )
-                        left_out = LeftOut.of(fault, source=self.labels[summary.source], record_id=json.loads(line)["id"])
-                        totals.left_out["duplicate-id"] += 1
-                        totals.first = totals.first or left_out
-                        files["left_out.jsonl"].write(left_out.model_dump_json().encode() + b"\n")
-                    place += 1
+        # A row that moves takes the place among the rows of its new split that its record has in the source.
+        with ExitStack() as stack:
+            lines = itertools.chain.from_iterable(stack.enter_context((folder / f"{split}.jsonl").open("rb")) for split in SPLITS)
+            found = sorted(zip(rows["record"].tolist(), kept.tolist(), splits.tolist(), lines, strict=True))
+        for _, keep, split, line in found:
+            if keep:
+                files[f"{SPLITS[split]}.jsonl"].write(line)
+                continue
+            fault = Fault("duplicate-id", msg("Another record has the same id."), msg("Give each record an id of its own."))
+            left_out = LeftOut.of(fault, source=self.labels[summary.source], record_id=json.loads(line)["id"])
+            totals.left_out["duplicate-id"] += 1
+            totals.first = totals.first or left_out
+            files["left_out.jsonl"].write(left_out.model_dump_json().encode() + b"\n")
 
     def _add_images(self, number: int, folder: Path, num_images: int, into: IO[bytes]) -> int:
         repeated = self.repeated_images.get(number)

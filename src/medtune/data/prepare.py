@@ -27,7 +27,7 @@ from medtune.data.merge import SourceTotals, Totals, merge
 from medtune.data.pictures import TEMPORARY, transform_record
 from medtune.data.shard import Job, Summary, shard_folder
 from medtune.data.split import SPLITS, assigned_splits
-from medtune.errors import DataError, RunError, system_reason
+from medtune.errors import DataError, MedtuneError, RunError, system_reason
 from medtune.language import Text, msg
 from medtune.types import Event, GroupKind, Listener, Manifest, SourceRecord
 
@@ -63,8 +63,10 @@ def prepare(
         try:
             manifest = preparation.conclude(digest, num_shards)
             _move(work / "out", folder)
-        finally:
-            shutil.rmtree(work / "shards")
+        except MedtuneError:
+            shutil.rmtree(work / "shards")  # the same shards would lead to the same error
+            raise
+        shutil.rmtree(work / "shards")
     if listener is not None:
         listener(
             Event(

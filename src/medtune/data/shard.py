@@ -47,7 +47,7 @@ from medtune.types import Document, Fault, ImageRef, Part, Record, Sample
 
 __all__ = ["GROUP", "ROW", "Job", "Summary", "make_shard", "position_in", "shard_folder"]
 
-ROW = np.dtype([("id", "<u8"), ("id_more", "<u8"), ("group", "<u8"), ("stratum", "<u2"), ("split", "u1")])
+ROW = np.dtype([("id", "<u8"), ("id_more", "<u8"), ("group", "<u8"), ("record", "<u4"), ("stratum", "<u2"), ("split", "u1")])
 GROUP = np.dtype([("group", "<u8"), ("split", "u1")])
 HEARTBEAT_SECONDS = 0.5
 
@@ -158,7 +158,7 @@ class _Shard(contextlib.ExitStack):
         else:
             self.store = FileStore(work / "out")
         self.images: dict[str, ImageRef] = {}
-        self.rows: list[list[tuple[int, int, int, int, int]]] = [[] for _ in SPLITS]
+        self.rows: list[list[tuple[int, int, int, int, int, int]]] = [[] for _ in SPLITS]
         self.groups: dict[tuple[str, int], int] = {}
         self.strata: dict[tuple[str, str], int] = {}
         self.tasks: Counter[str] = Counter()
@@ -176,7 +176,7 @@ class _Shard(contextlib.ExitStack):
             with mmap.mmap(file.fileno(), _POSITION.size) as position:
                 for number, record in enumerate(self._records(), start=1):
                     _POSITION.pack_into(position, 0, number)
-                    self._take(record, deaths.get(number))
+                    self._take(number, record, deaths.get(number))
                     _POSITION.pack_into(position, 0, 0)
                     if time.monotonic() - alive > HEARTBEAT_SECONDS:
                         alive = time.monotonic()
@@ -191,7 +191,7 @@ class _Shard(contextlib.ExitStack):
         source = construct("source", self.entry.source, self.entry.options, key)
         return with_key(source.samples_of(self.job.part), key)
 
-    def _take(self, record: Record, death: tuple[Death, Text] | None) -> None:
+    def _take(self, number: int, record: Record, death: tuple[Death, Text] | None) -> None:
         prefix = f"{self.job.label}/" if len(self.settings.sources) > 1 else ""
         record_id = prefix + record.id
         try:
@@ -206,7 +206,7 @@ class _Shard(contextlib.ExitStack):
             except UnreadableImageError as error:
                 raise LeaveOut(Fault("unreadable-image", error.what, error.remedy, error.file)) from error
             sample = self.maker.sample(record, read, record_id=record_id, source=self.job.label)
-            self._write(sample, record, read)
+            self._write(number, sample, record, read)
         except LeaveOut as reason:
             fault = dataclasses.replace(reason.fault, file=reason.fault.file or record.place or None)
             line = LeftOut.of(fault, source=self.job.label, record_id=record_id)
@@ -214,7 +214,7 @@ class _Shard(contextlib.ExitStack):
             self.first = self.first or line
             self.files["left_out.jsonl"].write(line.model_dump_json() + "\n")
 
-    def _write(self, sample: Sample, record: Record, read: tuple[ReadPicture, ...]) -> None:
+    def _write(self, number: int, sample: Sample, record: Record, read: tuple[ReadPicture, ...]) -> None:
         digest = digest_of(sample.group, self.settings.split.seed)
         split = self._split(record, sample, digest)
         for picture, one in zip(record.pictures, read, strict=True):
@@ -227,7 +227,7 @@ class _Shard(contextlib.ExitStack):
         modality = next((one.ref.modality for one in read if one.ref.modality), None) or sample.metadata.get("modality")
         stratum = self.strata.setdefault((sample.task, str(modality or "-")), len(self.strata))
         identity = hashlib.sha256(sample.id.encode("utf-8", "surrogatepass")).digest()
-        self.rows[split].append((*_KEYS.unpack_from(identity), digest, stratum, split))
+        self.rows[split].append((*_KEYS.unpack_from(identity), digest, number, stratum, split))
         self.tasks[sample.task] += 1
         if (sample.group, split) not in self.groups:
             self.groups[sample.group, split] = digest

@@ -1,0 +1,313 @@
+"""Shards: the same data set however it was cut, killed or spread; and what becomes of files that kill."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import source_files
+from medtune.data import engine, jobs
+from medtune.data import prepare as preparing
+from medtune.data.config import DataSettings, Fractions
+from medtune.data.dataset import Dataset
+from medtune.data.keys import KeyTable
+from medtune.data.prepare import prepare, work_folder
+from medtune.data.split import SPLITS, digest_of, draw, draw_all, fill_strata
+from medtune.errors import DataError, RunError
+from medtune.imaging.read import open_picture
+
+
+def settings(path: Path, **more: Any) -> DataSettings:
+    return DataSettings.model_validate(
+        {"sources": [{"source": "toy_sources:Unparted", "options": {"path": str(path)}}], "num_workers": 2, **more}
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+@pytest.fixture
+def rad(tmp_path: Path) -> Path:
+    return source_files.write_vqa_rad(tmp_path / "rad", num_images=40)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven records a shard: the hundred rows make fifteen of them."""
+    monkeypatch.setattr(jobs, "MAX_RECORDS", 7)
+
+
+def test_how_it_is_cut_does_not_show(rad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare(settings(rad), name="x", folder=tmp_path / "one")
+    monkeypatch.setattr(jobs, "MAX_RECORDS", 7)
+    made: list[int] = []
+    run = engine.run_job
+    monkeypatch.setattr(engine, "run_job", lambda *given: made.append(given[2].number) or run(*given))
+    prepare(settings(rad), name="x", folder=tmp_path / "many")
+    assert sorted(made) == list(range(15))
+    assert contents(tmp_path / "one") == contents(tmp_path / "many")
+    assert not work_folder(tmp_path / "many").exists()
+
+
+@pytest.mark.usefixtures("small")
+def test_an_id_of_an_earlier_shard_is_left_out(rad: Path, tmp_path: Path) -> None:
+    import json
+
+    file = rad / "testset.json"
+    content = json.loads(file.read_text())
+    first = json.loads((rad / "trainset.json").read_text())[0]
+    source_files.write_json(file, [*content, {**first, "question": "Is this row the second of its id?"}])
+    manifest = prepare(settings(rad), name="x", folder=tmp_path / "out")
+    dataset = Dataset.open(tmp_path / "out")
+    assert manifest.sources[0].left_out == {"duplicate-id": 1}
+    assert manifest.sources[0].num_samples == sum(manifest.num_samples.values()) == 100
+    assert [(entry.id, entry.reason) for entry in dataset.left_out()] == [(str(first["qid"]), "duplicate-id")]
+    assert sum(dataset.num_rows(split) for split in SPLITS) == 100
+    kept = next(row for split in SPLITS for row in dataset.rows(split) if row.id == str(first["qid"]))
+    assert "second of its id" not in kept.messages[0].content
+
+
+@pytest.mark.usefixtures("small")
+def test_pictures_in_shards(rad: Path, tmp_path: Path) -> None:
+    prepare(settings(rad), name="x", folder=tmp_path / "files")
+    manifest = prepare(settings(rad, storage="shards"), name="x", folder=tmp_path / "shards")
+    files, shards = Dataset.open(tmp_path / "files"), Dataset.open(tmp_path / "shards")
+    assert manifest.num_images == 40
+    stored = sorted(file.name for file in (tmp_path / "shards" / "images").iterdir())
+    assert stored[0] == "000000.tar"
+    assert set(files.images) == set(shards.images)
+    for split in SPLITS:
+        for one, other in zip(files.rows(split), shards.rows(split), strict=True):
+            assert one.messages == other.messages
+            data = shards.picture(other.images[0])
+            assert isinstance(data, bytes)
+            assert data == files.image_path(one.images[0]).read_bytes()
+            assert open_picture(data).size == (other.images[0].width, other.images[0].height)
+    with tarfile.open(tmp_path / "shards" / "images" / "000000.tar") as shard:
+        first = shard.getmembers()[0]
+        ref = shards.images[first.name]
+        assert ref.shard is not None
+        assert (ref.shard.offset, ref.shard.num_bytes) == (first.offset_data, first.size)
+    (tmp_path / "shards" / "images" / "000000.tar").write_bytes(b"short")
+    with pytest.raises(DataError, match="cut short"):
+        shards.picture(ref)
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from medtune.data import jobs
+from medtune.data.config import DataSettings
+from medtune.data.prepare import prepare
+jobs.MAX_RECORDS = 7
+prepare(DataSettings.model_validate_json(sys.argv[1]), name="x", folder=Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("num_shards", [0, 5, 14])
+def test_a_kill_loses_no_finished_shard_and_tears_no_file(
+    rad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_shards: int
+) -> None:
+    chosen = settings(rad, transforms=[{"transform": "letterbox", "options": {"size": 448}}, {"transform": "clahe"}])
+    folder = tmp_path / "out"
+    process = subprocess.Popen([sys.executable, "-c", KILLED, chosen.model_dump_json(), str(folder)], env=environment())
+    finished = work_folder(folder) / "shards"
+    deadline = time.monotonic() + 60
+    while len(list(finished.glob("*/summary.json"))) < num_shards and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    if folder.exists():
+        pytest.skip("it was done before it could be killed")
+    time.sleep(1.5)  # its children end within a second
+    whole = {file.parent.name for file in finished.glob("[0-9]" * 6 + "/summary.json")}
+    assert len(whole) >= num_shards
+    made: list[str] = []
+    run = engine.run_job
+    monkeypatch.setattr(engine, "run_job", lambda *given: made.append(f"{given[2].number:06d}") or run(*given))
+    prepare(chosen, name="x", folder=folder)
+    assert set(made) == {f"{number:06d}" for number in range(15)} - whole
+    prepare(chosen, name="x", folder=tmp_path / "undisturbed")
+    assert contents(folder) == contents(tmp_path / "undisturbed")
+
+
+@pytest.mark.usefixtures("small")
+def test_a_kill_while_the_shards_are_put_together(rad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(preparing, "merge", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(settings(rad), name="x", folder=folder)
+    assert not folder.exists()
+    made: list[int] = []
+    monkeypatch.setattr(engine, "run_job", lambda *given: made.append(given[2].number))
+    prepare(settings(rad), name="x", folder=folder)
+    assert made == []
+    monkeypatch.undo()
+    prepare(settings(rad), name="x", folder=tmp_path / "undisturbed")
+    assert contents(folder) == contents(tmp_path / "undisturbed")
+
+
+@pytest.mark.usefixtures("small")
+def test_input_that_changed_in_between_is_read_anew(rad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(preparing, "merge", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            prepare(settings(rad), name="x", folder=folder)
+    picture = sorted((rad / "images").iterdir())[3]
+    picture.write_bytes(source_files.jpeg(77, (64, 48)))
+    prepare(settings(rad), name="x", folder=folder)
+    prepare(settings(rad), name="x", folder=tmp_path / "undisturbed")
+    assert contents(folder) == contents(tmp_path / "undisturbed"), "no picture of the old state is left"
+
+
+KILLER = '''
+import os, time
+from typing import Literal
+from medtune.types import Settings
+
+class Killer(Settings):
+    """Dies like a decoder, at pictures of 63 pixels' width."""
+    name: Literal["killer"] = "killer"
+    how: str = "abort"
+
+    def __call__(self, image):
+        if image.width == 63:
+            if self.how == "abort":
+                os.abort()
+            if self.how == "memory":
+                bytearray(64 * 1024**3)
+            time.sleep(60)
+        return image
+
+    def map_box(self, box, width, height):
+        return box
+'''
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(("how", "death"), [("abort", "crash"), ("memory", "memory"), ("sleep", "timeout")])
+def test_a_picture_that_kills_costs_its_record(
+    rad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, death: str
+) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "killing.py").write_text(KILLER)
+    monkeypatch.syspath_prepend(str(tmp_path / "code"))
+    deadly = sorted((rad / "images").iterdir())[3]
+    deadly.write_bytes(source_files.jpeg(5, (63, 48)))
+    chosen = settings(
+        rad,
+        transforms=[{"transform": "killing:Killer", "options": {"how": how}}],
+        limits={"seconds": 2, "max_memory": 3072},
+    )
+    manifest = prepare(chosen, name="x", folder=tmp_path / "out")
+    dataset = Dataset.open(tmp_path / "out")
+    lost = list(dataset.left_out())
+    assert lost
+    assert {entry.reason for entry in lost} == {f"decoder-{death}"}
+    assert {entry.file for entry in lost} == {str(deadly)}
+    assert sum(manifest.num_samples.values()) == 100 - len(lost)
+
+
+def test_two_at_once(rad: Path, tmp_path: Path) -> None:
+    work = work_folder(tmp_path / "out")
+    work.mkdir()
+    descriptor = os.open(work / "lock", os.O_CREAT | os.O_RDWR)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with pytest.raises(RunError, match="Another process"):
+        prepare(settings(rad), name="x", folder=tmp_path / "out")
+    os.close(descriptor)
+    prepare(settings(rad), name="x", folder=tmp_path / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small")
+def test_ray_makes_the_same_bytes(rad: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    script = KILLED.replace(
+        "jobs.MAX_RECORDS = 7\n", "jobs.MAX_RECORDS = 7\nimport os\nos.environ['RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO'] = '0'\n"
+    )
+    chosen = settings(rad, engine="ray", transforms=[{"transform": "clahe"}])
+    subprocess.run(
+        [sys.executable, "-c", script, chosen.model_dump_json(), str(tmp_path / "ray")], env=environment(), check=True, timeout=240
+    )
+    prepare(settings(rad, transforms=[{"transform": "clahe"}]), name="x", folder=tmp_path / "local")
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+
+
+def test_local_only_reaches_the_manifest(rad: Path, tmp_path: Path) -> None:
+    assert not prepare(settings(rad), name="x", folder=tmp_path / "open").local_only
+    assert prepare(settings(rad, local_only=True), name="x", folder=tmp_path / "closed").local_only
+
+
+# ---------------------------------------------------------------------------------------------------------------- splits
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("patient,split\na,train\n", "no columns group and split"),
+        ("group,split\na,training\n", "training"),
+        ("group,split\na,train\na,test\n", "two splits"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_wrong_list_of_splits(rad: Path, tmp_path: Path, text: str | None, says: str) -> None:
+    file = tmp_path / "list.csv"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(DataError, match=says) as caught:
+        prepare(settings(rad, split={"assigned": str(file)}), name="x", folder=tmp_path / "out")
+    assert caught.value.key == "data.split.assigned"
+    assert caught.value.remedy is not None
+
+
+def test_many_draws_at_once_are_the_draws_one_by_one() -> None:
+    fractions = Fractions(train=0.6, validation=0.25, test=0.15)
+    groups = [f"p{number}" for number in range(500)]
+    together = draw_all(np.array([digest_of(group, 3) for group in groups], np.uint64), fractions)
+    assert [SPLITS[place] for place in together] == [draw(group, fractions, 3) for group in groups]
+
+
+def test_filling_strata_moves_the_nearest_group_and_empties_nothing() -> None:
+    fractions = Fractions(train=0.5, validation=0.25, test=0.25)
+    unit = 2**64 // 100
+    # Stratum 0 has groups enough and no test; stratum 1 has a single group, which must stay.
+    groups = [(10 * unit, (0,), 0), (20 * unit, (0,), 0), (49 * unit, (0, 1), 0), (45 * unit, (0,), 0), (60 * unit, (0,), 1)]
+    counts = np.array([[4, 1, 0], [1, 0, 0]])
+    assert fill_strata(counts, fractions, groups) == {45 * unit: 2}
+    assert counts.tolist() == [[3, 1, 1], [1, 0, 0]]
+    assert fill_strata(counts, fractions, groups) == {}
+
+
+def test_keys_that_occur_twice(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    keys = generator.integers(0, 2**64, (4000, 2), np.uint64)
+    keys[100] = keys[7]
+    keys[3000] = keys[2500]
+    keys[3900, 0] = keys[5, 0]  # half a key is none
+    table = KeyTable(tmp_path / "keys")
+    for shard in range(4):
+        table.add(shard, keys[shard * 1000 : (shard + 1) * 1000])
+    found = table.repeated()
+    assert {shard: rows.tolist() for shard, rows in found.items()} == {0: [100], 3: [0]}
