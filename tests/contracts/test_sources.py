@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+import dicom_files
 import source_files
 from medtune import plugins
 from medtune.imaging.read import open_picture
@@ -24,6 +25,8 @@ OPTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "path-vqa": lambda folder: {"path": str(source_files.write_bare_questions(folder / "path"))},
     "medtrinity": lambda folder: {"path": str(source_files.write_medtrinity(folder / "train-00000-of-00010.parquet"))},
     "medtrinity-brain": lambda folder: {"path": str(source_files.write_brain(folder / "brain"))},
+    "dicom": lambda folder: dicom_files.write_dicom_folder(folder / "dicom"),
+    "nifti": lambda folder: source_files.write_nifti(folder / "bids"),
     "alpaca": lambda folder: {"path": str(source_files.write_alpaca(folder / "qa.json"))},
     "llamafactory": lambda folder: {"path": str(source_files.write_llamafactory(folder / "data")), "dataset": "roles"},
     "sharegpt": lambda folder: {"path": str(source_files.write_sharegpt(folder / "chats"))},
