@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 
 __all__ = [
     "BRAIN_TAGS",
+    "CAPTION",
     "brain_rows",
     "jpeg",
     "png",
@@ -27,8 +29,11 @@ __all__ = [
     "write_iu_r2gen",
     "write_llamafactory",
     "write_medtrinity",
+    "write_medtrinity_archives",
+    "write_nifti",
     "write_parquet",
     "write_slake",
+    "write_tar",
     "write_vqa_rad",
     "write_vqa_rad_public",
 ]
@@ -187,6 +192,43 @@ def write_medtrinity(file: Path, *, num_rows: int = 3) -> Path:
             for number in range(num_rows)
         ],
     )
+
+
+CAPTION = (
+    "The image is a non-contrast CT scan of the brain, made up. The region of interest, located centrally and in the upper-middle area "
+    "of the image, occupies approximately 4.1% of the image area and shows a made-up density. It may press on adjacent tissue."
+)
+
+
+def write_tar(file: Path, members: dict[str, bytes]) -> Path:
+    """A tar archive; packed by Zstandard where the name ends with .zst."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    buffer = BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, BytesIO(content))
+    content = buffer.getvalue()
+    if file.suffix == ".zst":
+        import zstandard
+
+        content = zstandard.ZstdCompressor().compress(content)
+    file.write_bytes(content)
+    return file
+
+
+def write_medtrinity_archives(folder: Path, rows: Sequence[tuple[str, str]], *, without_picture: int = 1) -> Path:
+    """``25M_full`` with a caption for each (file name, source) and some more, ``25M_accessible`` with the pictures of the rows."""
+    captions = [{"file_name": name, "caption": CAPTION, "source": source} for name, source in rows]
+    captions += [{"file_name": f"gone-{n}.jpg", "caption": CAPTION, "source": "padchest"} for n in range(without_picture)]
+    for number, part in enumerate((captions[::2], captions[1::2])):
+        if part:
+            write_parquet(folder / "25M_full" / f"{number:04d}.parquet", part)
+    for number, names in enumerate((rows[: len(rows) // 2], rows[len(rows) // 2 :])):
+        members = {f"shard/{name}": jpeg(10 * number + place) for place, (name, _) in enumerate(names)}
+        write_tar(folder / "25M_accessible" / f"{number:04d}.tar.zst", members)
+    return folder
 
 
 def brain_rows(identity: str, *, seed: int = 0, changes: dict[str, str] | None = None) -> list[dict[str, Any]]:
@@ -444,3 +486,18 @@ def write_table(folder: Path, *, name: str = "reports.csv", encoding: str = "utf
         lines.append(delimiter.join((patient, f"{number}.png", "这是什么？", answer)))
     (folder / name).write_bytes(("\n".join(lines) + "\n").encode(encoding))
     return folder / name
+
+
+def write_nifti(folder: Path) -> dict[str, Any]:
+    """Options of a source over two subjects in BIDS layout and a table of reports."""
+    import nibabel
+
+    for number in (1, 2):
+        path = folder / f"sub-{number:02}" / "anat" / f"sub-{number:02}_T1w.nii.gz"
+        path.parent.mkdir(parents=True)
+        image = nibabel.Nifti1Image(np.random.default_rng(number).integers(0, 900, (12, 14, 10)).astype(np.int16), np.eye(4))
+        nibabel.save(image, path)
+    table = folder / "reports.jsonl"
+    rows = [{"patient": f"sub-{number:02}", "answer": f"Report {number}."} for number in (1, 2)]
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return {"path": str(folder), "texts": {"path": str(table), "key": "patient"}, "already_deidentified": True}

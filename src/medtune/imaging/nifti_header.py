@@ -88,14 +88,19 @@ class Volume:
         """The stored axis that lies along canonical axis 0 (left to right), 1 (back to front) or 2 (foot to head)."""
         return next(stored for stored, (along, _) in enumerate(self.orientation) if along == canonical)
 
+    @property
+    def canonical_shape(self) -> tuple[int, int, int]:
+        """Voxels from left to right, from back to front, from foot to head."""
+        return self.shape[self.stored_axis(0)], self.shape[self.stored_axis(1)], self.shape[self.stored_axis(2)]
+
     def num_slices(self, axis: Axis) -> int:
         """Slices along ``axis``: from left to right, from back to front, from foot to head."""
-        return self.shape[self.stored_axis(CANONICAL[axis])]
+        return self.canonical_shape[CANONICAL[axis]]
 
     def slice_shape(self, axis: Axis) -> tuple[int, int]:
         """(width, height) in voxels of a slice as it is shown."""
         across, down = (each for each in range(3) if each != CANONICAL[axis])
-        return self.shape[self.stored_axis(across)], self.shape[self.stored_axis(down)]
+        return self.canonical_shape[across], self.canonical_shape[down]
 
     def slice_spacing(self, axis: Axis) -> tuple[float, float]:
         """Millimetres between the columns and between the rows of a slice as it is shown."""
