@@ -202,7 +202,7 @@ def export_dataset(
 
 
 def validate(target: RecipeLike, overrides: Sequence[str] = (), *, listener: Listener | None = None) -> ValidationReport:
-    """Check a data set and list every finding.
+    """Check a data set and list every finding; what was found is kept in its ``validation.json``, which ``train`` reads.
 
     Args:
         target: The folder of a data set; or a recipe, whose data set is made first when it is missing, and whose model says
@@ -213,9 +213,13 @@ def validate(target: RecipeLike, overrides: Sequence[str] = (), *, listener: Lis
     """
     from medtune.data.dataset import Dataset
     from medtune.data.validate import validate as check
+    from medtune.data.validation_file import keep
 
     if isinstance(target, (str, Path)) and _is_data(Path(target)):
-        return check(Dataset.open(Path(target)), listener=listener)
+        dataset = Dataset.open(Path(target))
+        report = check(dataset, listener=listener)
+        keep(dataset, report)
+        return report
     from medtune.models.encoder import load_encoder
 
     loaded = _recipe(target, overrides)
@@ -226,15 +230,19 @@ def validate(target: RecipeLike, overrides: Sequence[str] = (), *, listener: Lis
         return encoder.count_tokens(sample.messages, [(image.width, image.height) for image in sample.images], sample_id=sample.id)
 
     assembly.say(listener, Event("phase", msg("Checking the data set")))
-    return check(
+    report = check(
         dataset,
         count_tokens=count_tokens,
         max_tokens=loaded.train.max_tokens,
         context=encoder.max_tokens,
         too_long=loaded.train.too_long,
         faulty_records=loaded.data.faulty_records,
+        limits=loaded.data.limits,
+        num_workers=loaded.data.num_workers,
         listener=listener,
     )
+    keep(dataset, report, faulty_records=loaded.data.faulty_records, limits=loaded.data.limits)
+    return report
 
 
 def deidentify(

@@ -79,10 +79,16 @@ def refuse_errors(dataset: Dataset, recipe: Recipe, listener: Listener | None) -
     Raises:
         DataError: The data set has errors; the first is told.
     """
-    from medtune.data.validate import validate
+    from medtune.data.validation_file import validated
 
     say(listener, Event("phase", msg("Checking the data set")))
-    report = validate(dataset, faulty_records=recipe.data.faulty_records, listener=listener)
+    report = validated(
+        dataset,
+        faulty_records=recipe.data.faulty_records,
+        limits=recipe.data.limits,
+        num_workers=recipe.data.num_workers,
+        listener=listener,
+    )
     first = next((issue for issue in report.issues if issue.severity == "error"), None)
     command = msg("`medtune validate {folder}` lists them all.", folder=dataset.folder)
     if first is not None:

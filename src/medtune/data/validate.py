@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -109,25 +110,23 @@ def validate(
     rows = RowTable(dataset)
     num_rows = dict.fromkeys(SPLITS, 0)
     skipped: dict[str, Text] = {}
+    scratch = Path(tempfile.mkdtemp(prefix=".validating-", dir=_scratch_parent(dataset)))
     try:
         images = dataset.images
+        row_limits = RowLimits(count_tokens, max_tokens, context, too_long)
+        shared = Context(dataset, findings, rows, scratch, row_limits)
+        checks = [family(shared) for family in (_WITH_OCR if ocr else _CHECKS)]
+        uses = _look_at_rows(shared, checks, images, num_rows, listener)
+        _look_at_pictures(shared, checks, images, uses, limits, num_workers, listener)
+        for check in checks:
+            skipped.update(check.conclude())
     except DataError as error:
+        # A line of the index may be found damaged when it is first looked up, in the middle of the rows.
         findings.add("images-index", "error", error.what, error.remedy, file=error.file)
         skipped = {name: msg("images.jsonl cannot be read.") for name in CHECKS[2:-1]}
-        for split in SPLITS:
-            num_rows[split] = sum(1 for _ in rows.read(split))
-    else:
-        scratch = Path(tempfile.mkdtemp(prefix=".validating-", dir=_scratch_parent(dataset)))
-        try:
-            row_limits = RowLimits(count_tokens, max_tokens, context, too_long)
-            shared = Context(dataset, findings, rows, scratch, row_limits)
-            checks = [family(shared) for family in (_WITH_OCR if ocr else _CHECKS)]
-            uses = _look_at_rows(shared, checks, images, num_rows, listener)
-            _look_at_pictures(shared, checks, images, uses, limits, num_workers, listener)
-            for check in checks:
-                skipped.update(check.conclude())
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        num_rows = {split: sum(1 for _ in RowTable(dataset).read(split)) for split in SPLITS}
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     if not ocr:
         skipped["burned-in-text"] = msg("Reading text in pictures takes long: ask for it with --ocr.")
     _provenance(dataset, findings)
@@ -207,8 +206,10 @@ def _look_at_pictures(
     listener: Listener | None,
 ) -> None:
     needs = frozenset[str]().union(*(check.needs for check in checks))
-    all_facts = read_pictures(context.dataset, images.values(), needs, limits=limits, num_workers=num_workers)
-    for facts, (_, use) in zip(all_facts, uses.of(images.values()), strict=True):
+    # The index is parsed once; tee holds as many as the reader is ahead.
+    refs, again = itertools.tee(images.values())
+    all_facts = read_pictures(context.dataset, refs, needs, limits=limits, num_workers=num_workers)
+    for facts, (_, use) in zip(all_facts, uses.of(again), strict=True):
         for check in checks:
             check.picture(facts, use)
         if listener is not None and (use.number + 1) % _PROGRESS_EVERY == 0:

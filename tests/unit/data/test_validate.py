@@ -155,6 +155,17 @@ def test_a_damaged_index_of_pictures(dataset: Dataset) -> None:
     assert "rows" not in report.checks
 
 
+def test_an_index_damaged_behind_a_path(dataset: Dataset) -> None:
+    file = dataset.folder / "images.jsonl"
+    lines = file.read_text().splitlines()
+    lines[3] = lines[3][: lines[3].index("sha256")]
+    file.write_text("\n".join(lines) + "\n")
+    report = validate(Dataset.open(dataset.folder))
+    assert found(report, "images-index").severity == "error"
+    assert sum(report.num_rows.values()) == 100
+    assert "pictures" in report.skipped
+
+
 def test_a_missing_file(dataset: Dataset) -> None:
     (dataset.folder / "test.jsonl").unlink()
     assert "missing" in str(found(validate(dataset), "file-changed").message)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -199,7 +199,12 @@ def test_volumes_that_nobody_names(tmp_path: Path) -> None:
 
 def test_patients_and_studies_on_both_sides(tmp_path: Path) -> None:
     rows = [
-        Row(split, encoded(scene(number)), f"{number}?", metadata={"patient": f"p{number % 4}", "study": number % 6})
+        Row(
+            cast("SplitName", split),
+            encoded(scene(number)),
+            f"{number}?",
+            metadata={"patient": f"p{number % 4}", "study": number % 6},
+        )
         for number, split in enumerate(["train"] * 8 + ["validation"] * 2 + ["test"] * 2)
     ]
     report = validate(make(tmp_path, rows))

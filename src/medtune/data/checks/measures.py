@@ -19,6 +19,7 @@ MEASURES: dict[str, str] = {
     "burned-boxes": "medtune.data.checks.burned_boxes:measure",
     "burned-text": "medtune.data.checks.burned_text:measure",
     "fingerprint": "medtune.data.checks.fingerprint:measure",
+    "thumbnail": "medtune.data.thumbnails:measure",
 }
 """Name of a measure -> ``module:function``. The function takes the decoded picture (PIL, RGB, 8 bits) and returns what
 :meth:`medtune.imaging.child.Child.run` can carry: None, numbers, text, bytes, lists, dicts with text keys."""
@@ -30,12 +31,12 @@ def measure_pictures(jobs: Sequence[Sequence[Any]], limits: Limits, names: Seque
     Args:
         jobs: For each picture [file, offset, number of bytes, name, sha256]; offset and number are None for a file of its own.
         limits: What a picture may be at most.
-        names: The measures to take.
+        names: The measures to take: names of :data:`MEASURES`, or ``module:function`` of others.
 
     Yields:
         ``intact``, and either ``fault`` ([reason, message, remedy]) or ``size`` and ``measured``.
     """
-    functions = {name: _function(MEASURES[name]) for name in names}
+    functions = {name: _function(MEASURES.get(name, name)) for name in names}
     for file, offset, num_bytes, name, sha256 in jobs:
         yield _measure(Path(file), offset, num_bytes, name, sha256, limits, functions)
 
