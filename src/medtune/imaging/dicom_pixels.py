@@ -101,7 +101,8 @@ def _plugins(file: DicomFile, decoder: Any, *, safe: bool) -> list[str]:
 
 
 def _is_twelve_bit_jpeg(file: DicomFile) -> bool:
-    return bool(file.syntax == _JPEG_EXTENDED and int(file.dataset.get("BitsStored") or 0) > 8)
+    stored = file.dataset.get("BitsStored")  # a list, when the file gives several
+    return file.syntax == _JPEG_EXTENDED and isinstance(stored, int) and stored > 8
 
 
 def _decoded(file: DicomFile, decoder: Any, stream: BinaryIO, index: int, plugin: str, called: str) -> NDArray[np.generic]:

@@ -128,6 +128,7 @@ def _size(volume: Volume, view: View, called: str, limits: Limits) -> tuple[int,
     columns, rows = volume.slice_spacing(view.axis)
     if abs(columns - rows) > _SQUARE * min(columns, rows):
         finest = min(columns, rows)
-        width, height = round(width * columns / finest), round(height * rows / finest)
+        # A damaged header's spacings may be 1e300 apart, and the quotient infinite: larger than any limit is all that matters then.
+        width, height = round(min(width * columns / finest, 1e15)), round(min(height * rows / finest, 1e15))
     check_size(width, height, called, limits)
     return width, height
