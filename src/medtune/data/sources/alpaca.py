@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from medtune.data.sources.conversations import ALPACA_COLUMNS, from_alpaca
+from medtune.data.sources.hub import revision_of
 from medtune.data.sources.rows import RecordFault, data_files, faulty, read_rows, split_of
 from medtune.types import Record, Settings, SourceCard
 
@@ -36,6 +37,7 @@ class Alpaca(Settings):
             licence=self.licence,
             citation="layout: Taori et al., Stanford Alpaca, 2023",
             group_kind="row",
+            revision=revision_of(self.path),
             notes=("Rows with the same question stay in one split; nothing else is known about what belongs together.",),
         )
 

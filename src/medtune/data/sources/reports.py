@@ -45,9 +45,10 @@ def sections(report: str) -> dict[str, str]:
     """
     marks = list(_HEADING.finditer(report))
     found: dict[str, list[str]] = {}
-    for mark, after in zip(marks, [*marks[1:], None], strict=True):
+    ends = [mark.start() for mark in marks[1:]] + [len(report)]
+    for mark, end in zip(marks, ends, strict=False):  # no mark has the end of the report
         name = _NAMES.get(" ".join(mark.group(1).split()))
-        body = " ".join(report[mark.end() : after.start() if after else len(report)].split())
+        body = " ".join(report[mark.end() : end].split())
         if name is not None and body:
             found.setdefault(name, []).append(body)
     return {name: " ".join(found[name]) for name in ("findings", "impression") if name in found}

@@ -38,6 +38,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 
 _KINDS: dict[str, GroupKind] = {"study": "study", "study_id": "study", "检查号": "study", "volume": "volume"}
 _DELIMITED = (".csv", ".tsv", ".txt")
+"""The last only where a path names the file: a folder of pictures has other texts beside them."""
 _SPLITS: dict[str, SplitName] = {
     "train": "train",
     "training": "train",
@@ -76,7 +77,7 @@ class Table(Settings):
     """
 
     name: ClassVar[str] = "table"
-    suffixes: ClassVar[tuple[str, ...]] = (*_DELIMITED, ".json", ".jsonl", ".parquet", ".arrow")
+    suffixes: ClassVar[tuple[str, ...]] = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow")
 
     path: Path
     """A file, a folder, a pattern, `hf://owner/name[@revision][/file]` or `modelscope://...`."""
@@ -290,7 +291,7 @@ class Csv(Table):
     """A CSV or TSV file with a head line and, as a rule, an image column. The source `table`, for these files only."""
 
     name: ClassVar[str] = "csv"
-    suffixes: ClassVar[tuple[str, ...]] = _DELIMITED
+    suffixes: ClassVar[tuple[str, ...]] = (".csv", ".tsv")
 
 
 def _delimited(file: Path) -> bool:

@@ -1,0 +1,165 @@
+"""Tables of one's own: encodings, delimiters, columns, pictures, pseudonyms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pydicom.data
+import pytest
+from pydantic import ValidationError
+
+import source_files
+from medtune.data.sources.delimited import read_delimited
+from medtune.data.sources.table import Csv, Table
+from medtune.errors import DataError
+from medtune.imaging.read import open_picture
+from medtune.types import PartedSource
+
+
+def table(path: Path, **options: Any) -> Table:
+    return Table(**{"path": path, "already_deidentified": True, **options})
+
+
+def write(file: Path, text: str, encoding: str = "utf-8") -> Path:
+    file.write_bytes(text.encode(encoding))
+    return file
+
+
+def test_columns_are_found_by_their_usual_names(tmp_path: Path) -> None:
+    source = table(source_files.write_table(tmp_path))
+    first, second, third = source.samples()
+    assert (first.question, first.target, first.group, first.task) == ("这是什么？", "未见异常", "1001", "open-vqa")
+    assert first.pictures[0].path == tmp_path / "0.png"
+    assert first.group == second.group != third.group
+    assert source.card.group_kind == "patient"
+    assert isinstance(source, PartedSource)
+
+
+def test_groups_and_ids_are_pseudonyms_unless_deidentified(tmp_path: Path) -> None:
+    file = source_files.write_table(tmp_path / "data")
+    records = list(Csv(path=file, key_file=tmp_path / "key", id="病历号").samples())
+    shown = repr([(record.id, record.group, record.metadata, [picture.name for picture in record.pictures]) for record in records])
+    assert "1001" not in shown
+    assert records[0].group == records[1].group != records[2].group
+    assert list(Csv(path=file, key_file=tmp_path / "key", id="病历号").samples()) == records
+    other = list(Csv(path=file, key_file=tmp_path / "other").samples())
+    assert other[0].group != records[0].group
+    with pytest.raises(DataError, match="key lies inside"):
+        list(Csv(path=file, key_file=tmp_path / "data" / "key").samples())
+
+
+def test_without_a_group_column_the_picture_is_the_group(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.csv", "image,answer\nmueller-anna.png,x\nmueller-anna.png,y\nb.png,z\n")
+    source = Csv(path=file, key_file=tmp_path.parent / f"{tmp_path.name}.key")
+    groups = [record.group for record in source.samples()]
+    assert groups[0] == groups[1] != groups[2]
+    assert "anna" not in "".join(groups)
+    assert source.card.group_kind == "image"
+    assert source.card.notes
+
+
+@pytest.mark.parametrize(("column", "kind"), [("study", "study"), ("Volume", "volume"), ("Patient ID", "patient")])
+def test_the_kind_of_group_follows_the_column(tmp_path: Path, column: str, kind: str) -> None:
+    assert table(write(tmp_path / "a.csv", f"{column},answer\n1,x\n")).card.group_kind == kind
+    assert table(write(tmp_path / "a.csv", f"{column},answer\n1,x\n"), group_kind="study").card.group_kind == "study"
+
+
+@pytest.mark.parametrize("delimiter", [",", "\t", ";", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_delimiter_and_byte_order_mark_are_found(tmp_path: Path, delimiter: str, encoding: str) -> None:
+    file = source_files.write_table(tmp_path, encoding=encoding, delimiter=delimiter)
+    assert [record.target for record in table(file).samples()] == ["未见异常", "左侧出血", "右侧占位"]
+
+
+def test_gb18030_is_named_and_read_when_asked_for(tmp_path: Path) -> None:
+    file = source_files.write_table(tmp_path, encoding="gb18030")
+    with pytest.raises(DataError) as caught:
+        list(table(file).samples())
+    assert "gb18030" in caught.value.render("en")
+    assert caught.value.key == "data.sources.options.encoding"
+    assert next(iter(table(file, encoding="gb18030").samples())).target == "未见异常"
+    with pytest.raises(ValidationError, match="no encoding"):
+        table(file, encoding="utf-9")
+
+
+def test_utf16_without_its_mark_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        list(read_delimited(write(tmp_path / "a.csv", "图,a\n", "utf-16-le")))
+    assert "UTF-16" in caught.value.render("en")
+
+
+def test_rows_of_another_length_are_faults_and_the_rest_is_read(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.csv", 'question,answer\na,"b, b"\na,b,c\na\n\nq,"two\nlines"\n')
+    records = list(table(file).samples())
+    assert [record.fault.reason if record.fault else record.target for record in records] == [
+        "b, b",
+        "field-count",
+        "field-count",
+        "two\nlines",
+    ]
+    assert str(records[1].fault and records[1].fault.file).endswith("a.csv:2")
+
+
+@pytest.mark.parametrize("text", ["", "a,a\n1,2\n", 'question,answer\na,"b\n', 'question,answer\na,"b"c\n'])
+def test_what_is_no_table_is_an_error(tmp_path: Path, text: str) -> None:
+    with pytest.raises(DataError):
+        list(table(write(tmp_path / "a.csv", text)).samples())
+
+
+def test_an_option_that_names_no_column_is_an_error_with_the_nearest(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.csv", "question,answer,patient\na,b,c\n")
+    with pytest.raises(DataError) as caught:
+        list(table(file, group="patiemt").samples())
+    assert caught.value.key == "data.sources.options.group"
+    assert "Did you mean patient?" in caught.value.render("en")
+    with pytest.raises(DataError, match=r"options\.answer"):
+        list(table(write(tmp_path / "b.csv", "a,b\n1,2\n")).samples())
+    with pytest.raises(DataError, match=r"options\.metadata\.organ"):
+        list(table(file, metadata={"organ": "zzz"}).samples())
+
+
+def test_several_pictures_metadata_split_and_task(tmp_path: Path) -> None:
+    text = "image,report,Subset,m,t\na.png; b.png ,x,Training,CT,caption\n,y,val,,\nc.png,z,elsewhere,,\n"
+    first, second, third = table(write(tmp_path / "a.csv", text), metadata={"modality": "m"}, task_column="t").samples()
+    assert [picture.path for picture in first.pictures] == [tmp_path / "a.png", tmp_path / "b.png"]
+    assert (first.pictures[0].modality, first.metadata, first.split, first.task) == ("CT", {"modality": "CT"}, "train", "caption")
+    assert second.fault is not None
+    assert second.fault.reason == "picture-missing"
+    assert (third.split, third.task, third.metadata) == (None, "report", {})
+
+
+def test_empty_cells(tmp_path: Path) -> None:
+    text = "patient,question,answer\n,a,b\np,,b\np,a,\n"
+    records = list(table(write(tmp_path / "a.csv", text)).samples())
+    assert [record.fault.reason if record.fault else "" for record in records] == ["group-missing", "question-empty", ""]
+
+
+def test_dicom_files_are_pictures(tmp_path: Path) -> None:
+    dicom = Path(str(pydicom.data.get_testdata_file("CT_small.dcm", download=False)))
+    (tmp_path / "scan.dcm").write_bytes(dicom.read_bytes())
+    (record,) = table(write(tmp_path / "a.csv", "dicom,report\nscan.dcm,Made up.\n")).samples()
+    assert open_picture(record.pictures[0].path or Path(), name="scan").size == (128, 128)
+
+
+def test_parquet_in_parts_and_other_kinds(tmp_path: Path) -> None:
+    rows = [{"image": {"bytes": source_files.png(n), "path": None}, "caption": f"c{n}", "id": n} for n in range(5)]
+    source_files.write_parquet(tmp_path / "train.parquet", rows)
+    source_files.write_json(tmp_path / "test.json", [{"image": "a.png", "caption": ["no text"]}])
+    source = table(tmp_path, id="id")
+    with pytest.raises(DataError, match=r"options\.id"):
+        list(source.samples())
+    records = list(table(tmp_path).samples())
+    assert [record.split for record in records] == [None, *["train"] * 5]
+    assert records[0].fault is not None
+    assert [record.id for record in records[1:]] == [f"train-{n}" for n in range(1, 6)]
+    parts = table(tmp_path).parts()
+    assert [record for part in parts for record in table(tmp_path).samples_of(part)] == records
+
+
+def test_csv_reads_no_other_kind_from_a_folder(tmp_path: Path) -> None:
+    source_files.write_json(tmp_path / "x.json", [])
+    write(tmp_path / "notes.txt", "not a table")
+    with pytest.raises(DataError, match=r"\.tsv"):
+        list(Csv(path=tmp_path).samples())
+    assert len(list(table(write(tmp_path / "t.txt", "answer\tquestion\na\tb\n")).samples())) == 1
