@@ -54,6 +54,10 @@ class Identifiers:
             if vr == "PN":
                 for word in re.split(r"[\s^=,.()\"]+", text):
                     self._add_name(word.casefold())
+                for group in text.split("="):
+                    # Chinese and Japanese prose writes family and given name as one word; the family name alone is too short.
+                    if not group.isascii():
+                        self._add_name(re.sub(r"[\s^]+", "", group).casefold())
             elif vr == "UI":
                 if action != "K" and len(text) >= _SHORTEST_UID and not is_well_known(text):
                     self.uids.add(text)

@@ -71,8 +71,9 @@ class Profile:
         Where the table leaves a choice that depends on the object's definition (X/Z, X/D, X/Z/D, Z/D: remove, unless the
         attribute must be there), the choice that keeps every object valid is taken: D before Z before X.
 
-        What the table does not list, it keeps; medtune is stricter there. Names, application entities, dates and prose that it
-        does not list are treated as if it did, UIDs are replaced, and attributes that nobody knows are removed.
+        What the table does not list, it keeps; medtune is stricter there. Names, application entities, dates, prose and words
+        about the patient that it does not list are treated as if it did, UIDs are replaced, and attributes that nobody knows are
+        removed.
 
         Args:
             tag: Group and element, 32 bits.
@@ -97,7 +98,8 @@ class Profile:
             return {"shift": "C", "keep": "K", "remove": "Z"}[self._dates]  # type: ignore[return-value]
         if vr == "UI":
             return "U"
-        return "Z" if vr == "AE" or vr in _LONG_TEXT else "K"
+        of_patient = group == 0x0010 and vr in ("LO", "SH")  # (0010,0033): a birth date in another calendar
+        return "Z" if vr == "AE" or vr in _LONG_TEXT or of_patient else "K"
 
     @staticmethod
     def identifies(tag: int) -> bool:
