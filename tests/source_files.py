@@ -195,8 +195,8 @@ def write_medtrinity(file: Path, *, num_rows: int = 3) -> Path:
 
 
 CAPTION = (
-    "The image is a non-contrast CT scan of the brain, made up. The region of interest, located centrally and in the upper-middle area "
-    "of the image, occupies approximately 4.1% of the image area and shows a made-up density. It may press on adjacent tissue."
+    "The image is a non-contrast CT scan of the brain, made up. The region of interest, located centrally and in the upper-middle "
+    "area of the image, occupies approximately 4.1% of the image area and shows a made-up density. It may press on adjacent tissue."
 )
 
 

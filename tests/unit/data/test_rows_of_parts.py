@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 import source_files
-from medtune.data.sources import rows
+from medtune.data.sources import columnar
 from medtune.data.sources.rows import parts_of, read_rows
 from medtune.errors import DataError
 from medtune.types import Part
@@ -77,5 +77,5 @@ def test_parts_of_an_empty_and_of_a_damaged_file(tmp_path: Path) -> None:
 def test_parts_are_found_without_reading_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = source_files.write_parquet(tmp_path / "a.parquet", [{"n": n} for n in range(10)])
     monkeypatch.setattr(pyarrow.parquet.ParquetFile, "iter_batches", None)
-    monkeypatch.setattr(rows, "_BATCH_ROWS", 0)
+    monkeypatch.setattr(columnar, "_BATCH_ROWS", 0)
     assert parts_of([file]) == [Part(file, 0, 10)]

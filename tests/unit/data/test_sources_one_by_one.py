@@ -101,10 +101,9 @@ def test_medtrinity_leaves_the_words_to_the_task(tmp_path: Path) -> None:
 
 def test_medtrinity_wrong_part(tmp_path: Path) -> None:
     file = source_files.write_parquet(tmp_path / "full.parquet", [{"file_name": "a.jpg", "caption": "x", "source": "bhx"}])
-    fault = next(iter(MedTrinity(path=file).samples())).fault
-    assert fault is not None
-    assert fault.reason == "column-missing"
-    assert "25M_demo" in str(fault.remedy)
+    with pytest.raises(DataError, match="captions without pictures") as caught:
+        MedTrinity(path=file).parts()
+    assert "25M_demo" in str(caught.value.remedy)
 
 
 # ------------------------------------------------------------------------------------------------------------ six tasks
@@ -395,6 +394,6 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_parquet_file_is_read_by_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medtune.data.sources.rows._BATCH_ROWS", 4)
+    monkeypatch.setattr("medtune.data.sources.columnar._BATCH_ROWS", 4)
     file = source_files.write_parquet(tmp_path / "a.parquet", [{"n": n} for n in range(10)])
     assert [(row.number, row.values["n"]) for row in read_rows(file)] == [(n + 1, n) for n in range(10)]

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from medtune.data.sources.brain_payloads import DetectedRegion, detected_region, json_record, payload_fault, region_text
-from medtune.data.sources.rows import RecordFault, Row, data_files, faulty, picture_of, read_rows, split_of
+from medtune.data.sources.rows import RecordFault, Row, data_files, faulty, file_state, picture_of, read_rows, split_of
 from medtune.errors import UnreadableImageError
 from medtune.imaging.boxes import BoxConvention, measure_box_convention, to_pixels
 from medtune.imaging.read import read_size
@@ -182,12 +182,11 @@ def _size(picture: Picture) -> tuple[int, int]:
 
 
 def _convention(file: Path) -> BoxConvention:
-    state = file.stat()
-    return _measured(file, state.st_size, state.st_mtime_ns)
+    return _measured(file, file_state(file))
 
 
 @functools.lru_cache(maxsize=64)
-def _measured(file: Path, size: int, changed: int) -> BoxConvention:  # noqa: ARG001  (a changed file is measured anew)
+def _measured(file: Path, state: tuple[str, int, int]) -> BoxConvention:  # noqa: ARG001  (a changed file is measured anew)
     """A pass over the file. Holds four tokens and four edges for each of its pictures, about 0.5 kB."""
     tokens: list[Sequence[float]] = []
     boxes: list[Sequence[float] | None] = []

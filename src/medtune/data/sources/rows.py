@@ -1,16 +1,12 @@
 """Rows of the files that data sets come in: JSON, JSON lines, CSV, Parquet, Arrow. Lazily, and with their place.
 
-Parquet and Arrow are read a record batch at a time, so that a shard larger than memory is no trouble: what is held is one
-Parquet page, as it lies in the file and decompressed. Arrow's writer closes a page after 1024 values at the earliest
-(``write_batch_size``), so row groups of 1000 pictures of 100 kB come as pages of 100 MB; the datasets library writes 100
-pictures a group. A JSON file is one value and is read whole. A damaged JSON line is a row with a fault; a damaged file is an
-error.
+Parquet and Arrow are read a few rows at a time (:mod:`medtune.data.sources.columnar`). A JSON file is one value and is read whole.
+A damaged JSON line is a row with a fault; a damaged file is an error.
 """
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import csv
 import glob
 import hashlib
@@ -21,12 +17,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from medtune.data.sources.columnar import arrow_rows, parquet_rows, parts_of
 from medtune.data.sources.hub import hub_address, hub_files, open_data
 from medtune.errors import DataError
 from medtune.language import msg
-from medtune.types import Fault, Part, Picture, Record, SplitName
+from medtune.types import Fault, Picture, Record, SplitName
 
 __all__ = [
     "SUFFIXES",
@@ -34,19 +31,13 @@ __all__ = [
     "Row",
     "data_files",
     "faulty",
+    "file_state",
     "parts_of",
     "picture_group",
     "picture_of",
     "read_rows",
     "split_of",
 ]
-
-_BATCH_ROWS = 16
-"""Rows turned into Python values at a time; larger batches were measured to be no faster where rows hold pictures."""
-
-_BUFFER_BYTES = 1 << 20
-"""Read from a Parquet file at a time. Without it a whole column of a row group is read at once, and with Arrow's default
-(``pre_buffer``) the file's columns stay in memory until it is closed: 600 MB for 400 MB of pictures."""
 
 _SPLIT_NAME = re.compile(r"^(train|validation|validate|valid|val|dev|test)(?![a-z])", re.IGNORECASE)
 _SPLITS: dict[str, SplitName] = {
@@ -151,6 +142,15 @@ def read_rows(file: Path, start: int = 0, stop: int | None = None, *, columns: S
         raise DataError(msg("The file is not UTF-8 text."), file=file, remedy=msg("Save it as UTF-8.")) from error
 
 
+def file_state(file: Path) -> tuple[str, int, int]:
+    """Name, bytes and time of change (ns): tells a file that changed since something was found out about it. Reads no contents;
+    an address on a hub has its commit in it."""
+    if hub_address(file) is not None:
+        return str(file), 0, 0
+    state = file.stat()
+    return file.name, state.st_size, state.st_mtime_ns
+
+
 def faulty(row: Row, fault: Fault, *, record_id: str | None = None) -> Record:
     """The record that stands for a row which could not be read."""
     placed = Fault(fault.reason, fault.message, fault.remedy, fault.file or row.place)
@@ -214,11 +214,6 @@ def _read(file: Path) -> bytes:
         return stream.read()
 
 
-def _native(file: Path) -> contextlib.AbstractContextManager[Path | BinaryIO]:
-    """What pyarrow reads without a detour through Python, where there is such a thing: a file on this machine."""
-    return contextlib.nullcontext(file) if hub_address(file) is None else open_data(file)
-
-
 def _json(file: Path) -> Iterator[Row]:
     try:
         content = json.loads(_read(file).decode("utf-8-sig"))
@@ -279,98 +274,11 @@ def _csv(file: Path) -> Iterator[Row]:
 
 
 def _parquet(file: Path, start: int = 0, stop: int | None = None, columns: Sequence[str] | None = None) -> Iterator[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    try:
-        with _native(file) as native, pyarrow.parquet.ParquetFile(native, pre_buffer=False, buffer_size=_BUFFER_BYTES) as table:
-            wanted = None if columns is None else [name for name in table.schema_arrow.names if name in columns]
-            groups, number = _row_groups(_group_sizes(table), start, stop)
-            for batch in table.iter_batches(_BATCH_ROWS, row_groups=groups, columns=wanted, use_threads=False):
-                if stop is not None and number >= stop:
-                    return
-                skipped = min(max(start - number, 0), batch.num_rows)
-                rows = batch.slice(skipped, None if stop is None else stop - number - skipped).to_pylist()
-                for place, values in enumerate(rows, start=number + skipped + 1):
-                    yield Row(file, place, values)
-                number += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(file, error) from error
-
-
-def parts_of(files: Sequence[Path], rows_per_part: int = 4096) -> list[Part]:
-    """The files as parts that can be read apart: Parquet by whole row groups, at least ``rows_per_part`` rows each but for the
-    last, found from the file's footer; other kinds a file each.
-
-    Raises:
-        DataError: A Parquet file is damaged.
-    """
-    return [part for file in files for part in (_parquet_parts(file, rows_per_part) if _is_parquet(file) else [Part(file)])]
-
-
-def _is_parquet(file: Path) -> bool:
-    return file.suffix.lower() == ".parquet"
-
-
-def _parquet_parts(file: Path, rows_per_part: int) -> list[Part]:
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    try:
-        with _native(file) as native, pyarrow.parquet.ParquetFile(native, pre_buffer=False) as table:
-            sizes = _group_sizes(table)
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(file, error) from error
-    parts, start, stop = [], 0, 0
-    for size in sizes:
-        stop += size
-        if stop - start >= rows_per_part:
-            parts.append(Part(file, start, stop))
-            start = stop
-    return [*parts, Part(file, start, stop)] if stop > start else parts
-
-
-def _group_sizes(table: Any) -> list[int]:
-    return [table.metadata.row_group(index).num_rows for index in range(table.metadata.num_row_groups)]
-
-
-def _row_groups(sizes: Sequence[int], start: int, stop: int | None) -> tuple[list[int], int]:
-    """The row groups that hold rows ``start`` to ``stop``, and how many rows lie before the first of them."""
-    ends = list(itertools.accumulate(sizes))
-    groups = [
-        index for index, end in enumerate(ends) if end > start and (stop is None or end - sizes[index] < stop) and sizes[index]
-    ]
-    return groups, ends[groups[0]] - sizes[groups[0]] if groups else 0
+    return (Row(file, number, values) for number, values in parquet_rows(file, start, stop, columns))
 
 
 def _arrow(file: Path) -> Iterator[Row]:
-    import pyarrow as pa
-
-    try:
-        with pa.memory_map(str(file)) if hub_address(file) is None else pa.PythonFile(open_data(file)) as mapped:
-            # The datasets library writes the stream format under this suffix; the file format begins with a magic word.
-            stream = pa.ipc.open_stream(mapped) if bytes(mapped.read(6)) != b"ARROW1" and not mapped.seek(0) else None
-            if stream is None:
-                table = pa.ipc.open_file(mapped)
-                batches: Iterator[Any] = (table.get_batch(index) for index in range(table.num_record_batches))
-            else:
-                batches = iter(stream)
-            number = 0
-            for batch in batches:
-                for start in range(0, batch.num_rows, _BATCH_ROWS):
-                    for values in batch.slice(start, _BATCH_ROWS).to_pylist():
-                        number += 1
-                        yield Row(file, number, values)
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(file, error) from error
-
-
-def _damaged(file: Path, error: Exception) -> DataError:
-    return DataError(
-        msg("The data file is damaged: {error}", error=(str(error) or type(error).__name__).splitlines()[0]),
-        file=file,
-        remedy=msg("Was the download cut short? Fetch the file again."),
-    )
+    return (Row(file, number, values) for number, values in arrow_rows(file))
 
 
 SUFFIXES: dict[str, Callable[[Path], Iterator[Row]]] = {
