@@ -132,17 +132,19 @@ class Table(Settings):
 
     @property
     def card(self) -> SourceCard:
+        kind = self._kind
+        anonymous = kind == "image"
         return SourceCard(
             name=self.name,
             title=self.title or PurePosixPath(str(self.path)).stem or self.name,
             licence=self.licence,
             citation="",
-            group_kind=self._kind,
+            group_kind=kind,
             local_only=self.local_only,
             revision=revision_of(self.path),
-            notes=()
-            if self._kind != "image"
-            else ("No patient ids: rows that share a picture (or, without pictures, a question) stay together.",),
+            notes=("No patient ids: rows that share a picture (or, without pictures, a question) stay together.",)
+            if anonymous
+            else (),
         )
 
     def parts(self) -> list[Part]:
