@@ -11,7 +11,7 @@ import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-__all__ = ["CT", "ENHANCED_CT", "SEGMENTATION", "dicom_dataset", "uid", "write_ct_series", "write_dicom", "write_dicom_folder"]
+__all__ = ["CT", "ENHANCED_CT", "SECONDARY_CAPTURE", "SEGMENTATION", "dicom_dataset", "uid", "write_ct_series", "write_dicom", "write_dicom_folder"]
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"

@@ -67,7 +67,12 @@ def open_dicom(picture: Path | bytes, name: str, view: View | None, limits: Limi
     header = read_dicom_header(picture, name, view, limits)
     file = read_dicom(picture, name, limits)
     inside = in_child()
-    if not inside and dicom_pixels.needs_child(file):
+    try:
+        with quiet():
+            outside = not inside and dicom_pixels.needs_child(file)
+    except Exception as error:  # as in read_dicom_header
+        raise _damaged(name, error) from None
+    if outside:
         from medtune.imaging.untrusted import open_untrusted
 
         return open_untrusted(picture, name=name, view=view, limits=limits)

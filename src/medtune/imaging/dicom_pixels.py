@@ -56,30 +56,41 @@ def decode_frame(file: DicomFile, index: int, called: str, *, safe: bool = True)
     Raises:
         UnreadableImageError: No decoder is installed for the transfer syntax, or the pixels are damaged.
     """
+    try:
+        with quiet():
+            return _decoded_by_any(file, index, called, safe=safe)
+    except (UnreadableImageError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # pylibjpeg's Rust decoders panic with an exception that is no Exception
+        failure = type(error).__name__
+    raise UnreadableImageError(  # outside of the handler: the decoder's words, which may quote the file, do not come along
+        msg(
+            "The pixels of the DICOM file ({syntax}) are damaged or cut short ({kind}).",
+            syntax=syntax_name(file.syntax),
+            kind=failure,
+        ),
+        file=called,
+        remedy=msg("Fetch the file again from where it came, or leave the sample out."),
+    )
+
+
+def _decoded_by_any(file: DicomFile, index: int, called: str, *, safe: bool) -> NDArray[np.generic]:
     decoder = _decoder(file)
     if decoder is None:
         raise _no_decoder(file, called)
     plugins = [""] if decoder.is_native else _plugins(file, decoder, safe=safe)
     if not plugins:
         raise _no_decoder(file, called)
-    failure: BaseException | None = None
-    for plugin in plugins:
+    for plugin in plugins[:-1]:
         try:
-            with quiet(), closing(open_pixels(file.content)) as stream:
+            with closing(open_pixels(file.content)) as stream:
                 return _decoded(file, decoder, stream, index, plugin, called)
-        except (UnreadableImageError, KeyboardInterrupt, SystemExit):
+        except (UnreadableImageError, MemoryError):
             raise
-        except BaseException as error:  # pylibjpeg's Rust decoders panic with an exception that is no Exception
-            failure = failure or error
-    raise UnreadableImageError(
-        msg(
-            "The pixels of the DICOM file ({syntax}) are damaged or cut short ({kind}).",
-            syntax=syntax_name(file.syntax),
-            kind=type(failure).__name__,
-        ),
-        file=called,
-        remedy=msg("Fetch the file again from where it came, or leave the sample out."),
-    ) from None  # the decoder's words may quote the file
+        except Exception:  # what one decoder does not take, the next may
+            continue
+    with closing(open_pixels(file.content)) as stream:
+        return _decoded(file, decoder, stream, index, plugins[-1], called)
 
 
 def _decoder(file: DicomFile) -> Any:
