@@ -361,7 +361,7 @@ def evaluate(run: RunLike, overrides: Sequence[str] = (), *, overwrite: bool = F
     tuned = assembly.trained(opened)
     assembly.load_named_code(recipe)
     dataset = Dataset.open(dataset_folder(recipe))
-    assembly.check_transforms(dataset, tuned)
+    assembly.check_transforms(dataset, tuned, listener)
     record = opened.record
     if dataset.manifest.hash != record.dataset_hash:
         change = msg(
@@ -467,7 +467,7 @@ def open_chat(
     for image in images:
         read_size(image)  # before minutes go into loading weights
     assembly.load_named_code(recipe)
-    transforms = read_contract(tuned).transforms if tuned is not None else ()
+    contract = read_contract(tuned) if tuned is not None else None
     server = recipe.generation.generator if recipe.generation.generator.kind != "hf" else None
 
     def session(generator: Generator, adapter: Path | None) -> ChatSession:
@@ -477,7 +477,8 @@ def open_chat(
             adapter=None if adapter is None else str(adapter),
             server=None if server is None else server.label,
             sampling=recipe.generation.sampling,
-            transforms=transforms,
+            transforms=contract.transforms if contract is not None else (),
+            displays=contract.displays if contract is not None else (),
         )
         made.add_images(images)
         return made

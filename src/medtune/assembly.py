@@ -234,16 +234,24 @@ def identities(recipe: Recipe, tuned: Path) -> dict[str, str]:
     return {"tuned": f"openai: {generator.model}" if generator.kind == "openai" else generator.kind}
 
 
-def check_transforms(dataset: Dataset, tuned: Path) -> None:
+def check_transforms(dataset: Dataset, tuned: Path, listener: Listener | None = None) -> None:
     """Pictures that a model is asked about must have gone through what its training pictures went through.
 
     Raises:
-        ModelError: The data set was prepared with other transforms.
+        ModelError: The data set was prepared with other transforms, or shows measured values in other colours.
     """
+    from medtune.imaging.display import compare_displays
     from medtune.models.contract import check_contract, read_contract
 
-    contract = read_contract(tuned)
-    check_contract(contract, contract.model_copy(update={"transforms": dataset.manifest.transforms}), tuned)
+    contract, manifest = read_contract(tuned), dataset.manifest
+    now = contract.model_copy(update={"transforms": manifest.transforms, "displays": manifest.displays})
+    check_contract(contract, now, tuned)
+    if compare_displays(contract.displays, manifest.displays) == "greys":
+        shown = {"trained": ", ".join(contract.displays), "asked": ", ".join(manifest.displays)}
+        say(
+            listener,
+            Event("note", msg("The model was trained on pictures shown as {trained}; these are shown as {asked}.", **shown)),
+        )
 
 
 def load_named_code(recipe: Recipe) -> None:

@@ -297,6 +297,8 @@ class Manifest(Document):
     num_images: int
     tasks: dict[str, int]
     """Rows per task, all splits together."""
+    displays: tuple[str, ...] = ()
+    """How measured values became the pictures, sorted (:mod:`medtune.imaging.display`); empty when that is not known."""
     strata: dict[str, dict[str, int]] = {}
     """``task / modality`` -> split -> groups."""
     group_kind: GroupKind
@@ -308,6 +310,8 @@ class Manifest(Document):
     warnings: tuple[Text, ...] = ()
     settings_hash: str = ""
     """sha256 of the recipe's data settings as written: tells a data set that can be used again from one of other settings."""
+    derived_from: str = ""
+    """:attr:`hash` of the data set that this one is a cleaned copy of."""
 
     @property
     def hash(self) -> str:
@@ -586,9 +590,13 @@ class AdapterContract(Document):
     resize_backend: str | None = None
     """``pil`` or ``torchvision``: they do not round alike."""
     transforms: tuple[TransformRecord, ...] = ()
+    displays: tuple[str, ...] = ()
+    """How measured values became the training pictures (:mod:`medtune.imaging.display`); empty when that is not known."""
     box_convention: Literal["relative-1000", "pixels", "none"]
     """How boxes are written in text: 0-1000 of the picture's sides, or pixels of the resized picture."""
     system_prompt: str | None = None
+    local_only: bool = False
+    """Trained on data that may not leave the machine: neither may what is made with it."""
 
 
 # ---------------------------------------------------------------------------------------------------------------- events

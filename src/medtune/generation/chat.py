@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Literal
 
 from medtune import __version__
 from medtune.errors import GenerationError, UnreadableImageError, system_reason
+from medtune.imaging.display import windows_of
+from medtune.imaging.nifti_header import HEAD_BYTES, is_nifti
 from medtune.imaging.untrusted import open_untrusted
 from medtune.language import Text, msg
 from medtune.plugins import resolve_stored
 from medtune.runs import atomic_write, now
-from medtune.types import IMAGE_MARK, Document, FinishReason, Generator, Message, Request, Sampling, TransformRecord
+from medtune.types import IMAGE_MARK, Document, FinishReason, Generator, Message, Request, Sampling, TransformRecord, View
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -89,6 +91,8 @@ class ChatSession:
         system_prompt: Put first; None = what the model's encoder puts there.
         sampling: How answers are drawn.
         transforms: What the adapter's contract says was done to the training pictures; done to every picture shown here.
+        displays: How the contract says that measured values were shown; DICOM and NIfTI files are shown so here, where that is
+            one way only.
     """
 
     def __init__(
@@ -101,6 +105,7 @@ class ChatSession:
         system_prompt: str | None = None,
         sampling: Sampling | None = None,
         transforms: Sequence[TransformRecord] = (),
+        displays: Sequence[str] = (),
     ) -> None:
         self.base_model = base_model
         self.adapter = adapter
@@ -108,6 +113,7 @@ class ChatSession:
         self.system_prompt = system_prompt
         self.sampling = sampling or Sampling()
         self.transforms = tuple(transforms)
+        self._windows = _only_windows(displays)
         self._generator = generator
         self._apply = [resolve_stored("transform", record.name)(**record.parameters) for record in transforms]
         self._pending: list[_Attached] = []
@@ -153,7 +159,7 @@ class ChatSession:
 
     def _open(self, path: Path) -> _Attached:
         try:
-            image = open_untrusted(path, name=str(path))
+            image = open_untrusted(path, name=str(path), view=self._view(path))
             with path.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
@@ -164,6 +170,17 @@ class ChatSession:
             image = transform(image)
         shown = ShownPicture(name=path.name, sha256=sha256, width=image.width, height=image.height)
         return _Attached(shown, image)
+
+    def _view(self, path: Path) -> View | None:
+        """DICOM and NIfTI files are shown through the windows of the training pictures."""
+        if not self._windows:
+            return None
+        with path.open("rb") as file:
+            if is_nifti(file.read(HEAD_BYTES)):
+                from medtune.imaging.nifti import middle_slice
+
+                return middle_slice(path, self._windows)
+        return View(windows=self._windows)
 
     def ask(self, text: str) -> Pieces[str, None, None]:
         """Ask, with all pending pictures; the answer comes in pieces and joins the history as it was seen.
@@ -268,6 +285,11 @@ class ChatSession:
             atomic_write(file, text)
             self._saved.add(file.resolve())
         return files
+
+
+def _only_windows(displays: Sequence[str]) -> tuple[tuple[float, float], ...]:
+    found = {windows for display in displays if (windows := windows_of(display))}
+    return found.pop() if len(found) == 1 else ()
 
 
 def _marked(question: str, num_pictures: int) -> str:

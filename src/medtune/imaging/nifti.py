@@ -33,7 +33,7 @@ from medtune.types import Axis, TransformRecord, View
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["HEAD_BYTES", "Volume", "is_nifti", "mask_areas", "open_nifti", "read_nifti_header", "read_volume"]
+__all__ = ["HEAD_BYTES", "Volume", "is_nifti", "mask_areas", "middle_slice", "open_nifti", "read_nifti_header", "read_volume"]
 
 _SQUARE = 0.01
 """Spacings that differ by less are taken for the same: rounding in the header."""
@@ -45,8 +45,9 @@ def read_nifti_header(source: Path | bytes, *, name: str = "", view: View | None
     Raises:
         UnreadableImageError: As :func:`~medtune.imaging.nifti_header.read_volume`; or there is no such slice or volume.
     """
-    called, view, limits = name or str(source if isinstance(source, Path) else "<bytes>"), view or View(), limits or Limits()
+    called, limits = _called(source, name), limits or Limits()
     volume = read_volume(source, name=called, limits=limits)
+    view = view or _middle(volume)
     width, height = _size(volume, view, called, limits)
     turned: dict[str, Any] = {"axis": view.axis, "slice": view.index, "volume": view.volume}
     turned |= {"stored": volume.codes, "orientation_from": volume.orientation_from}
@@ -62,13 +63,14 @@ def read_nifti_header(source: Path | bytes, *, name: str = "", view: View | None
 
 
 def open_nifti(source: Path | bytes, *, name: str = "", view: View | None = None, limits: Limits | None = None) -> Image.Image:
-    """The slice of a volume that the view names, RGB; the first axial slice of the first volume without one.
+    """The slice of a volume that the view names, RGB; the middle axial slice of the first volume without one.
 
     Raises:
         UnreadableImageError: As :func:`read_nifti_header`, or the voxels are damaged or cut short.
     """
-    called, view, limits = name or str(source if isinstance(source, Path) else "<bytes>"), view or View(), limits or Limits()
+    called, limits = _called(source, name), limits or Limits()
     volume = read_volume(source, name=called, limits=limits)
+    view = view or _middle(volume)
     size = _size(volume, view, called, limits)
     voxels = open_voxels(source, volume, called=called)
     plane = voxels.slice(CANONICAL[view.axis], view.index, view.volume)
@@ -86,16 +88,33 @@ def open_nifti(source: Path | bytes, *, name: str = "", view: View | None = None
     return image.convert("RGB")
 
 
+def middle_slice(source: Path | bytes, windows: tuple[tuple[float, float], ...] = (), *, limits: Limits | None = None) -> View:
+    """The view that is taken where nobody names one, with windows of the caller's.
+
+    Raises:
+        UnreadableImageError: As :func:`~medtune.imaging.nifti_header.read_volume`.
+    """
+    return _middle(read_volume(source, limits=limits), windows)
+
+
 def mask_areas(source: Path | bytes, axis: Axis, *, name: str = "", limits: Limits | None = None) -> list[int]:
     """How many voxels of a segmentation are not 0 on each slice along ``axis``, in the order of :class:`~medtune.types.View`.
 
     Raises:
         UnreadableImageError: As :func:`open_nifti`.
     """
-    called = name or str(source if isinstance(source, Path) else "<bytes>")
+    called = _called(source, name)
     volume = read_volume(source, name=called, limits=limits)
     voxels = open_voxels(source, volume, called=called)
     return [int(np.count_nonzero(voxels.slice(CANONICAL[axis], index, 0))) for index in range(volume.num_slices(axis))]
+
+
+def _called(source: Path | bytes, name: str) -> str:
+    return name or (str(source) if isinstance(source, Path) else "<bytes>")
+
+
+def _middle(volume: Volume, windows: tuple[tuple[float, float], ...] = ()) -> View:
+    return View(index=volume.num_slices("axial") // 2, windows=windows)
 
 
 def _greys(source: Path | bytes, volume: Volume, view: View, called: str) -> TransformRecord:

@@ -83,10 +83,10 @@ class Voxels:
     def _values(self, stored: NDArray[Any]) -> NDArray[Any]:
         if self.volume.colour:
             return np.stack([stored[channel] for channel in ("R", "G", "B")], axis=-1)
-        values = stored.astype(np.float64 if stored.dtype.itemsize >= 4 else np.float32)
+        values: NDArray[Any] = stored.astype(np.float64 if stored.dtype.itemsize >= 4 else np.float32)
         if (self.volume.slope, self.volume.intercept) != (1.0, 0.0):
-            with np.errstate(over="ignore", invalid="ignore"):
-                values = values * values.dtype.type(self.volume.slope) + values.dtype.type(self.volume.intercept)
+            with np.errstate(over="ignore", invalid="ignore"):  # a Python float keeps the type of the array
+                values = values * self.volume.slope + self.volume.intercept
         return values
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from medtune.errors import ModelError
+from medtune.imaging.display import compare_displays
 from medtune.language import Text, msg
 from medtune.models.config import ModelSettings
 from medtune.models.family import BoxConvention, Family
@@ -29,6 +30,7 @@ def build_contract(
     limits: tuple[int, int] | None,
     resize_backend: str | None,
     transforms: tuple[TransformRecord, ...],
+    displays: tuple[str, ...],
     box_convention: BoxConvention | None,
 ) -> AdapterContract:
     """The contract of what is trained with these settings on the model in ``folder``."""
@@ -44,6 +46,7 @@ def build_contract(
         max_pixels=limits[1] if limits else None,
         resize_backend=resize_backend,
         transforms=transforms,
+        displays=displays,
         box_convention=box_convention or family.box_convention,
         system_prompt=settings.system_prompt,
     )
@@ -154,6 +157,9 @@ def check_contract(trained: AdapterContract, now: AdapterContract, adapter: Path
     for key, name, was, is_now, remedy in checks:
         if was != is_now:
             raise _broken(adapter, key, was, is_now, remedy, name=name)
+    if compare_displays(trained.displays, now.displays) == "colours":
+        remedy = msg("Show the values through the windows that the adapter was trained with.")
+        raise _broken(adapter, "data.sources", ", ".join(trained.displays), ", ".join(now.displays), remedy, name="windows")
 
 
 def _names(transforms: tuple[TransformRecord, ...]) -> str:

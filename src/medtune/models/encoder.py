@@ -52,6 +52,7 @@ def load_encoder(settings: ModelSettings, *, adapter: Path | None = None) -> Enc
         encoder = Encoder(settings, folder, config, family)
     if contract is not None and adapter is not None:
         encoder.transforms = contract.transforms
+        encoder.displays = contract.displays
         check_contract(contract, encoder.contract(), adapter)
     return encoder
 
@@ -65,6 +66,7 @@ class Encoder:
         end_token_ids: Tokens that end an answer; the chat template's own comes first.
         max_tokens: A row with more is refused.
         transforms: What the adapter's training pictures went through; a picture in a chat must go through the same.
+        displays: How measured values became the adapter's training pictures.
     """
 
     def __init__(self, settings: ModelSettings, folder: Path, config: dict[str, Any], family: Family) -> None:
@@ -72,6 +74,7 @@ class Encoder:
         self.folder = folder
         self.family = family
         self.transforms: tuple[TransformRecord, ...] = ()
+        self.displays: tuple[str, ...] = ()
         self.tokenizer: Any = self._load_tokenizer()
         self.template = _chat_template(folder, self.tokenizer)
         self.pictures: PatchPictures | None = None
@@ -174,12 +177,17 @@ class Encoder:
         return text
 
     def contract(
-        self, *, transforms: Sequence[TransformRecord] | None = None, box_convention: BoxConvention | None = None
+        self,
+        *,
+        transforms: Sequence[TransformRecord] | None = None,
+        displays: Sequence[str] | None = None,
+        box_convention: BoxConvention | None = None,
     ) -> AdapterContract:
         """What an adapter trained with this encoder must be used with.
 
         Args:
             transforms: The data set's; the ones of the adapter at hand when not given.
+            displays: The same.
             box_convention: How the training data write boxes, where that is not as the base model does.
         """
         return build_contract(
@@ -190,6 +198,7 @@ class Encoder:
             limits=self.pixel_limits,
             resize_backend=self.resize_backend,
             transforms=self.transforms if transforms is None else tuple(transforms),
+            displays=self.displays if displays is None else tuple(displays),
             box_convention=box_convention,
         )
 

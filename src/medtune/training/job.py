@@ -77,7 +77,8 @@ def run_job(run: Run, job: TrainJob, *, listener: Listener | None = None) -> Run
     dataset = Dataset.open(job.dataset)
     # What the recipe leaves open (pixel limits, system prompt) is then as the adapter to continue from had it.
     encoder = load_encoder(job.model, adapter=job.adapter.init_from if isinstance(job.adapter, LoraSettings) else None)
-    contract = encoder.contract(transforms=dataset.manifest.transforms, box_convention=job.box_convention)
+    manifest = dataset.manifest
+    contract = encoder.contract(transforms=manifest.transforms, displays=manifest.displays, box_convention=job.box_convention)
     quantization = job.adapter if isinstance(job.adapter, QloraSettings) else None
     base: Any = load_model(job.model, device=_own_device(), quantization=quantization)
     torch.manual_seed(job.train.seed)  # an adapter's first weights are drawn

@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -90,6 +92,20 @@ def test_pictures_go_through_the_transforms_of_training(pictures: list[Path]) ->
     assert generator.requests[0].images[0].size == (64, 64)
     assert (shown.width, shown.height) == (64, 64)
     assert session.transcript().transforms == records
+
+
+def test_volumes_are_shown_through_the_windows_of_training(tmp_path: Path) -> None:
+    volume = tmp_path / "head.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.full((4, 5, 6), 40, np.int16), np.eye(4)), volume)
+    colours = {}
+    for displays in ((), ("40/80",), ("0/2048 40/350 0/80", "own"), ("40/80", "480/2500")):
+        generator = Recorder()
+        session = ChatSession(generator, base_model="tiny", displays=displays)
+        session.add_image(volume)
+        list(session.ask("What is this?"))
+        colours[displays] = generator.requests[0].images[0].getpixel((0, 0))
+    # One way only: that way. None, or several: as the file would be shown on its own, here a constant without any range.
+    assert list(colours.values()) == [(0, 0, 0), (129, 129, 129), (133, 128, 255), (0, 0, 0)]
 
 
 def test_all_pictures_or_none(pictures: list[Path], tmp_path: Path) -> None:

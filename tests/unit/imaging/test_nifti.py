@@ -16,7 +16,7 @@ from nibabel.orientations import axcodes2ornt, ornt_transform
 
 from medtune.errors import UnreadableImageError
 from medtune.imaging.config import Limits
-from medtune.imaging.nifti import is_nifti, mask_areas, open_nifti, read_nifti_header, read_volume
+from medtune.imaging.nifti import is_nifti, mask_areas, middle_slice, open_nifti, read_nifti_header, read_volume
 from medtune.imaging.nifti_header import HEAD_BYTES
 from medtune.types import Axis, View
 
@@ -325,6 +325,13 @@ def test_a_bomb_is_refused_before_it_expands(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 16 << 20
+
+
+def test_without_a_view_the_middle_slice_is_shown(tmp_path: Path) -> None:
+    path = write(tmp_path, stored_as(marked(), "PSR"))
+    assert np.array_equal(np.asarray(open_nifti(path)), shown(path, index=8, windows=()))
+    assert read_nifti_header(path).reading[0].parameters["slice"] == 8
+    assert middle_slice(path, FULL) == View(index=8, windows=FULL)
 
 
 def test_limits(tmp_path: Path) -> None:

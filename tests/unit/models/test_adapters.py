@@ -309,6 +309,18 @@ class TestContract:
             check_contract(contract, load_encoder(dense).contract(), tmp_path)
         assert caught.value.key == "data.transforms"
 
+    def test_other_colours(self, dense: ModelSettings, tmp_path: Path) -> None:
+        """A model tuned on three windows in red, green and blue cannot read ordinary greys."""
+        displays = ("0/2048 40/350 40/80",)
+        contract = load_encoder(dense).contract(displays=displays)
+        write_contract(contract, tmp_path)
+        assert load_encoder(dense, adapter=tmp_path).contract().displays == displays
+        for now in (("picture",), ("40/80",)):
+            with pytest.raises(ModelError, match="windows 0/2048 40/350 40/80, but here it is") as caught:
+                check_contract(contract, contract.model_copy(update={"displays": now}), tmp_path)
+            assert caught.value.key == "data.sources"
+        check_contract(contract, contract.model_copy(update={"displays": ()}), tmp_path)
+
     def test_a_family_that_only_the_contract_names(self, dense: ModelSettings, tmp_path: Path) -> None:
         """A contract comes with an adapter from elsewhere: it may not bring code into play."""
         contract = load_encoder(dense).contract().model_copy(update={"family": "some_module_of_theirs:FAMILY"})
