@@ -297,6 +297,8 @@ def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, resume: bool = F
         RecipeError: A resumed run began with other settings, or settings do not fit the model.
         TrainingError: The training cannot start or go on.
     """
+    from medtune.training.locality import locked_by, refuse_sending
+
     loaded = _recipe(recipe, overrides)
     folder = run_folder(loaded)
     if resume and isinstance(recipe, (str, Path)) and is_run(recipe):
@@ -310,6 +312,7 @@ def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, resume: bool = F
         )
     assembly.check_startable(loaded)
     dataset = assembly.make_dataset(loaded, listener)
+    refuse_sending(loaded.train, locked_by(dataset, loaded.adapter))
     assembly.refuse_errors(dataset, loaded, listener)
     record = RunRecord(
         name=folder.name,
@@ -486,7 +489,7 @@ def open_chat(
     if server is not None:
         if side_by_side:
             assembly.say(listener, Event("note", msg("A server is one model: there is no second one to show beside it.")))
-        return session(assembly.other_generator(recipe, local_only=not assembly.may_leave(recipe)), tuned), None
+        return session(assembly.other_generator(recipe, local_only=not assembly.may_leave(recipe, tuned)), tuned), None
     from medtune.generation.hf import HfGenerator
     from medtune.models.load import is_peft
 

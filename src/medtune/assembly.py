@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
-from medtune.errors import DataError, PluginError, RecipeError, RunError
+from medtune.errors import DataError, GenerationError, PluginError, RecipeError, RunError
 from medtune.language import msg
 from medtune.models.config import QloraSettings
 from medtune.plugins import Kind, resolve
@@ -328,7 +328,12 @@ def other_generator(recipe: Recipe, *, local_only: bool = False) -> Generator:
     options = settings.model_dump(exclude={"kind"})
     if settings.kind == "openai":
         options["local_only"] = local_only
-    made: Generator = resolve("generator", settings.kind)(**options)
+    try:
+        made: Generator = resolve("generator", settings.kind)(**options)
+    except GenerationError as error:
+        if local_only and error.file is None:
+            error.file = str(dataset_folder(recipe))  # whose lock it is
+        raise
     return made
 
 
@@ -378,10 +383,18 @@ def _recipe_file(name: str | Path) -> Path | None:
         return None
 
 
-def may_leave(recipe: Recipe) -> bool:
-    """Whether the recipe's data may be sent to another machine; what has not been prepared says nothing against it."""
-    from medtune.data.dataset import Dataset
+def may_leave(recipe: Recipe, adapter: Path | None) -> bool:
+    """Whether what is said in a chat may go to another machine: not when data or adapter are ``local_only``.
 
+    A data set that has not been prepared, or was left behind when a run moved, says nothing against it; its adapter still does.
+    """
+    from medtune.data.dataset import Dataset
+    from medtune.models.contract import FILE_NAME, read_contract
+
+    if recipe.data.local_only:
+        return False
+    if adapter is not None and (adapter / FILE_NAME).is_file() and read_contract(adapter).local_only:
+        return False
     folder = dataset_folder(recipe)
     return not (folder / "manifest.json").is_file() or not Dataset.open(folder).manifest.local_only
 

@@ -245,7 +245,7 @@ def test_a_recipe_is_enough_to_talk_with_a_server(tmp_path: Path) -> None:
 def test_data_that_may_not_leave_are_not_shown_to_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     server = "generation.generator={kind: openai, base_url: 'http://elsewhere.example/v1', model: m}"
     assert api.open_chat("small", [server])[0].server == "m (http://elsewhere.example/v1)"
-    monkeypatch.setattr(assembly, "may_leave", lambda _: False)
+    monkeypatch.setattr(assembly, "may_leave", lambda *_: False)
     with pytest.raises(MedtuneError, match="may not leave this machine"):
         api.open_chat("small", [server])
 

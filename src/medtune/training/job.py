@@ -17,6 +17,7 @@ from medtune.models.encoder import load_encoder
 from medtune.models.load import load_model
 from medtune.runs import Run, atomic_write
 from medtune.training.config import DistributedSettings, NoDistribution, TrainSettings
+from medtune.training.locality import locked_by, refuse_sending
 from medtune.training.train import train
 from medtune.types import Document, Listener, RunRecord
 
@@ -75,10 +76,13 @@ def run_job(run: Run, job: TrainJob, *, listener: Listener | None = None) -> Run
     import torch
 
     dataset = Dataset.open(job.dataset)
+    lock = locked_by(dataset, job.adapter)
+    refuse_sending(job.train, lock)
     # What the recipe leaves open (pixel limits, system prompt) is then as the adapter to continue from had it.
     encoder = load_encoder(job.model, adapter=job.adapter.init_from if isinstance(job.adapter, LoraSettings) else None)
     manifest = dataset.manifest
     contract = encoder.contract(transforms=manifest.transforms, displays=manifest.displays, box_convention=job.box_convention)
+    contract = contract.model_copy(update={"local_only": lock is not None})
     quantization = job.adapter if isinstance(job.adapter, QloraSettings) else None
     base: Any = load_model(job.model, device=_own_device(), quantization=quantization)
     torch.manual_seed(job.train.seed)  # an adapter's first weights are drawn
