@@ -11,7 +11,17 @@ import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-__all__ = ["CT", "ENHANCED_CT", "SECONDARY_CAPTURE", "SEGMENTATION", "dicom_dataset", "uid", "write_ct_series", "write_dicom", "write_dicom_folder"]
+__all__ = [
+    "CT",
+    "ENHANCED_CT",
+    "SECONDARY_CAPTURE",
+    "SEGMENTATION",
+    "dicom_dataset",
+    "uid",
+    "write_ct_series",
+    "write_dicom",
+    "write_dicom_folder",
+]
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
@@ -54,7 +64,8 @@ def dicom_dataset(
         dataset["PixelData"].VR = "OB" if pixels.itemsize == 1 else "OW"
     for keyword, value in changes.items():
         if value is None:
-            delattr(dataset, keyword)
+            if keyword in dataset:
+                delattr(dataset, keyword)
         else:
             setattr(dataset, keyword, value)
     return dataset

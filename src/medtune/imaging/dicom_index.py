@@ -143,7 +143,8 @@ def _fields(path: Path, limits: Limits) -> dict[str, Any]:
 def _described(dataset: Dataset, limits: Limits) -> dict[str, Any]:
     kind = _kind(dataset)
     frames = int(dataset.get("NumberOfFrames") or 1)
-    if not 0 < frames <= limits.max_frames:
+    cut_short = kind == "no-picture" and not dataset.get("SOPClassUID")
+    if cut_short or not 0 < frames <= limits.max_frames:
         return {"reason": "unreadable"}
     return {
         "patient": _text(dataset.get("PatientID")),
