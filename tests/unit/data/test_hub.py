@@ -58,6 +58,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         ("hf://datasets/a/b@v1/data/x.parquet", HubAddress("hf", "a/b", "v1", "data/x.parquet")),
         ("hf://a/b/data@v1", HubAddress("hf", "a/b", "v1", "data")),
         ("hf://a/b@refs%2Fpr%2F1/data", HubAddress("hf", "a/b", "refs/pr/1", "data")),
+        ("hf://a/b@v1/x@2.parquet", HubAddress("hf", "a/b", "v1", "x@2.parquet")),
         ("modelscope://a/b", HubAddress("modelscope", "a/b")),
         ("hf/a/b", None),
         ("/data/hf:/a/b", None),

@@ -129,6 +129,23 @@ def test_several_pictures_metadata_split_and_task(tmp_path: Path) -> None:
     assert (third.split, third.task, third.metadata) == (None, "report", {})
 
 
+def test_windows_paths(tmp_path: Path) -> None:
+    (record,) = table(write(tmp_path / "a.csv", "image,report\nfolder\\a.png,x\n")).samples()
+    assert record.pictures[0].path == tmp_path / "folder" / "a.png"
+
+
+def test_tables_of_one_name_in_folders_called_after_patients(tmp_path: Path) -> None:
+    for name in ("mueller-anna", "schmidt-paul"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        write(tmp_path / "data" / name / "reports.csv", "image,report\na.png,x\n")
+    records = list(Csv(path=tmp_path / "data", key_file=tmp_path / "key").samples())
+    assert len({record.id for record in records}) == len({record.group for record in records}) == 2
+    assert "anna" not in "".join(record.id + record.group for record in records)
+    kept = list(table(tmp_path / "data").samples())
+    assert [record.id for record in kept] == ["mueller-anna/reports-1", "schmidt-paul/reports-1"]
+    assert [record.id for record in table(tmp_path / "data" / "*" / "reports.csv").samples()] == [record.id for record in kept]
+
+
 def test_empty_cells(tmp_path: Path) -> None:
     text = "patient,question,answer\n,a,b\np,,b\np,a,\n"
     records = list(table(write(tmp_path / "a.csv", text)).samples())

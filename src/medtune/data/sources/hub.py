@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["HubAddress", "hub_address", "hub_files", "open_data", "revision_of"]
 
 # pathlib writes hf:// as hf:/.
-_ADDRESS = re.compile(r"(hf|modelscope):/{1,2}(?:datasets/)?([\w.-]+/[\w.-]+)(?:@([^/@]+))?(?:/([^@]*))?(?:@([^@]+))?/?")
+_REPO = r"(hf|modelscope):/{1,2}(?:datasets/)?([\w.-]+/[\w.-]+)"
+_REVISION_FIRST = re.compile(_REPO + "@([^/@]+)(?:/(.*))?")
+_REVISION_LAST = re.compile(_REPO + "(?:/([^@]*))?(?:@([^@]+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _BLOCK_BYTES = 2**20
 """Fetched at least at a time. The footer of a Parquet file and a picture of a row are mostly smaller."""
@@ -64,12 +66,15 @@ class HubAddress:
 
 def hub_address(path: Path | str) -> HubAddress | None:
     """The address that a path is, or None for a path on this machine."""
-    match = _ADDRESS.fullmatch(str(path))
-    if match is None:
+    text = str(path)
+    if match := _REVISION_FIRST.fullmatch(text):
+        hub, repo, revision, inside = match.groups()
+    elif match := _REVISION_LAST.fullmatch(text):
+        hub, repo, inside, revision = match.groups()
+    else:
         return None
-    hub, repo, revision, inside, at_end = match.groups()
-    found = revision or at_end
-    return HubAddress(cast('Literal["hf", "modelscope"]', hub), repo, unquote(found) if found else None, (inside or "").strip("/"))
+    kind = cast('Literal["hf", "modelscope"]', hub)
+    return HubAddress(kind, repo, unquote(revision) if revision else None, (inside or "").strip("/"))
 
 
 def revision_of(path: Path | str) -> str:

@@ -244,7 +244,8 @@ class Table(Settings):
             return ()
         items: Sequence[Any]
         if isinstance(value, str) and not value.startswith("data:"):
-            items = [part.strip() for part in value.split(self.separator) if part.strip()]
+            # Tables of Windows programs write folder\file; no file of these data sets has a backslash in its name.
+            items = [part.strip().replace("\\", "/") for part in value.split(self.separator) if part.strip()]
         else:
             items = value if isinstance(value, list) else [value]
         base = self.media_dir.expanduser() if self.media_dir else row.file.parent
@@ -257,7 +258,9 @@ class Table(Settings):
                 return hashlib.sha256(question.encode()).hexdigest()[:16]
             if pictures[0].data is not None:
                 return picture_group(pictures[0])
-            return self._pseudonym("instance", picture_group(pictures[0], row.file.parent))
+            return self._pseudonym(
+                "instance", picture_group(pictures[0], self.media_dir.expanduser() if self.media_dir else self._root)
+            )
         value = _text(row.values.get(found.group))
         if not value:
             raise RecordFault(
@@ -271,7 +274,23 @@ class Table(Settings):
 
     def _identity(self, row: Row) -> str:
         value = _text(row.values.get(self.id)) if self.id is not None else ""
-        return self._pseudonym("instance", value) if value else row.id
+        return self._pseudonym("instance", value) if value else f"{self._called(row.file)}-{row.number}"
+
+    def _called(self, file: Path) -> str:
+        """A file's part of its rows' ids: tables of one name may lie in several folders, which may be called after patients."""
+        address = hub_address(file)
+        if address is not None:
+            return str(PurePosixPath(address.inside).with_suffix(""))
+        below = file.relative_to(self._root).with_suffix("").as_posix()
+        return below if "/" not in below else self._pseudonym("instance", below)
+
+    @cached_property
+    def _root(self) -> Path:
+        """The folder of the tables: ``path``, or that of the file or of the fixed part of the pattern it names."""
+        folder = self.path.expanduser()
+        while not folder.is_dir():
+            folder = folder.parent
+        return folder
 
     def _pseudonym(self, kind: Any, value: str) -> str:
         return value if self._deidentified else self._pseudonyms.name(kind, value)
@@ -284,9 +303,7 @@ class Table(Settings):
 
     @cached_property
     def _pseudonyms(self) -> Pseudonyms:
-        folder = self.path.expanduser()
-        outside = [folder if folder.is_dir() else folder.parent]
-        return Pseudonyms(load_key((self.key_file or default_key_file()).expanduser(), create=True, outside=outside))
+        return Pseudonyms(load_key((self.key_file or default_key_file()).expanduser(), create=True, outside=[self._root]))
 
 
 class Csv(Table):
