@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import random
+import subprocess
+import sys
 import uuid
 from collections import Counter
 from pathlib import Path
@@ -327,6 +329,28 @@ def test_the_index_takes_no_folder_of_somebody_else(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not an index"):
         CaptionIndex.of([file], tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "x"
+
+
+def test_names_of_one_hash_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medtune.data.sources.medtrinity.caption_index._hash", lambda _: 7)
+    rows = [{"file_name": f"{number}.jpg", "caption": f"of {number}", "source": "s"} for number in range(5)]
+    index = CaptionIndex.of([source_files.write_parquet(tmp_path / "a.parquet", rows)], tmp_path / "index")
+    assert [[row.caption for row in index.find(f"{number}.jpg")] for number in range(6)] == [*([f"of {n}"] for n in range(5)), []]
+
+
+def test_processes_that_want_an_index_at_once_get_one(tmp_path: Path) -> None:
+    rows = [{"file_name": f"{number}.jpg", "caption": f"of {number}", "source": "s"} for number in range(20_000)]
+    file = source_files.write_parquet(tmp_path / "a.parquet", rows)
+    program = (
+        "import sys; from pathlib import Path; from medtune.data.sources.medtrinity.caption_index import CaptionIndex;"
+        "index = CaptionIndex.of([Path(sys.argv[1])], Path(sys.argv[2]));"
+        "print((index.folder / 'texts.bin').stat().st_ino, index.find('19999.jpg')[0].caption)"
+    )
+    command = [sys.executable, "-c", program, str(file), str(tmp_path / "index")]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = {process.communicate(timeout=60)[0] for process in started}
+    assert len(said) == 1
+    assert said.pop().endswith("of 19999\n")
 
 
 def test_an_index_of_nothing(tmp_path: Path) -> None:

@@ -44,17 +44,22 @@ class CaptionParts:
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 _REGION = re.compile(r"\bregions? of interest\b|\bROIs?\b", re.IGNORECASE)
 _MODALITIES = {
-    "CT": re.compile(r"\bcomputed tomograph\w*|\bCT\b"),
-    "MR": re.compile(r"\bmagnetic resonance\b|\bMRI?\b"),
-    "DX": re.compile(r"\b[xX]-?\s?ray|\bradiograph"),
-    "US": re.compile(r"\bultraso|\bsonogra|\bechocardio", re.IGNORECASE),
-    "SM": re.compile(r"\bhistopatholog|\bhistolog|\bmicroscop|\bphotomicrograph|\bH&E\b|\bhematoxylin", re.IGNORECASE),
-    "PT": re.compile(r"\bpositron emission|\bPET\b"),
-    "MG": re.compile(r"\bmammogra", re.IGNORECASE),
-    "ES": re.compile(r"\bendoscop|\bcolonoscop", re.IGNORECASE),
-    "OP": re.compile(r"\bfundus\b", re.IGNORECASE),
-    "OPT": re.compile(r"\boptical coherence\b|\bOCT\b"),
+    "CT": (("tomogra", "ct"), re.compile(r"\bcomputed tomograph\w*|\bCT\b")),
+    "MR": (("magnetic", "mr"), re.compile(r"\bmagnetic resonance\b|\bMRI?\b")),
+    "DX": (("ray", "radiogra"), re.compile(r"\b[xX]-?\s?ray|\b[rR]adiograph")),
+    "US": (("ultraso", "sonogra", "echoca"), re.compile(r"\bultraso|\bsonogra|\bechocardio", re.IGNORECASE)),
+    "SM": (
+        ("histo", "microgra", "microsc", "h&e", "hematox"),
+        re.compile(r"\bhistopatholog|\bhistolog|\bmicroscop|\bphotomicrograph|\bH&E\b|\bhematoxylin", re.IGNORECASE),
+    ),
+    "PT": (("positron", "pet"), re.compile(r"\bpositron emission|\bPET\b")),
+    "MG": (("mammogra",), re.compile(r"\bmammogra", re.IGNORECASE)),
+    "ES": (("scop",), re.compile(r"\bendoscop|\bcolonoscop", re.IGNORECASE)),
+    "OP": (("fundus",), re.compile(r"\bfundus\b", re.IGNORECASE)),
+    "OPT": (("optical", "oct"), re.compile(r"\boptical coherence\b|\bOCT\b")),
 }
+"""By DICOM modality code: the pattern, and pieces of words (lower case) without which it cannot match: they are looked for first,
+because that is quick."""
 _WITHOUT = re.compile(r"\bnon-?\s?contrast|\bunenhanced|\bwithout\s+(?:the\s+)?(?:use\s+of\s+|any\s+)?contrast", re.IGNORECASE)
 _WITH = re.compile(r"(?<!non-)\bcontrast-?\s?enhanced|(?<!out )\bwith\s+(?:\w+\s+)?contrast|\bpost-?contrast", re.IGNORECASE)
 _ORGANS = (
@@ -118,9 +123,10 @@ def read_caption(caption: str) -> CaptionParts:
         return CaptionParts(modality, contrast, organ, unread=(*unread, "region"))
     last = sentences[-1] if region < len(sentences) - 1 and _RELATION.search(sentences[-1]) else None
     described = sentences[region:-1] if last else sentences[region:]
-    horizontal, vertical = _position(described[0])
+    place = _PLACE.search(described[0])
+    horizontal, vertical = _position(place)
     area = _area(" ".join(described))
-    finding = _finding(described)
+    finding = _finding(described, place)
     missing = {
         "position": horizontal is None and vertical is None,
         "area": area is None,
@@ -141,11 +147,15 @@ def read_caption(caption: str) -> CaptionParts:
 
 
 def _only_modality(text: str) -> str | None:
-    found = [code for code, pattern in _MODALITIES.items() if pattern.search(text)]
+    low = text.lower()
+    found = [code for code, (pieces, pattern) in _MODALITIES.items() if any(map(low.__contains__, pieces)) and pattern.search(text)]
     return found[0] if len(found) == 1 else None  # PET/CT, or a comparison: neither is taken
 
 
 def _contrast(text: str) -> str | None:
+    low = text.lower()
+    if "contrast" not in low and "unenhanced" not in low:
+        return None
     without, given = bool(_WITHOUT.search(text)), bool(_WITH.search(_WITHOUT.sub(" ", text)))
     return None if without == given else "without" if without else "with"
 
@@ -159,8 +169,7 @@ def _organ(text: str) -> str | None:
     return named.pop() if len(named) == 1 else None
 
 
-def _position(sentence: str) -> tuple[str | None, str | None]:
-    place = _PLACE.search(sentence)
+def _position(place: re.Match[str] | None) -> tuple[str | None, str | None]:
     if place is None:
         return None, None
     where = place["where"].lower()
@@ -188,10 +197,10 @@ def _area(text: str) -> float | None:
     return share if share is not None and 0 < share <= 100 else None
 
 
-def _finding(described: list[str]) -> str | None:
+def _finding(described: list[str], place: re.Match[str] | None) -> str | None:
     """What is left of the region's block behind its place and share."""
     first = described[0]
-    ends = [match.end() for match in (_AREA.search(first), _PLACE.search(first), _REGION.search(first)) if match]
+    ends = [match.end() for match in (_AREA.search(first), place, _REGION.search(first)) if match]
     rest = re.sub(r"^(?:[\s,;]|\b(?:and|which|is|it)\b)+", "", first[max(ends) :], flags=re.IGNORECASE)
     finding = " ".join([rest, *described[1:]]).strip()
     return finding if len(finding.split()) >= _FEWEST_WORDS else None
