@@ -390,6 +390,7 @@ def evaluate(run: RunLike, overrides: Sequence[str] = (), *, overwrite: bool = F
 
 def rescore(run: RunLike, overrides: Sequence[str] = (), *, listener: Listener | None = None) -> Report:
     """Read and score the stored answers of a run again, and write its scores and reports anew. No model is loaded.
+    assembly.tell_of_boxes(dataset, tuned, listener)
 
     Args:
         overrides: Of the settings that the report was made with, for example ``evaluation.num_resamples=10000`` or

@@ -18,7 +18,7 @@ from pydantic import JsonValue
 from medtune.errors import DataError, GenerationError, PluginError, RecipeError, RunError
 from medtune.language import msg
 from medtune.models.config import QloraSettings
-from medtune.plugins import Kind, resolve
+from medtune.plugins import Kind, resolve, resolve_stored
 from medtune.recipe import Recipe, dataset_folder, diff_settings, find_recipe, load_recipe, make_recipe, run_folder
 from medtune.runs import Run, find_run, is_run, list_runs
 from medtune.types import Event, Generator, Listener
@@ -43,6 +43,8 @@ __all__ = [
     "resumable",
     "say",
     "trained",
+    "show_findings",
+    "tell_of_boxes",
     "tune",
     "weights_hash",
 ]
@@ -299,6 +301,20 @@ def generators(recipe: Recipe, tuned: Path, *, local_only: bool, listener: Liste
     model, called tuned.
     """
     settings = recipe.generation
+def tell_of_boxes(dataset: Dataset, tuned: Path, listener: Listener | None) -> None:
+    """Say when the base model was taught to write boxes in another unit than the questions ask for."""
+    from medtune.models.contract import read_contract
+
+    family = resolve_stored("family", read_contract(tuned).family)
+    if "detection" in dataset.manifest.tasks and family.box_convention == "pixels":
+        what = msg(
+            "{family} was taught boxes in pixels of the resized picture, and is asked for 0 to 1000: low box scores of the base "
+            "model may be its unit, not its eyes.",
+            family=family.name,
+        )
+        say(listener, Event("note", what))
+
+
     if settings.generator.kind != "hf":
         return {"tuned": ("tuned", lambda: other_generator(recipe, local_only=local_only))}
     from medtune.generation.hf import HfGenerator

@@ -50,7 +50,10 @@ def test_by_hand() -> None:
 
 
 def test_qwen2_5_pixels_are_those_of_the_resized_picture() -> None:
-    # transformers' smart_resize brings 1000 x 700 to 1008 x 700 (multiples of 28).
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+    height, width = smart_resize(700, 1000, factor=28, min_pixels=56 * 56, max_pixels=28 * 28 * 1280)
+    assert (width, height) == (1008, 700)
     box = relative_box((100, 70, 500, 350), 1000, 700)
     assert to_resized_pixels(box, (1008, 700)) == pytest.approx((100.8, 70, 504, 350))
     assert from_resized_pixels(to_resized_pixels(box, (1008, 700)), (1008, 700)) == pytest.approx(box)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from medtune.assembly import tell_of_boxes
 from medtune.errors import ModelError, PluginError, RecipeError
 from medtune.models.adapter import adapter_report, add_adapter
 from medtune.models.config import AdapterSettings, FullSettings, LoraSettings, ModelSettings, QloraSettings
@@ -18,7 +20,7 @@ from medtune.models.contract import check_contract, read_contract, with_contract
 from medtune.models.encoder import load_encoder
 from medtune.models.load import load_model
 from medtune.models.qwen_vl import QWEN3_VL, QWEN3_VL_MOE
-from medtune.types import TransformRecord
+from medtune.types import Event, TransformRecord
 from tiny_models import tiny_model
 
 
@@ -320,6 +322,17 @@ class TestContract:
                 check_contract(contract, contract.model_copy(update={"displays": now}), tmp_path)
             assert caught.value.key == "data.sources"
         check_contract(contract, contract.model_copy(update={"displays": ()}), tmp_path)
+
+    @pytest.mark.parametrize(("family", "told"), [("qwen2.5-vl", True), ("qwen3-vl", False)])
+    def test_a_base_model_of_another_box_unit_is_told_of(
+        self, dense: ModelSettings, tmp_path: Path, family: str, told: bool
+    ) -> None:
+        write_contract(load_encoder(dense).contract(box_convention="relative-1000").model_copy(update={"family": family}), tmp_path)
+        heard: list[Event] = []
+        for tasks, expected in (({"report": 3}, 0), ({"detection": 3}, int(told))):
+            dataset: Any = SimpleNamespace(manifest=SimpleNamespace(tasks=tasks))
+            tell_of_boxes(dataset, tmp_path, heard.append)
+            assert len(heard) == expected
 
     def test_a_family_that_only_the_contract_names(self, dense: ModelSettings, tmp_path: Path) -> None:
         """A contract comes with an adapter from elsewhere: it may not bring code into play."""

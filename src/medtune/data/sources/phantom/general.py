@@ -25,6 +25,7 @@ from medtune.data.sources.phantom.finding import KINDS, Truth
 from medtune.data.sources.phantom.head import Array, Lesion, Mask, draw_head, render
 from medtune.data.sources.phantom.source import to_png
 from medtune.data.sources.phantom.wording import six_tasks
+from medtune.imaging.boxes import relative_box
 from medtune.types import Picture, Record, Settings, SourceCard
 
 GENERAL_STREAM = 7_919
@@ -221,7 +222,7 @@ def box_text(blob: Blob | None) -> str:
     if blob is None:
         return "[]"
     size = blob.mask.shape[0]
-    corners = [round(1000 * value / size) for value in blob.box]
+    corners = [round(edge) for edge in relative_box(blob.box, size, size)]
     return json.dumps({"bbox_2d": corners, "label": f"{blob.tone} spot"})
 
 

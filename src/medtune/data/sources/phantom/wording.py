@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medtune.data.sources.phantom.finding import Truth
+from medtune.imaging.boxes import relative_box
 
 MEDTRINITY_QUESTION = "What is the diagnosis in this picture?"
 
@@ -141,5 +142,5 @@ def _record(truth: Truth, size: int) -> str:
             "region of interest": f"{truth.horizontal} {truth.vertical}, {truth.area_percent}%",
             "observation": f"{truth.density} lesion, {_place(truth)}",
         }
-        box = [round(1000 * value / size) for value in truth.box]
+        box = [round(edge) for edge in relative_box(truth.box, size, size)]
     return json.dumps({**record, "notes": "", "bloc": box})
