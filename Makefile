@@ -3,7 +3,8 @@
 #   make demo     the whole road on a small embedded model, on the CPU, without a network after the install
 #   make test     all tests, two processes
 #   make check    formatting, lint, types, files
-#   make clean    removes caches and build outputs; `make distclean` removes .venv as well
+#   make llamafactory  hands a data set over to LLaMA-Factory, in .venv-llamafactory, an environment of its own
+#   make clean    removes caches and build outputs; `make distclean` removes the environments as well
 #
 # Variables: PYTHON=python3.12 chooses the interpreter, PIP_ARGS="..." is given to every pip install (a mirror, a local folder
 # of wheels, another index for torch), PYTEST_ARGS="-k box" and TEST_WORKERS=4 are for `make test`.
@@ -11,7 +12,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test check check-format check-lint check-types check-files format clean distclean
+.PHONY: help install demo test llamafactory check check-format check-lint check-types check-files format clean distclean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -54,6 +55,10 @@ test: $(STAMP)
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false \
 	    $(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
+# Skipped, with the reason, where the package index cannot be reached.
+llamafactory: $(STAMP)
+	@PIP_ARGS='$(PIP_ARGS)' .ci/llamafactory
+
 # Four parts, so that `make -k check` tells of all of them.
 check: check-format check-lint check-types check-files
 
@@ -75,7 +80,7 @@ format: $(STAMP)
 
 clean:
 	rm -rf build dist src/medtune.egg-info .mypy_cache .pytest_cache .ruff_cache
-	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path './$(VENV)*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-llamafactory

@@ -139,7 +139,7 @@ def test_the_pins_name_no_cuda_package_no_local_version_and_no_place() -> None:
     assert not re.search(r"\+|://|@|/", text)
 
 
-def script(folder: Path, checks: int, tests: int) -> subprocess.CompletedProcess[str]:
+def script(folder: Path, checks: int, handover: int, tests: int) -> subprocess.CompletedProcess[str]:
     """Run a copy of ``.ci/run`` with a ``make`` that answers as told, from another directory."""
     (folder / ".ci").mkdir()
     shutil.copy(ROOT / ".ci" / "run", folder / ".ci" / "run")
@@ -147,7 +147,7 @@ def script(folder: Path, checks: int, tests: int) -> subprocess.CompletedProcess
         folder / "bin" / "make",
         'if [ "$1" = -k ]; then shift; fi\n'
         'echo "make $1 in $(basename "$PWD")"\n'
-        f'case "$1" in check) exit {checks};; test) echo "1 passed in 0.01s"; exit {tests};; esac',
+        f'case "$1" in check) exit {checks};; llamafactory) exit {handover};; test) echo "1 passed in 0.01s"; exit {tests};; esac',
     )
     environment = {"PATH": f"{folder / 'bin'}:/usr/bin:/bin", "CI": "true"}
     return subprocess.run(
@@ -162,14 +162,28 @@ def script(folder: Path, checks: int, tests: int) -> subprocess.CompletedProcess
     )
 
 
-@pytest.mark.parametrize(("checks", "tests", "expected"), [(0, 0, 0), (1, 0, 1), (0, 1, 1)])
-def test_the_ci_script_runs_everything_and_fails_with_either(tmp_path: Path, checks: int, tests: int, expected: int) -> None:
-    result = script(tmp_path, checks, tests)
+@pytest.mark.parametrize(("checks", "handover", "tests", "expected"), [(0, 0, 0, 0), (1, 0, 0, 1), (0, 1, 0, 1), (0, 0, 1, 1)])
+def test_the_ci_script_runs_everything_and_fails_with_any(
+    tmp_path: Path, checks: int, handover: int, tests: int, expected: int
+) -> None:
+    result = script(tmp_path, checks, handover, tests)
     assert result.returncode == expected
     lines = result.stdout.splitlines()
-    assert [line.split()[1] for line in lines[:3]] == ["install", "check", "test"]
-    assert all(line.endswith(f"in {tmp_path.name}") for line in lines[:3])
+    assert [line.split()[1] for line in lines[:4]] == ["install", "check", "llamafactory", "test"]
+    assert all(line.endswith(f"in {tmp_path.name}") for line in lines[:4])
     assert lines[-1] == "1 passed in 0.01s", "pytest's own closing line comes last"
+
+
+def test_llamafactory_is_installed_beside_ours_and_without_cuda() -> None:
+    """Its environment must not be .venv, takes torch from our pins, and everything else from a list that names no CUDA package."""
+    lines = (ROOT / "tests" / "handover" / "llamafactory.txt").read_text(encoding="utf-8").splitlines()
+    names = [canonical(line.split("==")[0]) for line in lines if not line.startswith("#")]
+    assert "llamafactory" in names
+    assert not [name for name in names if name == "torch" or name.startswith(("nvidia", "triton"))]
+    assert ".venv-llamafactory/" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    script = (ROOT / ".ci" / "llamafactory").read_text(encoding="utf-8")
+    assert "--no-deps -r" in script
+    assert os.access(ROOT / ".ci" / "llamafactory", os.X_OK)
 
 
 def test_every_file_of_the_package_is_installed_with_it() -> None:

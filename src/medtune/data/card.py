@@ -129,7 +129,10 @@ def _statements(manifest: Manifest) -> Iterator[Text]:
             "Local only: the terms of the data do not allow them to leave this machine. medtune sends nothing made from them to a "
             "remote generator, tracker or hub, and neither may you."
         )
-    yield msg("Ids of patients and studies are pseudonyms or the public ids of the published sources.")
+    yield msg(
+        "Group ids are as the sources give them: pseudonyms where medtune read DICOM, public ids in published sets. Ids of your own "
+        "tables are copied: see that they name nobody."
+    )
 
 
 _GROUPS: dict[GroupKind, Text] = {
