@@ -201,30 +201,52 @@ def export_dataset(
     return export(dataset, Path(out), form, max_shard_bytes=max_shard_bytes or MAX_SHARD_BYTES, listener=listener)
 
 
-def validate(target: RecipeLike, overrides: Sequence[str] = (), *, listener: Listener | None = None) -> ValidationReport:
+def validate(
+    target: RecipeLike,
+    overrides: Sequence[str] = (),
+    *,
+    html: Path | bool = False,
+    ocr: bool = False,
+    fix: Path | None = None,
+    fix_terms: bool = False,
+    listener: Listener | None = None,
+) -> ValidationReport:
     """Check a data set and list every finding; what was found is kept in its ``validation.json``, which ``train`` reads.
 
     Args:
         target: The folder of a data set; or a recipe, whose data set is made first when it is missing, and whose model says
             how many tokens each row takes (its configuration is read, its weights are not).
+        html: Write the findings as a page to browse; True = ``validation.html`` in the data set folder, if that can be written.
+        ocr: Look for text in the pictures too (extra ``ocr``); takes long.
+        fix: Write a cleaned copy of the data set here, with ``fixes.jsonl``; no folder appears where there is nothing to do.
+        fix_terms: Replace phrases that have one standard term in that copy.
 
     Raises:
-        DataError: The folder is not a data set.
+        DataError: The folder is not a data set, or ``fix`` exists already.
+        MissingDependencyError: ``ocr`` without its packages.
     """
     from medtune.data.dataset import Dataset
+    from medtune.data.fix import Faults, check_target
     from medtune.data.validate import validate as check
     from medtune.data.validation_file import keep
 
+    faults: list[Faults] = []
+    extra = (lambda context: Faults(context, into=faults),) if fix is not None else ()
     if isinstance(target, (str, Path)) and _is_data(Path(target)):
         dataset = Dataset.open(Path(target))
-        report = check(dataset, listener=listener)
+        if fix is not None:
+            check_target(dataset, fix)
+        report = check(dataset, ocr=ocr, extra=extra, listener=listener)
         keep(dataset, report)
+        assembly.show_findings(dataset, report, faults, html=html, fix=fix, fix_terms=fix_terms, listener=listener)
         return report
     from medtune.models.encoder import load_encoder
 
     loaded = _recipe(target, overrides)
     encoder = load_encoder(loaded.model)  # cheap, so its faults come first
     dataset = assembly.make_dataset(loaded, listener)
+    if fix is not None:
+        check_target(dataset, fix)
 
     def count_tokens(sample: Sample) -> int:
         return encoder.count_tokens(sample.messages, [(image.width, image.height) for image in sample.images], sample_id=sample.id)
@@ -239,9 +261,12 @@ def validate(target: RecipeLike, overrides: Sequence[str] = (), *, listener: Lis
         faulty_records=loaded.data.faulty_records,
         limits=loaded.data.limits,
         num_workers=loaded.data.num_workers,
+        ocr=ocr,
+        extra=extra,
         listener=listener,
     )
     keep(dataset, report, faulty_records=loaded.data.faulty_records, limits=loaded.data.limits)
+    assembly.show_findings(dataset, report, faults, html=html, fix=fix, fix_terms=fix_terms, listener=listener)
     return report
 
 
@@ -365,6 +390,7 @@ def evaluate(run: RunLike, overrides: Sequence[str] = (), *, overwrite: bool = F
     assembly.load_named_code(recipe)
     dataset = Dataset.open(dataset_folder(recipe))
     assembly.check_transforms(dataset, tuned, listener)
+    assembly.tell_of_boxes(dataset, tuned, listener)
     record = opened.record
     if dataset.manifest.hash != record.dataset_hash:
         change = msg(
@@ -390,7 +416,6 @@ def evaluate(run: RunLike, overrides: Sequence[str] = (), *, overwrite: bool = F
 
 def rescore(run: RunLike, overrides: Sequence[str] = (), *, listener: Listener | None = None) -> Report:
     """Read and score the stored answers of a run again, and write its scores and reports anew. No model is loaded.
-    assembly.tell_of_boxes(dataset, tuned, listener)
 
     Args:
         overrides: Of the settings that the report was made with, for example ``evaluation.num_resamples=10000`` or

@@ -21,10 +21,11 @@ from medtune.models.config import QloraSettings
 from medtune.plugins import Kind, resolve, resolve_stored
 from medtune.recipe import Recipe, dataset_folder, diff_settings, find_recipe, load_recipe, make_recipe, run_folder
 from medtune.runs import Run, find_run, is_run, list_runs
-from medtune.types import Event, Generator, Listener
+from medtune.types import Event, Generator, Listener, ValidationReport
 
 if TYPE_CHECKING:
     from medtune.data.dataset import Dataset
+    from medtune.data.fix import Faults
     from medtune.evaluation.evaluate import Model
     from medtune.models.encoder import Encoder
 
@@ -42,9 +43,9 @@ __all__ = [
     "refuse_errors",
     "resumable",
     "say",
-    "trained",
     "show_findings",
     "tell_of_boxes",
+    "trained",
     "tune",
     "weights_hash",
 ]
@@ -105,6 +106,50 @@ def refuse_errors(dataset: Dataset, recipe: Recipe, listener: Listener | None) -
         say(listener, Event("note", msg("{count} records were left out; left_out.jsonl says why.", count=left_out)))
     if report.num_warnings:
         say(listener, Event("note", msg("{count} warnings. {command}", count=report.num_warnings, command=str(command))))
+
+
+def show_findings(
+    dataset: Dataset,
+    report: ValidationReport,
+    faults: Sequence[Faults],
+    *,
+    html: Path | bool,
+    fix: Path | None,
+    fix_terms: bool,
+    listener: Listener | None,
+) -> None:
+    """Write the page of a validation and the cleaned copy, as far as they were asked for; the listener hears where they are.
+
+    Raises:
+        DataError: The copy cannot be made.
+        RunError: The page was asked for in a place that cannot be written; beside the data it is only left out.
+    """
+    from medtune.data.fix import write_fixed
+    from medtune.data.validation_page import write_page
+
+    if html:
+        try:
+            page = write_page(report, dataset, html if isinstance(html, Path) else None)
+            say(listener, Event("note", msg("The findings as a page: {page}", page=page)))
+        except RunError:
+            if isinstance(html, Path):
+                raise
+            say(listener, Event("note", msg("The data set folder cannot be written: no page. --html FILE puts it elsewhere.")))
+    if fix is None:
+        return
+    if not faults:
+        raise DataError(msg("images.jsonl cannot be read."), file=dataset.folder, remedy=msg("Prepare the data set again."))
+    fixed = write_fixed(dataset, faults[0], fix, terms=fix_terms)
+    if not fixed.num_changed and not fixed.num_left_out:
+        say(listener, Event("note", msg("Nothing to put right: no copy was written.")))
+        return
+    note = msg(
+        "{changed} rows were put right, {left_out} left out: {folder}; fixes.jsonl lists them.",
+        changed=fixed.num_changed,
+        left_out=fixed.num_left_out,
+        folder=fix,
+    )
+    say(listener, Event("note", note))
 
 
 # --------------------------------------------------------------------------------------------------------------- training
@@ -256,6 +301,20 @@ def check_transforms(dataset: Dataset, tuned: Path, listener: Listener | None = 
         )
 
 
+def tell_of_boxes(dataset: Dataset, tuned: Path, listener: Listener | None) -> None:
+    """Say when the base model was taught to write boxes in another unit than the questions ask for."""
+    from medtune.models.contract import read_contract
+
+    family = resolve_stored("family", read_contract(tuned).family)
+    if "detection" in dataset.manifest.tasks and family.box_convention == "pixels":
+        what = msg(
+            "{family} was taught boxes in pixels of the resized picture, and is asked for 0 to 1000: low box scores of the base "
+            "model may be its unit, not its eyes.",
+            family=family.name,
+        )
+        say(listener, Event("note", what))
+
+
 def load_named_code(recipe: Recipe) -> None:
     """Import what the recipe names as ``package.module:object``; see :func:`medtune.plugins.resolve_stored`.
 
@@ -301,20 +360,6 @@ def generators(recipe: Recipe, tuned: Path, *, local_only: bool, listener: Liste
     model, called tuned.
     """
     settings = recipe.generation
-def tell_of_boxes(dataset: Dataset, tuned: Path, listener: Listener | None) -> None:
-    """Say when the base model was taught to write boxes in another unit than the questions ask for."""
-    from medtune.models.contract import read_contract
-
-    family = resolve_stored("family", read_contract(tuned).family)
-    if "detection" in dataset.manifest.tasks and family.box_convention == "pixels":
-        what = msg(
-            "{family} was taught boxes in pixels of the resized picture, and is asked for 0 to 1000: low box scores of the base "
-            "model may be its unit, not its eyes.",
-            family=family.name,
-        )
-        say(listener, Event("note", what))
-
-
     if settings.generator.kind != "hf":
         return {"tuned": ("tuned", lambda: other_generator(recipe, local_only=local_only))}
     from medtune.generation.hf import HfGenerator

@@ -62,14 +62,31 @@ def validate(
     target: Annotated[str, typer.Argument(metavar="RECIPE|DATASET", help=str(msg("A recipe, or the folder of a data set.")))],
     overrides: Overrides = None,
     strict: Annotated[bool, typer.Option("--strict", help=str(msg("Exit with 1 on warnings too.")))] = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help=str(msg("Where the page goes; validation.html in the data set folder.")))
+    ] = None,
+    no_html: Annotated[bool, typer.Option("--no-html", help=str(msg("Write no page.")))] = False,
+    ocr: Annotated[bool, typer.Option("--ocr", help=str(msg("Look for text in the pictures too; takes long.")))] = False,
+    fix: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help=str(msg("Write a cleaned copy of the data set, and what was changed.")))
+    ] = None,
+    fix_terms: Annotated[
+        bool, typer.Option("--fix-terms", help=str(msg("In the copy, put standard terms for everyday words.")))
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     from medtune import api
     from medtune.cli.progress import Progress
     from medtune.cli.tables import print_json, print_validation
 
+    if html is not None and no_html:
+        raise typer.BadParameter(str(msg("--html and --no-html contradict each other.")))
+    if fix_terms and fix is None:
+        raise typer.BadParameter(str(msg("--fix-terms changes a copy: say where it goes with --fix FOLDER.")))
     with Progress() as listener:
-        report = api.validate(target, overrides or (), listener=listener)
+        report = api.validate(
+            target, overrides or (), html=html or not no_html, ocr=ocr, fix=fix, fix_terms=fix_terms, listener=listener
+        )
     print_json(report) if as_json else print_validation(report)
     if report.num_errors or (strict and report.num_warnings):
         raise typer.Exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from medtune.language import Text, msg
 from medtune.types import Issue, Severity, SplitName
@@ -23,6 +24,8 @@ class Findings:
         self._issues: list[Issue] = []
         self._counts: Counter[tuple[str, SplitName | None]] = Counter()
         self._more: dict[tuple[str, SplitName | None], Issue] = {}
+        self.watch: Callable[[Issue], None] | None = None
+        """Hears of every finding, also of those that are only counted."""
 
     def add(
         self,
@@ -42,6 +45,8 @@ class Findings:
         issue = Issue(
             code=code, severity=severity, message=message, remedy=remedy, split=split, sample=sample, file=file, count=count
         )
+        if self.watch is not None:
+            self.watch(issue)
         if self._counts[kind] <= MAX_NAMED:
             self._issues.append(issue)
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -83,6 +83,7 @@ def validate(
     limits: Limits | None = None,
     num_workers: int = 2,
     ocr: bool = False,
+    extra: Sequence[Callable[[Context], Check]] = (),
     listener: Listener | None = None,
 ) -> ValidationReport:
     """Read every row and decode every picture of a data set once, and list what was found. Changes nothing.
@@ -97,6 +98,7 @@ def validate(
         limits: What a picture may be at most.
         num_workers: Processes that decode pictures.
         ocr: Look for text in the pictures too; takes a hundred times as long as the other checks of a picture.
+        extra: Families that look on as well; their names are not in the report.
         listener: Hears of the progress.
 
     Raises:
@@ -115,11 +117,13 @@ def validate(
         images = dataset.images
         row_limits = RowLimits(count_tokens, max_tokens, context, too_long)
         shared = Context(dataset, findings, rows, scratch, row_limits)
-        checks = [family(shared) for family in (_WITH_OCR if ocr else _CHECKS)]
+        families: list[Callable[[Context], Check]] = [*(_WITH_OCR if ocr else _CHECKS), *extra]
+            checks = [family(shared) for family in families]
         uses = _look_at_rows(shared, checks, images, num_rows, listener)
         _look_at_pictures(shared, checks, images, uses, limits, num_workers, listener)
-        for check in checks:
-            skipped.update(check.conclude())
+        del uses
+        while checks:  # each takes its columns along when it is done
+            skipped.update(checks.pop(0).conclude())
     except DataError as error:
         # A line of the index may be found damaged when it is first looked up, in the middle of the rows.
         findings.add("images-index", "error", error.what, error.remedy, file=error.file)
