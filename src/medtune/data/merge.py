@@ -26,7 +26,7 @@ from medtune.data.config import DataSettings, Fractions
 from medtune.data.dataset import LeftOut
 from medtune.data.keys import KeyFiles, KeyTable
 from medtune.data.shard import ROW, Summary, shard_folder
-from medtune.data.split import SPLITS, assigned_splits, digest_of, draw_all, fill_strata
+from medtune.data.split import SPLITS, assigned_splits, digest_of, draw_all, fill_strata, place_of
 from medtune.language import msg
 from medtune.types import Fault
 
@@ -137,7 +137,7 @@ class _Merge:
             before = counts.sum(axis=0)
             self.moved = fill_strata(counts, split.fractions, self._movable(files))
             for digest, place in self.moved.items():
-                per_split[int(draw_all(np.array([digest], np.uint64), split.fractions)[0])] -= 1
+                per_split[place_of(digest, split.fractions)] -= 1
                 per_split[place] += 1
             assert before.sum() == counts.sum()
         files.close()

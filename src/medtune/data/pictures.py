@@ -6,13 +6,13 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from medtune.errors import UnreadableImageError
-from medtune.imaging.intact import is_whole
+from medtune.imaging.intact import is_whole, read_plain
 from medtune.imaging.read import Limits, open_picture, read_header
 from medtune.language import msg
 from medtune.types import ImageRef, InShard, Picture, TransformRecord, View
@@ -36,6 +36,8 @@ class ReadPicture:
     sizes: tuple[tuple[int, int], ...]
     data: bytes | None
     """None when the picture is stored already: :meth:`PictureReader.remember`."""
+    key: tuple[Path | bytes, str | None, View | None]
+    """What the reader knows the source picture by."""
 
 
 class PictureReader:
@@ -49,6 +51,7 @@ class PictureReader:
     def __init__(self, transforms: Sequence[Any] = (), limits: Limits | None = None) -> None:
         self.transforms = tuple(transforms)
         self.limits = limits or Limits()
+        self._records = tuple(transform_record(transform) for transform in self.transforms)
         self._known: dict[tuple[Path | bytes, str | None, View | None], ReadPicture] = {}
 
     def read(self, picture: Picture) -> ReadPicture:
@@ -57,16 +60,16 @@ class PictureReader:
         Raises:
             UnreadableImageError: It is missing, damaged or beyond a limit.
         """
-        known = self._known.get(_key(picture))
-        if known is not None:
-            return known
-        if picture.path is not None:
-            return self._read(picture.path, str(picture.path), picture)
-        return self._read(picture.data or b"", picture.name, picture)
+        source: Path | bytes = picture.path if picture.path is not None else picture.data or b""
+        digest = None if isinstance(source, Path) else hashlib.sha256(source)
+        key = (source if isinstance(source, Path) else digest.digest(), picture.modality, picture.view)  # type: ignore[union-attr]
+        known = self._known.get(key)
+        return known or self._read(source, digest, key, picture)
 
-    def remember(self, picture: Picture, read: ReadPicture) -> None:
+    def remember(self, read: ReadPicture) -> None:
         """The picture has been stored: it need not be read again."""
-        self._known[_key(picture)] = ReadPicture(read.ref, read.sizes, None)
+        if read.data is not None:
+            self._known[read.key] = replace(read, data=None)
 
     def map_box(self, box: Box, read: ReadPicture) -> Box:
         """Where a box of the source picture (pixels, upright) lies in the stored one."""
@@ -74,31 +77,51 @@ class PictureReader:
             box = transform.map_box(box, width, height)
         return box
 
-    def _read(self, source: Path | bytes, name: str, picture: Picture) -> ReadPicture:
-        header = read_header(source, name=name, view=picture.view, limits=self.limits)
-        suffix = header.plain_suffix
+    def _read(self, source: Path | bytes, digest: Any, key: Any, picture: Picture) -> ReadPicture:
+        name = str(source) if isinstance(source, Path) else picture.name
         sizes: list[tuple[int, int]] = []
-        if self.transforms or suffix is None:
+        reading: tuple[TransformRecord, ...] = ()
+        whole = None if self.transforms or picture.view is not None else self._whole(source, name)
+        if whole is not None:
+            data, suffix, (width, height) = whole
+            if digest is None:
+                digest = hashlib.sha256(data)
+        else:
+            reading = read_header(source, name=name, view=picture.view, limits=self.limits).reading
             image = open_picture(source, name=name, view=picture.view, limits=self.limits)
             for transform in self.transforms:
                 sizes.append(image.size)
                 image = transform(image)
             data, suffix, (width, height) = _png(image), ".png", image.size
-        else:
-            data = source.read_bytes() if isinstance(source, Path) else source
-            width, height = header.width, header.height
-            if not is_whole(data):
-                self._refuse(source, name)
-        sha256 = hashlib.sha256(data).hexdigest()
+            digest = hashlib.sha256(data)
+        sha256 = digest.hexdigest()
         ref = ImageRef(
             path=f"images/{sha256[:2]}/{sha256[:16]}{suffix}",
             sha256=sha256,
             width=width,
             height=height,
             modality=picture.modality,
-            transforms=(*header.reading, *(transform_record(transform) for transform in self.transforms)),
+            transforms=(*reading, *self._records),
         )
-        return ReadPicture(ref, tuple(sizes), data)
+        return ReadPicture(ref, tuple(sizes), data, key)
+
+    def _whole(self, source: Path | bytes, name: str) -> tuple[bytes, str, tuple[int, int]] | None:
+        """Bytes, suffix and (width, height) of a picture that can be copied as it is."""
+        if isinstance(source, Path):
+            if not source.is_file() or source.stat().st_size > self.limits.max_bytes:
+                read_header(source, name=name, limits=self.limits)  # says what is wrong
+            data = source.read_bytes()
+        else:
+            data = source
+        plain = read_plain(data)
+        if plain is None or not self.limits.allow(len(data), plain.width, plain.height):
+            header = read_header(data, name=name, limits=self.limits)
+            if header.plain_suffix is None:
+                return None
+            if not is_whole(data):
+                self._refuse(data, name)
+            return data, header.plain_suffix, (header.width, header.height)
+        return data, plain.suffix, (plain.width, plain.height)
 
     def _refuse(self, source: Path | bytes, name: str) -> None:
         open_picture(source, name=name, limits=self.limits)  # its decoder says best what is wrong
@@ -125,18 +148,26 @@ class FileStore:
 
     def put(self, read: ReadPicture) -> ImageRef:
         assert read.data is not None
-        path = self.folder / read.ref.path
-        if not path.exists():
-            # Not runs.atomic_write: the whole folder appears by rename, so a flush to disk for each picture would only cost time.
-            try:
-                descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
-            except FileNotFoundError:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(read.data)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
+        path = f"{self.folder}/{read.ref.path}"
+        # Not runs.atomic_write: the whole folder appears by rename. A file that a killed process left half written has another
+        # size, and so has one that another process is writing at this moment.
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            return self.put(read)
+        except FileExistsError:
+            if os.path.getsize(path) != len(read.data):
+                descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=TEMPORARY)
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(read.data)
+                os.chmod(temporary, 0o644)
+                os.replace(temporary, path)
+        else:
+            with os.fdopen(descriptor, "wb", buffering=0) as plain:
+                view = memoryview(read.data)
+                while view:
+                    view = view[plain.write(view) :]
         return read.ref
 
 
@@ -177,11 +208,6 @@ class ShardStore:
 def transform_record(transform: Any) -> TransformRecord:
     """A transform as the manifest keeps it."""
     return TransformRecord(name=transform.name, parameters=transform.model_dump(mode="json", exclude={"name"}))
-
-
-def _key(picture: Picture) -> tuple[Path | bytes, str | None, View | None]:
-    source = picture.path if picture.path is not None else hashlib.sha256(picture.data or b"").digest()
-    return source, picture.modality, picture.view
 
 
 def _png(image: Image) -> bytes:

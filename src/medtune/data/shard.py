@@ -39,7 +39,7 @@ from medtune.data.construct import construct
 from medtune.data.dataset import LeftOut, image_line, write_row
 from medtune.data.pictures import TEMPORARY, FileStore, PictureReader, PictureStore, ReadPicture, ShardStore
 from medtune.data.rows import LeaveOut, RowMaker
-from medtune.data.split import SPLITS, assigned_splits, digest_of, draw_all
+from medtune.data.split import SPLITS, assigned_splits, digest_of, place_of
 from medtune.errors import DataError, UnreadableImageError
 from medtune.imaging.child import Death
 from medtune.language import Text, msg
@@ -159,6 +159,7 @@ class _Shard(contextlib.ExitStack):
             self.store = FileStore(work / "out")
         self.images: dict[str, ImageRef] = {}
         self.rows: list[list[tuple[int, int, int, int, int, int]]] = [[] for _ in SPLITS]
+        self.digests: dict[str, int] = {}
         self.groups: dict[tuple[str, int], int] = {}
         self.strata: dict[tuple[str, str], int] = {}
         self.tasks: Counter[str] = Counter()
@@ -215,14 +216,16 @@ class _Shard(contextlib.ExitStack):
             self.files["left_out.jsonl"].write(line.model_dump_json() + "\n")
 
     def _write(self, number: int, sample: Sample, record: Record, read: tuple[ReadPicture, ...]) -> None:
-        digest = digest_of(sample.group, self.settings.split.seed)
+        digest = self.digests.get(sample.group)
+        if digest is None:
+            digest = self.digests[sample.group] = digest_of(sample.group, self.settings.split.seed)
         split = self._split(record, sample, digest)
-        for picture, one in zip(record.pictures, read, strict=True):
+        for one in read:
             if one.data is not None and one.ref.path not in self.images:
                 ref = self.store.put(one)
                 self.images[ref.path] = ref
                 self.files["images.jsonl"].write(image_line(ref) + "\n")
-            self.reader.remember(picture, one)
+            self.reader.remember(one)
         self.files[f"{SPLITS[split]}.jsonl"].write(write_row(sample) + "\n")
         modality = next((one.ref.modality for one in read if one.ref.modality), None) or sample.metadata.get("modality")
         stratum = self.strata.setdefault((sample.task, str(modality or "-")), len(self.strata))
@@ -238,7 +241,7 @@ class _Shard(contextlib.ExitStack):
             self.num_unused_splits += record.split is not None
             if sample.group in self.assigned:
                 return SPLITS.index(self.assigned[sample.group])
-            return int(draw_all(np.array([digest], np.uint64), self.settings.split.fractions)[0])
+            return place_of(digest, self.settings.split.fractions)
         if record.split is None:
             raise DataError(
                 msg("The source {source} assigns no split, and data.split.kind is official.", source=self.job.label),

@@ -24,7 +24,7 @@ from medtune.errors import DataError, system_reason
 from medtune.language import msg
 from medtune.types import SplitName
 
-__all__ = ["SPLITS", "assigned_splits", "digest_of", "draw", "draw_all", "fill_strata"]
+__all__ = ["SPLITS", "assigned_splits", "digest_of", "draw", "draw_all", "fill_strata", "place_of"]
 
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
@@ -36,14 +36,24 @@ def digest_of(group: str, seed: int) -> int:
 
 def draw(group: str, fractions: Fractions, seed: int) -> SplitName:
     """The split of a group, by a hash of seed and group alone: adding or removing other groups does not move it."""
-    return SPLITS[int(draw_all(np.array([digest_of(group, seed)], np.uint64), fractions)[0])]
+    return SPLITS[place_of(digest_of(group, seed), fractions)]
+
+
+def place_of(digest: int, fractions: Fractions) -> int:
+    """The split of a group by its digest, as an index into :data:`SPLITS`."""
+    place = digest / 2**64
+    if place < fractions.train:
+        return 0
+    if place < fractions.train + fractions.validation or fractions.test == 0.0:
+        # Without a test share, a sum that rounding left just below 1 must not open a test split.
+        return 1 if fractions.validation else 0
+    return 2
 
 
 def draw_all(digests: NDArray[np.uint64], fractions: Fractions) -> NDArray[np.uint8]:
-    """The splits of groups by their digests (n,), as indices into :data:`SPLITS`."""
+    """:func:`place_of` for many digests (n,)."""
     places = digests.astype(np.float64) / 2.0**64
     past_validation = places >= fractions.train + fractions.validation
-    # Without a test share, a sum that rounding left just below 1 must not open a test split.
     past_train = np.where(past_validation & (fractions.test > 0.0), 2, 1 if fractions.validation else 0)
     return np.where(places < fractions.train, 0, past_train).astype(np.uint8)
 

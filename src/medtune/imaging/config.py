@@ -34,3 +34,8 @@ class Limits(Settings):
     """MiB of address space of the process that decodes a picture from outside while the program runs (chat)."""
     seconds: Annotated[float, Field(gt=0.0)] = 60.0
     """How long that process may take for one picture."""
+
+    def allow(self, num_bytes: int, width: int, height: int) -> bool:
+        """Whether a picture of this size is within the limits."""
+        within = num_bytes <= self.max_bytes and width * height <= self.max_pixels
+        return within and max(width, height) <= self.max_ratio * min(width, height)
