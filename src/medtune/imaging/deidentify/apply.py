@@ -124,6 +124,9 @@ class Cleaning:
                 del dataset[tag]
             elif element.VR == "SQ":
                 self._clean_sequence(element, action, depth)
+            elif action == "K" and isinstance(element.value, bytes) and self.identifiers.in_bytes(element.value):
+                del dataset[tag]  # a table of colours, a key of a database: nobody reads a name there, but a program wrote one
+                self.counts["found-in-text"] += 1
             else:
                 self._clean_value(dataset, element, action)
             if action != "K":
@@ -211,8 +214,8 @@ class Cleaning:
     def _action(self, element: DataElement) -> Action:
         from pydicom.datadict import dictionary_has_tag
 
-        if element.VR == "UI" and element.keyword.endswith("SOPClassUID"):
-            return "K"  # says what kind of object it is; a private class names the maker, not the patient
+        if element.keyword == "SOPClassUID":
+            return "K"  # what kind of object this is; a private class names the maker, not the patient
         return self._profile.action(int(element.tag), element.VR, known=dictionary_has_tag(element.tag))
 
     @staticmethod

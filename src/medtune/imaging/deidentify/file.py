@@ -283,4 +283,4 @@ def _search(target: Path, cleaning: Cleaning) -> set[str]:
             start = content.rfind(value)
             if start >= 0:
                 pixels = (start, start + len(value))
-    return cleaning.identifiers.in_bytes(content, pixels=pixels, allowed_dates=cleaning.dates)
+    return cleaning.identifiers.in_bytes(content, pixels=pixels, allowed_dates=frozenset(cleaning.dates))

@@ -89,11 +89,13 @@ class Identifiers:
         folded = text.casefold()
         return any(_holds(folded, word) for word in self.names | self.values)
 
-    def in_bytes(self, content: bytes, *, pixels: tuple[int, int], allowed_dates: set[str]) -> set[str]:
-        """The kinds of values that the bytes of a file still hold: ``name``, ``value``, ``date``, ``uid``.
+    def in_bytes(
+        self, content: bytes, *, pixels: tuple[int, int] = (0, 0), allowed_dates: frozenset[str] = frozenset()
+    ) -> set[str]:
+        """The kinds of values that bytes still hold: ``name``, ``value``, ``date``, ``uid``.
 
         Args:
-            content: The file.
+            content: A file, or a part of one.
             pixels: Start and stop of the pixel data, in which only values of at least 8 bytes are searched for.
             allowed_dates: Dates that stand in the file rightly: a shifted date may be another's original.
         """
