@@ -373,7 +373,7 @@ def write_iu_kaggle(folder: Path) -> Path:
     projections, reports = ["uid,filename,projection"], ["uid,MeSH,Problems,image,indication,comparison,findings,impression"]
     for number in (1, 2, 3, 4):
         for view in ("Lateral", "Frontal") if number != 3 else ():
-            name = f"{number}_IM-{number:04d}-{view[0]}.dcm.png"
+            name = f"{number}_IM-{number:04d}-{'4001' if view == 'Frontal' else '3001'}.dcm.png"
             (folder / "images" / "images_normalized" / name).write_bytes(png(10 * number + len(view)))
             projections.append(f"{number},{name},{view}")
         texts = f"Made-up finding {number} of XXXX.,Made up." if number != 4 else ","

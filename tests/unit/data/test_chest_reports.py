@@ -75,7 +75,7 @@ def test_iu_kaggle_puts_frontal_first_and_names_what_is_missing(tmp_path: Path) 
     records = list(IuXray(path=folder).samples())
     assert reasons(records) == {"CXR3": "picture-missing", "CXR4": "report-empty"}
     first = whole(records)["CXR1"]
-    assert [picture.name for picture in first.pictures] == ["1_IM-0001-F.dcm.png", "1_IM-0001-L.dcm.png"]
+    assert [picture.name for picture in first.pictures] == ["1_IM-0001-4001.dcm.png", "1_IM-0001-3001.dcm.png"]
     assert first.metadata["view_position"] == "frontal, lateral"
     assert all(open_picture(picture.path or Path(), name="p").mode == "RGB" for picture in first.pictures)
     assert [len(record.pictures) for record in whole(list(IuXray(path=folder, views="frontal").samples())).values()] == [1, 1]
