@@ -118,7 +118,7 @@ def validate(
         row_limits = RowLimits(count_tokens, max_tokens, context, too_long)
         shared = Context(dataset, findings, rows, scratch, row_limits)
         families: list[Callable[[Context], Check]] = [*(_WITH_OCR if ocr else _CHECKS), *extra]
-            checks = [family(shared) for family in families]
+        checks = [family(shared) for family in families]
         uses = _look_at_rows(shared, checks, images, num_rows, listener)
         _look_at_pictures(shared, checks, images, uses, limits, num_workers, listener)
         del uses
