@@ -153,7 +153,7 @@ class _Copy:
         self.num_changed = self.num_left_out = 0
         self.groups: dict[str, set[int]] = {split: set() for split in _HELD_OUT_FIRST}
         self.strata: dict[tuple[str, str], dict[str, set[int]]] = {}
-        self.held: set[int] = set()
+        self.held: dict[SplitName, set[int]] = {"test": set(), "validation": set()}
         self.used: set[int] = set()
         """Keys of the pictures that rows of the copy show."""
         official = dataset.manifest.split.get("kind") == "official"
@@ -247,12 +247,12 @@ class _Copy:
         if self.official:
             return None
         shared = list(self._keys(sample))
-        if split != "test":
-            for code, value in shared:
-                if value in self.held:
-                    return code
+        others = [held for other, held in self.held.items() if _HELD_OUT_FIRST.index(other) < _HELD_OUT_FIRST.index(split)]
+        for code, value in shared:
+            if any(value in held for held in others):
+                return code
         if split != "train":
-            self.held.update(value for _, value in shared)
+            self.held[split].update(value for _, value in shared)
         return None
 
     def _keys(self, sample: Sample) -> Iterator[tuple[str, int]]:

@@ -138,6 +138,17 @@ def test_nothing_is_taken_from_test_that_train_has_too(spoilt: Dataset, cleaned:
     assert result.num_left_out > len(overlaps)
 
 
+def test_rows_of_one_group_in_one_split_stay_together(tmp_path: Path) -> None:
+    planted = planting.PlantedSet()
+    planting.add_clean(planted, 8)
+    for split in ("validation", "test", "train"):
+        first, second = planted.add(f"{split}-one", split), planted.add(f"{split}-two", split)
+        second.update(group=first["group"], metadata=first["metadata"])
+    planted.say(planted.add("blank"), "Yes ")
+    result, _ = fixed(planted.write(tmp_path / "data"), tmp_path / "copy")
+    assert (result.num_changed, result.num_left_out) == (1, 0)
+
+
 def test_what_was_changed_is_listed(cleaned: tuple[Fixed, Dataset]) -> None:
     _, copy = cleaned
     changed = {(fix["code"], fix["before"], fix["after"]) for fix in fixes_of(copy.folder) if fix["action"] == "changed"}
