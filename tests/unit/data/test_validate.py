@@ -58,7 +58,7 @@ def test_a_sound_data_set(dataset: Dataset) -> None:
     assert sum(report.num_rows.values()) == 100
     assert set(report.checks) | set(report.skipped) == set(CHECKS)
     assert set(report.skipped) == {
-        "row-length", "normal-share", "linked-overlap", "patient-overlap", "study-overlap", "volume-overlap",
+        "row-length", "normal-share", "linked-overlap", "paraphrase-overlap", "patient-overlap", "study-overlap", "volume-overlap",
         "box-convention", "box-words", "burned-in-text",
     }  # fmt: skip
 
@@ -257,6 +257,13 @@ def test_vqa_rad_with_its_official_split(shared: Path, tmp_path: Path) -> None:
     assert (image.count, image.split, image.severity) == (203, "test", "warning")
     assert "203 of the 203 pictures of test" in image.message.render("en")
     assert found(report, "group-overlap").count == 203
+    # The JSON has no qid_linked_id; 143 of its test rows call themselves rephrasings ("phrase_type": "para").
+    rephrased = {
+        issue.split: (issue.count, issue.message.fields["total"]) for issue in report.issues if issue.code == "paraphrase-overlap"
+    }
+    assert rephrased["test"] == (127, 143)
+    assert found(report, "question-overlap").count == 16
+    assert "linked-overlap" in report.skipped
     counts = Counter(issue.code for issue in report.issues)
     assert counts["source-answer-not-text"] == 10
     assert counts["source-answer-type-blanks"] == 2

@@ -326,3 +326,18 @@ def test_words_that_differ_in_dress_only() -> None:
     assert keys.normalised("左侧有出血吗？") == keys.normalised("左侧有出血吗?")
     assert keys.normalised("T1") != keys.normalised("T2")
     assert keys.key("ab", "c") != keys.key("a", "bc")
+
+
+def test_rephrasings_of_nobody_knows_which_row(tmp_path: Path) -> None:
+    """VQA-RAD as JSON says of a row that it rephrases another, and not which."""
+    one, other = encoded(scene(3)), encoded(scene(4))
+    rows = [
+        Row("train", one, "Is there air?", "yes", metadata={"phrase_type": "freeform"}),
+        Row("test", one, "Can air be seen?", "Yes", metadata={"phrase_type": "test_para"}),
+        Row("test", one, "Which organ is it?", "lung", metadata={"phrase_type": "para"}),
+        Row("test", other, "Can air be seen here?", "yes", metadata={"phrase_type": "para"}),
+        Row("test", one, "Is air there?", "yes", metadata={"phrase_type": "freeform"}),
+    ]
+    (issue,) = of(validate(make(tmp_path, rows)), "paraphrase-overlap")
+    assert (issue.count, issue.message.fields["total"], issue.split) == (1, 3, "test")
+    assert "r1" in issue.message.render("en")

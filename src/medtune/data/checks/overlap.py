@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from medtune.data.checks.check import Check, Context, Place
-from medtune.data.checks.keys import as_numpy, key, runs_of_equal
+from medtune.data.checks.keys import as_numpy, key, normalised, runs_of_equal
 from medtune.data.split import SPLITS
 from medtune.language import Text, msg
 from medtune.types import Sample, SplitName
@@ -81,6 +81,14 @@ def _links(**fields: str | int) -> Text:
     return msg("{shared} of the {total} linked questions of {split} are rephrased in {others}, e.g. {examples}.", **fields)
 
 
+def _rephrased(**fields: str | int) -> Text:
+    return msg(
+        "{shared} of the {total} rephrasings of {split} have the picture and the answer of a row of {others}, e.g. {examples}. "
+        "Which row each rephrases is not said.",
+        **fields,
+    )
+
+
 _KINDS = (
     _Kind("group-overlap", lambda sample: (sample.group,), _groups, lambda row: str(row["group"])),
     _Kind("patient-overlap", _tag("patient"), _patients, _tagged("patient")),
@@ -105,10 +113,10 @@ class Overlap(Check):
     """Compares each split with those before it.
 
     Keeps 12 bytes a row for its group, as many for each of patient, study and volume that its metadata name, and for each
-    picture and link.
+    picture, link and row with a ``phrase_type``.
     """
 
-    names = (*(kind.name for kind in _KINDS), "image-overlap", "linked-overlap")
+    names = (*(kind.name for kind in _KINDS), "image-overlap", "linked-overlap", "paraphrase-overlap")
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -116,6 +124,8 @@ class Overlap(Check):
         self._pictures = _Column()
         self._links = _Column()
         self._ids = _Column()
+        self._phrased = _Column()
+        self._rephrasing = array("B")
 
     def row(self, sample: Sample, place: Place) -> None:
         for kind in _KINDS:
@@ -129,6 +139,10 @@ class Overlap(Check):
             # A link names the other row's id in the source; several sources together prefix their ids.
             prefix, slash, _ = sample.id.rpartition("/")
             self._links.add(key(f"{prefix}{slash}{linked}"), place.number)
+        phrasing = sample.metadata.get("phrase_type")
+        if isinstance(phrasing, str) and sample.images:
+            self._phrased.add(key(sample.images[0].sha256, normalised(sample.target)), place.number)
+            self._rephrasing.append("para" in phrasing)
 
     def conclude(self) -> Mapping[str, Text]:
         skipped = {}
@@ -144,6 +158,10 @@ class Overlap(Check):
             self._compare_links()
         else:
             skipped["linked-overlap"] = msg("No row names the row that it rephrases.")
+        if any(self._rephrasing):
+            self._compare_rephrasings()
+        else:
+            skipped["paraphrase-overlap"] = msg("No row says that it rephrases another.")
         return skipped
 
     def _compare(
@@ -199,6 +217,19 @@ class Overlap(Check):
             own, first = np.unique(links, return_index=True)
             shared = np.sort(first[np.isin(own, elsewhere)])
             self._report("linked-overlap", split, others, _links, len(own), rows[shared], _link)
+
+    def _compare_rephrasings(self) -> None:
+        """Rows that say that they rephrase another, but not which: it has the same picture and the same answer."""
+        keys, rows = as_numpy(self._phrased.keys), as_numpy(self._phrased.rows)
+        rephrasing = as_numpy(self._rephrasing).astype(np.bool_)
+        starts = [self.context.rows.starts.get(split, 0) for split in SPLITS]
+        places = np.searchsorted(starts, rows, side="right") - 1
+        for place, split in enumerate(SPLITS):
+            own = np.flatnonzero(rephrasing & (places == place))
+            others = [other for position, other in enumerate(SPLITS) if position != place and (places == position).any()]
+            shared = own[np.isin(keys[own], keys[places != place])]
+            if place and len(shared):
+                self._report("paraphrase-overlap", split, others, _rephrased, len(own), rows[shared], lambda row: str(row["id"]))
 
     def _report(
         self,
