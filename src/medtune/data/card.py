@@ -130,8 +130,8 @@ def _statements(manifest: Manifest) -> Iterator[Text]:
             "remote generator, tracker or hub, and neither may you."
         )
     yield msg(
-        "Group ids are as the sources give them: pseudonyms where medtune read DICOM, public ids in published sets. Ids of your own "
-        "tables are copied: see that they name nobody."
+        "Group ids are the sources': pseudonyms where medtune read DICOM, public ids in published sets. Those of your own tables "
+        "are copied: see that they name nobody."
     )
 
 
@@ -159,6 +159,8 @@ def _source(source: SourceRecord, language: Language) -> Iterator[str]:
         facts.append((msg("address"), f"<{_line(card.url)}>"))
     if card.citation:
         facts.append((msg("citation"), _line(card.citation)))
+    if card.revision:
+        facts.append((msg("revision"), f"`{_line(card.revision)}`"))
     options = {key: value for key, value in source.options.items() if key in _PROVENANCE and isinstance(value, (str, int))}
     if options:
         facts.append((msg("read"), ", ".join(f"{key} `{_line(str(value))}`" for key, value in sorted(options.items()))))

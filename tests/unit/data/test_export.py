@@ -18,6 +18,7 @@ from medtune.data.dataset import Dataset
 from medtune.data.export.export import EXPORT_FORMATS, ExportFormat, export_dataset
 from medtune.data.prepare import prepare
 from medtune.data.sources.llamafactory import LlamaFactory
+from medtune.data.sources.webdataset import WebDataset
 from medtune.errors import DataError
 from medtune.types import Record, Sample
 
@@ -184,6 +185,24 @@ def test_webdataset_shards(dataset: Dataset, tmp_path: Path) -> None:
                 assert all(picture.split(".")[0] == name.split(".")[0] for picture in row["images"])
                 found.append(row["id"])
     assert found == [sample.id for sample in wanted]
+
+
+def test_webdataset_is_read_again(dataset: Dataset, tmp_path: Path) -> None:
+    """Rows without a picture come back as faults: medtune's own source of WebDataset wants one in each."""
+    export_dataset(dataset, tmp_path / "out", "webdataset", max_shard_bytes=50_000)
+    num_pictures = 0
+    for split in dataset.splits:
+        records = WebDataset(path=tmp_path / "out" / f"{split}-*.tar", group_key="group").samples()
+        for sample, record in zip(dataset.rows(split), records, strict=True):
+            if not sample.images:
+                assert record.fault is not None
+                assert record.fault.reason == "picture-missing"
+                continue
+            assert record.fault is None
+            assert (record.messages, record.target, record.group) == (sample.messages, sample.target, sample.group)
+            assert [digest(picture.data or b"") for picture in record.pictures] == [ref.sha256 for ref in sample.images]
+            num_pictures += 1
+    assert num_pictures > 10
 
 
 def test_pictures_may_lie_in_shards(dataset: Dataset, tmp_path: Path) -> None:
