@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from medtune.data.dataset import Dataset
     from medtune.data.export.export import Exported
     from medtune.generation.chat import ChatSession
-    from medtune.imaging.deidentify.config import DeidentifySettings
     from medtune.imaging.deidentify.run import Deidentified
+    from medtune.imaging.deidentify.settings import DeidentifySettings
 
 __all__ = [
     "DemoResult",

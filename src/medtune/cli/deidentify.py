@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
-from rich.markup import escape
 
 from medtune.cli.parameters import AsJson, example
 from medtune.cli.usage import Command
-from medtune.imaging.deidentify.config import Dates, DeidentifySettings, Ocr, Option
+from medtune.imaging.deidentify.choices import Dates, Ocr, Option
 from medtune.language import Text, msg
 
 if TYPE_CHECKING:
@@ -47,6 +46,7 @@ def deidentify(
     from medtune import api
     from medtune.cli.progress import Progress
     from medtune.cli.tables import print_json
+    from medtune.imaging.deidentify.settings import DeidentifySettings
 
     known = get_args(Option)
     if unknown := [name for name in option or () if name not in known]:
@@ -77,6 +77,7 @@ _SHOWN = 20
 def _print(done: Deidentified) -> None:
     """The sums, the reasons, and which originals want a person. Their paths are shown here and written nowhere."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from medtune.imaging.deidentify.verdict import REASONS

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from medtune.imaging.deidentify.config import DeidentifySettings
 from medtune.imaging.deidentify.identifiers import Identifiers, is_well_known
 from medtune.imaging.deidentify.profile import METHODS, Action, Profile
+from medtune.imaging.deidentify.settings import DeidentifySettings
 from medtune.imaging.deidentify.values import clean_words, dummy_value, shift_date, shift_datetime
 from medtune.imaging.pseudonym import Pseudonyms
 

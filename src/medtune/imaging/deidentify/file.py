@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from medtune.imaging.deidentify import pixels as burned
 from medtune.imaging.deidentify.apply import Cleaning, patient_of
-from medtune.imaging.deidentify.config import DeidentifySettings
 from medtune.imaging.deidentify.identifiers import is_well_known
+from medtune.imaging.deidentify.settings import DeidentifySettings
 from medtune.imaging.deidentify.text import find_text, has_ocr
 from medtune.imaging.pseudonym import Pseudonyms
 

@@ -12,14 +12,13 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-from medtune.imaging.deidentify.config import Dates, DeidentifySettings
+from medtune.imaging.deidentify.choices import Dates
+from medtune.imaging.deidentify.settings import DeidentifySettings
 
-__all__ = ["EDITION_KEY", "METHODS", "Action", "Profile", "read_table"]
+__all__ = ["METHODS", "Action", "Profile", "read_table"]
 
 Action = Literal["D", "Z", "X", "K", "C", "U"]
 """PS3.15, E.2.1: D dummy value, Z zero length, X remove, K keep (a sequence: clean its items), C clean, U other UID."""
-
-EDITION_KEY = "edition"
 
 METHODS: Mapping[str, tuple[str, str]] = {
     "basic": ("113100", "Basic Application Confidentiality Profile"),

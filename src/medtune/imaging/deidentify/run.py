@@ -31,8 +31,8 @@ from pydantic import ValidationError
 
 from medtune.errors import DataError, RunError, system_reason
 from medtune.imaging.child import DEFAULT_MAX_MEMORY, Child, ChildDiedError
-from medtune.imaging.deidentify.config import DeidentifySettings
 from medtune.imaging.deidentify.profile import Profile, read_table
+from medtune.imaging.deidentify.settings import DeidentifySettings
 from medtune.imaging.deidentify.text import has_ocr
 from medtune.imaging.deidentify.verdict import DeidentifyReport, FileRecord
 from medtune.imaging.pseudonym import Pseudonyms, default_key_file, load_key

@@ -14,10 +14,10 @@ from pydicom import dcmread
 from dicom_objects import ROOT, SECONDARY_CAPTURE, image, save
 from medtune.errors import DataError, RunError
 from medtune.imaging.child import Child
-from medtune.imaging.deidentify.config import DeidentifySettings
 from medtune.imaging.deidentify.identifiers import is_well_known
 from medtune.imaging.deidentify.pixels import suspicions
 from medtune.imaging.deidentify.run import Deidentified, deidentify
+from medtune.imaging.deidentify.settings import DeidentifySettings
 from medtune.imaging.deidentify.verdict import REASONS, DeidentifyReport, FileRecord
 from medtune.imaging.pseudonym import Pseudonyms, load_key
 

@@ -9,8 +9,8 @@ import pytest
 from pydicom.datadict import dictionary_has_tag, dictionary_keyword, dictionary_VR
 from pydicom.sr.codedict import codes
 
-from medtune.imaging.deidentify.config import DeidentifySettings
 from medtune.imaging.deidentify.profile import METHODS, Profile, read_table
+from medtune.imaging.deidentify.settings import DeidentifySettings
 from medtune.imaging.deidentify.values import clean_words, dummy_value, shift_date, shift_datetime
 
 ACTIONS = {"D", "Z", "X", "U", "X/Z", "X/D", "Z/D", "X/Z/D", "X/Z/U*"}

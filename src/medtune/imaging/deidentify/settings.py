@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
+from medtune.imaging.deidentify.choices import Dates, Ocr, Option
 from medtune.types import Settings
 
-__all__ = ["Dates", "DeidentifySettings", "Ocr", "Option"]
-
-Option = Literal["retain-uids", "retain-device", "retain-institution", "retain-patient", "clean-descriptors"]
-"""Options of PS3.15, E.3 beside those of dates and pixels. Each keeps something, so none is on by default."""
-
-Dates = Literal["shift", "keep", "remove"]
-Ocr = Literal["suspected", "all", "none"]
+__all__ = ["DeidentifySettings"]
 
 
 class DeidentifySettings(Settings):
