@@ -32,6 +32,7 @@ from pydantic import ValidationError
 from medtune.errors import DataError, RunError, system_reason
 from medtune.imaging.child import DEFAULT_MAX_MEMORY, Child, ChildDiedError
 from medtune.imaging.deidentify.profile import Profile, read_table
+from medtune.imaging.deidentify.records import Records
 from medtune.imaging.deidentify.settings import DeidentifySettings
 from medtune.imaging.deidentify.text import has_ocr
 from medtune.imaging.deidentify.verdict import DeidentifyReport, FileRecord
@@ -99,7 +100,7 @@ def deidentify(
         if settings.ocr != "none" and not report.ocr and listener is not None:
             listener(Event("note", msg("No OCR is installed: files that may hold burned-in text go to `review`.")))
         try:
-            records = _Records(target)
+            records = Records(target)
             files = list(_files(source))
             todo, originals = _split_done(files, source, records, pseudonyms)
             if listener is not None:
@@ -225,7 +226,7 @@ def _name(path: Path, source: Path, pseudonyms: Pseudonyms) -> str:
 
 
 def _split_done(
-    files: Iterable[Path], source: Path, records: _Records, pseudonyms: Pseudonyms
+    files: Iterable[Path], source: Path, records: Records, pseudonyms: Pseudonyms
 ) -> tuple[list[_Job], list[tuple[Path, FileRecord]]]:
     """What is left to do, and what is known already of originals that a person should know of."""
     todo, known = [], []
@@ -240,7 +241,7 @@ def _split_done(
     return todo, known
 
 
-def _placed(target: Path, job: _Job, result: Mapping[str, Any], records: _Records) -> FileRecord:
+def _placed(target: Path, job: _Job, result: Mapping[str, Any], records: Records) -> FileRecord:
     """Move the written file to its place, or write a note, and say so."""
     written = target / _WORK / f"{job.id}.dcm"
     verdict, reasons = result["verdict"], list(result["reasons"])
@@ -282,46 +283,6 @@ def _differs(first: Path, second: Path) -> bool:
         with path.open("rb") as file:
             digests.append(hashlib.file_digest(file, "sha256").digest())
     return digests[0] != digests[1]
-
-
-class _Records:
-    """``done.jsonl``: appended to, and read when a call begins. A last line torn by a crash is cut off."""
-
-    def __init__(self, target: Path) -> None:
-        self._target = target
-        self._path = target / "done.jsonl"
-        self._records: dict[str, FileRecord] = {}
-        if self._path.is_file():
-            content = self._path.read_bytes()
-            whole = content[: content.rfind(b"\n") + 1]
-            if len(whole) < len(content):
-                atomic_write(self._path, whole)
-            for line in whole.splitlines():
-                record = FileRecord.model_validate_json(line)
-                self._records[record.id] = record
-
-    def finished(self, name: str, state: str) -> FileRecord | None:
-        """The record of an original that has not changed since, and whose result is still there."""
-        record = self._records.get(name)
-        if record is None or record.state != state or (record.file is not None and not (self._target / record.file).is_file()):
-            return None
-        return record
-
-    def files_of(self, name: str) -> list[str]:
-        """What an earlier state of an original left: its result, or its note."""
-        record = self._records.get(name)
-        if record is None:
-            return []
-        return [record.file if record.file is not None else f"quarantine/{name}.json"]
-
-    def append(self, record: FileRecord) -> None:
-        self._records[record.id] = record
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(record.model_dump_json() + "\n")
-
-    def kept(self, names: set[str]) -> list[FileRecord]:
-        """The records of the originals that are there, and of those from other calls into the same folder."""
-        return [record for name, record in sorted(self._records.items()) if name in names or record.file is not None]
 
 
 def _summed(report: DeidentifyReport, records: Iterable[FileRecord]) -> DeidentifyReport:
