@@ -15,9 +15,14 @@ import pytest
 from PIL import Image
 
 from medtune.data.checks import keys
+from medtune.data.checks.check import Context, PictureFacts, PictureUse
 from medtune.data.checks.fingerprint import measure
 from medtune.data.checks.hamming import RADIUS, NearPairs
+from medtune.data.checks.row_table import RowTable
+from medtune.data.checks.same_pictures import SamePictures
 from medtune.data.dataset import Dataset, file_sha256, write_row
+from medtune.data.findings import Findings
+from medtune.data.split import SPLITS
 from medtune.data.validate import validate
 from medtune.types import GroupKind, ImageRef, Issue, Manifest, Message, Sample, SplitName, ValidationReport
 
@@ -166,6 +171,32 @@ def test_blank_pictures_are_named_and_are_nobodys_duplicate(tmp_path: Path) -> N
     assert not codes(report) & {"near-duplicate-overlap", "near-duplicates", "same-pixels-overlap"}
 
 
+def test_blank_pictures_of_the_same_pixels_are_no_leak(tmp_path: Path) -> None:
+    black = Image.new("L", (40, 40), 0)
+    rows = [Row("train", encoded(black), "Q1?"), Row("test", encoded(black, compress_level=0), "Q2?")]
+    assert rows[0].picture != rows[1].picture
+    assert not codes(validate(make(tmp_path, rows))) & LEAKS
+
+
+def test_pictures_of_near_hashes_are_the_same_only_when_they_correlate(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    dataset = make(tmp_path, [Row("train", encoded(scene(1)), "Q1?"), Row("test", encoded(scene(2)), "Q2?")])
+    rows = RowTable(dataset)
+    assert [sum(1 for _ in rows.read(split)) for split in SPLITS] == [1, 0, 1]
+    one = rng.integers(0, 200, 1024)
+    for noise, count in ((10, 1), (120, 0)):
+        other = one + rng.integers(0, noise, 1024)
+        (tmp_path / str(noise)).mkdir()
+        check = SamePictures(Context(dataset, Findings(), rows, tmp_path / str(noise)))
+        places: list[tuple[np.ndarray[Any, Any], SplitName]] = [(one, "train"), (np.minimum(other, 255), "test")]
+        for number, (grey, split) in enumerate(places):
+            found = {"hash": 77, "pixels": number + 1, "spread": 50.0, "thumbnail": grey.astype(np.uint8).tobytes()}
+            ref = next(iter(dataset.images.values()))
+            check.picture(PictureFacts(ref, measured={"fingerprint": found}), PictureUse(number, number, (split,)))
+        check.conclude()
+        assert sum(issue.code == "near-duplicate-overlap" for issue in check.findings.issues()) == count
+
+
 def volumes(*, named: bool) -> list[Row]:
     """Six volumes of eight slices; of the first two every third slice is put into test, the others are whole."""
     rows = []
@@ -238,19 +269,18 @@ def test_questions_about_the_same_picture(tmp_path: Path) -> None:
 
 
 def test_answers_that_need_no_picture(tmp_path: Path) -> None:
-    """Of 30 training rows, two questions have one answer each; the third has two; test asks the first and one nobody asked."""
-    rows = [
-        Row("train", encoded(scene(n)), ("Organ?", "Plane?", "Side?")[n % 3], ("brain", "axial", "left")[n % 3]) for n in range(30)
-    ]
+    """Two training questions have one answer each, the third has two; test asks the first, and eight that nobody asked before."""
+    asked = (("Organ?", "brain"), ("Plane?", "axial"), ("Side?", "left"))
+    rows = [Row("train", encoded(scene(n)), *asked[n % 3]) for n in range(30)]
     rows += [Row("train", encoded(scene(60 + n)), "Side?", "right") for n in range(15)]
-    rows += [Row("test", encoded(scene(100 + n)), ("Organ?", "Side?", "New?", "Plane?")[n % 4], "brain") for n in range(20)]
-    report = validate(make(tmp_path, rows))
-    (issue,) = of(report, "question-only")
-    # Majority of train: right (15 of 45). By question: brain, right, right (unseen), axial: one in four is brain.
-    assert issue.message.fields["majority"] == 0.0
-    assert issue.message.fields["right"] == 0.25
-    assert issue.message.fields["seen"] == 0.75
-    balance = of(report, "class-balance")[0].message.fields
+    rows += [Row("test", encoded(scene(100 + n)), "Organ?", "brain" if n < 6 else "liver") for n in range(8)]
+    rows += [Row("test", encoded(scene(120 + n)), f"New {n}?", "right") for n in range(8)]
+    (issue,) = of(validate(make(tmp_path, rows)), "question-only")
+    # The majority of train is right, 15 of 45: it is what is said of a question that nobody asked before.
+    assert issue.message.fields["majority"] == 8 / 16
+    assert issue.message.fields["right"] == (6 + 8) / 16
+    assert issue.message.fields["seen"] == 8 / 16
+    balance = of(validate(make(tmp_path, rows)), "class-balance")[0].message.fields
     assert (balance["classes"], balance["answer"], balance["rarest"]) == (4, "right", 10)
     assert balance["share"] == pytest.approx(15 / 45)
 
@@ -318,6 +348,8 @@ def test_the_fingerprint_of_a_picture_that_can_be_worked_out() -> None:
     assert bits[0] == "1"
     assert bits[1] == "1"
     assert found["spread"] == pytest.approx(100 / np.sqrt(2), rel=0.01)
+    # Of 63 frequencies 31 lie above their median, and the mean's own bit is set.
+    assert measure(scene(5).convert("RGB"))["hash"].bit_count() == 32
     assert len(found["thumbnail"]) == 1024
 
 
