@@ -91,6 +91,7 @@ def render_page(report: ValidationReport, dataset: Dataset, in_language: Languag
     kinds = _kinds(report, dataset)
     shown = [item for kind in kinds for item in kind.shown]
     _add_rows(dataset, shown)
+    _withhold(dataset, report, shown)
     _add_thumbnails(dataset, shown)
     style = (resources.files("medtune.data") / "templates" / "validation.css").read_text(encoding="utf-8")
     spoken = in_language or language()
@@ -196,6 +197,15 @@ def _add_row(dataset: Dataset, line: str, wanted: Sequence[_Shown]) -> None:
 def _picture_of(sample: Sample, place: str) -> ImageRef | None:
     """The picture that a finding is about, else the first one of its row."""
     return next((image for image in sample.images if image.path == place), sample.images[0] if sample.images else None)
+
+
+def _withhold(dataset: Dataset, report: ValidationReport, shown: Sequence[_Shown]) -> None:
+    """Pictures that may name a person are shown nowhere on the page, whatever else was found in them."""
+    named = {_inside(issue.file, dataset.folder) for issue in report.issues if issue.code == "burned-in-identifier"}
+    for item in shown:
+        if item.picture is not None and item.picture.path in named:
+            item.picture = None
+            item.no_picture = msg("The picture may name a person and is not shown.")
 
 
 def _add_thumbnails(dataset: Dataset, shown: Sequence[_Shown]) -> None:

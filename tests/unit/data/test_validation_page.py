@@ -91,6 +91,20 @@ def test_what_the_page_shows(hostile: tuple[Dataset, ValidationReport]) -> None:
     assert report.skipped["burned-in-text"].render("zh") in page
 
 
+def test_a_picture_that_may_name_a_person_is_not_shown(tmp_path: Path) -> None:
+    planted = planting.PlantedSet()
+    row = planted.add("named", answer="XXXX")
+    planted.add("other", answer="XXXX")
+    dataset = planted.write(tmp_path / "data")
+    report = validate(dataset)
+    found = report.issues[0].model_copy(
+        update={"code": "burned-in-identifier", "sample": row["id"], "file": str(dataset.folder / row["images"][0])}
+    )
+    page = render_page(report.model_copy(update={"issues": (*report.issues, found)}), dataset, "en")
+    assert page.count("The picture may name a person and is not shown.") == 2  # under both kinds
+    assert page.count('class="picture"') == 1
+
+
 def test_both_languages_and_the_one_it_opens_in(hostile: tuple[Dataset, ValidationReport]) -> None:
     english, chinese = (render_page(hostile[1], hostile[0], language) for language in ("en", "zh"))  # type: ignore[arg-type]
     for page in (english, chinese):

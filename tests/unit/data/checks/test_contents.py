@@ -69,6 +69,15 @@ def test_words_are_about_the_source_picture_inside_its_borders() -> None:
     assert codes(box_words.look(row("x", box=box, area_percent=1.2, extent=[0, 128, 512, 384]))) == ["box-area"]
 
 
+def test_a_thin_crescent_is_a_note() -> None:
+    """The share of the box over the stated one; a crescent fills a small part of its box."""
+    found = {
+        share: [item.severity for item in box_words.look(row("x", box=[20, 30, 94, 104], area_percent=share))]
+        for share in (0.2, 0.5, 6.0)
+    }
+    assert found == {0.2: ["warning"], 0.5: ["info"], 6.0: ["warning"]}
+
+
 # ------------------------------------------------------------------------------------------------------------ burned in
 
 
