@@ -126,6 +126,7 @@ class Picture:
     """A picture as a source holds it: a file, or encoded bytes with a name for messages. Exactly one of the two.
 
     ``modality`` is a DICOM modality code. ``name`` never holds a patient identifier. ``view`` is for DICOM and NIfTI.
+    ``private``: the path may hold one, so what is written down calls the picture by its name.
     """
 
     path: Path | None = None
@@ -133,6 +134,12 @@ class Picture:
     name: str = ""
     modality: str | None = None
     view: View | None = None
+    private: bool = False
+
+    @property
+    def called(self) -> str:
+        """What messages about it say: its path, where that is not private, else its name."""
+        return self.name if self.path is None or self.private else str(self.path)
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.data is None):

@@ -25,15 +25,18 @@ from numpy.typing import NDArray
 from medtune.data.config import DataSettings, Fractions
 from medtune.data.dataset import LeftOut
 from medtune.data.keys import KeyFiles, KeyTable
-from medtune.data.shard import ROW, Summary, shard_folder
+from medtune.data.shard import ROW, TAGS, Summary, shard_folder
 from medtune.data.split import SPLITS, assigned_splits, digest_of, draw_all, fill_strata, place_of
 from medtune.language import msg
-from medtune.types import Fault
+from medtune.types import Fault, SplitName
 
 __all__ = ["SourceTotals", "Totals", "merge"]
 
 _MAX_STRATA = 64
 """Strata that are looked after; a data set with more of them has few groups in each."""
+
+_MAX_TAG_VALUES = 50
+"""Values of a tag that are counted: a column that names something else for each row is no tag."""
 
 _GROUP_STRATUM = np.dtype([("key", "<u8"), ("strata", "<u8"), ("split", "u1")])
 
@@ -59,6 +62,9 @@ class Totals:
     tasks: Counter[str] = field(default_factory=Counter)
     strata: dict[str, dict[str, int]] = field(default_factory=dict)
     """``task / modality`` -> split -> groups."""
+    tags: dict[str, dict[str, dict[SplitName, int]]] = field(default_factory=dict)
+    """Tag -> its value -> split -> rows."""
+    displays: set[str] = field(default_factory=set)
     num_unused_splits: int = 0
     num_moved_groups: int = 0
     """Groups that :func:`~medtune.data.split.fill_strata` moved."""
@@ -93,6 +99,8 @@ class _Merge:
             files["groups.csv"].write(b"group,split\n")
             for number in range(self.num_shards):
                 self._add(number, files)
+        for split in SPLITS:
+            _show_a_picture_early(self.work / "out" / f"{split}.jsonl")
         return self.totals
 
     # ------------------------------------------------------------------------------------------------- what is only known now
@@ -198,11 +206,22 @@ class _Merge:
         for place, count in enumerate(np.bincount(splits[kept], minlength=len(SPLITS))):
             self.totals.num_samples[SPLITS[place]] += int(count)
         totals.num_rows += int(kept.sum())
+        self.totals.displays.update(summary.displays)
+        self._count_tags(summary, rows["tags"][kept], splits[kept])
         for stratum, count in enumerate(np.bincount(rows["stratum"][kept], minlength=len(summary.strata))):
             if count:
                 self.totals.tasks[summary.strata[stratum][0]] += int(count)
         self.totals.num_images += self._add_images(number, folder, summary.num_images, files["images.jsonl"])
         self._add_groups(number, folder, files["groups.csv"])
+
+    def _count_tags(self, summary: Summary, tags: NDArray[np.uint16], splits: NDArray[np.uint8]) -> None:
+        pairs, counts = np.unique(np.stack([tags, splits.astype(np.uint16)]), axis=1, return_counts=True)
+        for (number, place), count in zip(pairs.T.tolist(), counts.tolist(), strict=True):
+            for tag, value in zip(TAGS, summary.tags[number], strict=True):
+                values = self.totals.tags.setdefault(tag, {})
+                if value and (value in values or len(values) < _MAX_TAG_VALUES):
+                    found = values.setdefault(value, {})
+                    found[SPLITS[place]] = found.get(SPLITS[place], 0) + count
 
     def _add_lines(
         self,
@@ -279,6 +298,47 @@ def _count_strata(found: NDArray[Any], counts: NDArray[np.int64]) -> None:
         has = (found["strata"] >> np.uint64(stratum)) & np.uint64(1) > 0
         if has.any():
             counts[stratum] += np.bincount(found["split"][has], minlength=len(SPLITS))
+
+
+_FIRST_BLOCK = 8 * 1024**2
+"""The JSON reader of Hugging Face datasets takes the types of all columns from the first 10 MiB."""
+
+
+def _show_a_picture_early(file: Path) -> None:
+    """When a file begins with more text than :data:`_FIRST_BLOCK`, put its first row with a picture at the head.
+
+    Otherwise the reader takes ``images`` for a column of nulls, and LLaMA-Factory refuses the whole data set.
+    """
+    with file.open("rb") as lines:
+        seen, found = 0, b""
+        for line in lines:
+            if b'"images": []' not in line:
+                found = line
+                break
+            seen += len(line)
+        if not found or seen < _FIRST_BLOCK:
+            return
+        lines.seek(0)
+        rest = file.with_suffix(".writing")
+        with rest.open("wb") as into:
+            into.write(found)
+            shutil.copyfileobj(_Limited(lines, seen), into, 1 << 20)
+            lines.seek(seen + len(found))
+            shutil.copyfileobj(lines, into, 1 << 20)
+    rest.replace(file)
+
+
+class _Limited:
+    """The next ``left`` bytes of a file."""
+
+    def __init__(self, file: IO[bytes], left: int) -> None:
+        self.file = file
+        self.left = left
+
+    def read(self, size: int = -1) -> bytes:
+        part = self.file.read(min(size, self.left) if size >= 0 else self.left)
+        self.left -= len(part)
+        return part
 
 
 def _append(file: Path, into: IO[bytes]) -> None:

@@ -78,7 +78,7 @@ class PictureReader:
         return box
 
     def _read(self, source: Path | bytes, digest: Any, key: Any, picture: Picture) -> ReadPicture:
-        name = str(source) if isinstance(source, Path) else picture.name
+        name = picture.called
         sizes: list[tuple[int, int]] = []
         reading: tuple[TransformRecord, ...] = ()
         whole = None if self.transforms or picture.view is not None else self._whole(source, name)

@@ -14,10 +14,12 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import JsonValue
 
 from medtune import __version__
+from medtune.data.card import write_card
 from medtune.data.config import DataSettings
 from medtune.data.construct import construct
 from medtune.data.dataset import Dataset, file_sha256
@@ -26,10 +28,11 @@ from medtune.data.jobs import jobs_of, settings_hash
 from medtune.data.merge import SourceTotals, Totals, merge
 from medtune.data.pictures import TEMPORARY, transform_record
 from medtune.data.shard import Job, Summary, shard_folder
+from medtune.data.sources.hub import revision_of
 from medtune.data.split import SPLITS, assigned_splits
 from medtune.errors import DataError, MedtuneError, RunError, system_reason
 from medtune.language import Text, msg
-from medtune.types import Event, GroupKind, Listener, Manifest, SourceRecord
+from medtune.types import Event, GroupKind, Listener, Manifest, RemarkingSource, SourceCard, SourceRecord
 
 __all__ = ["prepare", "settings_hash", "work_folder"]
 
@@ -255,7 +258,7 @@ class _Preparation:
                 raise _nothing(label, totals.sources.get(index), f"data.sources.{index}")
         records = tuple(
             SourceRecord(
-                card=source.card,
+                card=_card(source),
                 options={key: _without_folder(key, value) for key, value in entry.options.items()},
                 num_samples=totals.sources[index].num_rows,
                 left_out=dict(sorted(totals.sources[index].left_out.items())),
@@ -275,6 +278,7 @@ class _Preparation:
             num_groups={name: totals.num_groups[name] for name in SPLITS},
             num_images=totals.num_images,
             tasks=dict(sorted(totals.tasks.items())),
+            displays=tuple(sorted(totals.displays)),
             strata=totals.strata,
             group_kind=min((record.card.group_kind for record in records), key=_WEAKEST.index),
             synthetic=any(record.card.synthetic for record in records),
@@ -284,6 +288,7 @@ class _Preparation:
             settings_hash=digest,
         )
         (out / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_card(out, manifest, strata=totals.tags)
         return manifest
 
     def _write_dataset_info(self, totals: Totals) -> None:
@@ -326,6 +331,9 @@ class _Preparation:
         left_out = sum(sum(source.left_out.values()) for source in totals.sources.values())
         if left_out:
             yield msg("{count} records were left out; left_out.jsonl says why.", count=left_out)
+        for source in self.sources:
+            if isinstance(source, RemarkingSource):
+                yield from source.remarks()
 
 
 def _labels(names: list[str]) -> list[str]:
@@ -338,10 +346,27 @@ def _labels(names: list[str]) -> list[str]:
     return labels
 
 
+def _card(source: Any) -> SourceCard:
+    """The source's card, with the commit at which data of a hub were read."""
+    card: SourceCard = source.card
+    path = getattr(source, "path", None)
+    return card if card.revision or path is None else card.model_copy(update={"revision": revision_of(path)})
+
+
+_PATHS = ("path", "patients", "masks", "index", "captions", "images", "reports")
+"""Options of sources that are paths, beside those whose names end like one."""
+
+
 def _without_folder(key: str, value: JsonValue) -> JsonValue:
-    """Options for the manifest, which holds no folder of the machine it was made on."""
-    is_path = key == "path" or key.endswith(("_path", "_dir", "_folder", "_file"))
-    return Path(value).name if is_path and isinstance(value, str) else value
+    """Options for the manifest, which holds no folder of the machine it was made on. Addresses of a hub stay."""
+    if isinstance(value, dict):
+        return {name: _without_folder(name, inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_folder(key, inner) for inner in value]
+    if not isinstance(value, str) or "://" in value:
+        return value
+    is_path = key in _PATHS or key.endswith(("_path", "_dir", "_folder", "_file")) or Path(value).is_absolute()
+    return Path(value).name if is_path else value
 
 
 def _nothing(label: str, totals: SourceTotals | None, key: str) -> DataError:

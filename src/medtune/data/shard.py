@@ -42,12 +42,25 @@ from medtune.data.rows import LeaveOut, RowMaker
 from medtune.data.split import SPLITS, assigned_splits, digest_of, place_of
 from medtune.errors import DataError, UnreadableImageError
 from medtune.imaging.child import Death
+from medtune.imaging.display import display_of
 from medtune.language import Text, msg
 from medtune.types import Document, Fault, ImageRef, Part, Record, Sample
 
-__all__ = ["GROUP", "ROW", "Job", "Summary", "make_shard", "position_in", "shard_folder"]
+__all__ = ["GROUP", "ROW", "TAGS", "Job", "Summary", "make_shard", "position_in", "shard_folder"]
 
-ROW = np.dtype([("id", "<u8"), ("id_more", "<u8"), ("group", "<u8"), ("record", "<u4"), ("stratum", "<u2"), ("split", "u1")])
+ROW = np.dtype(
+    [
+        ("id", "<u8"),
+        ("id_more", "<u8"),
+        ("group", "<u8"),
+        ("record", "<u4"),
+        ("stratum", "<u2"),
+        ("tags", "<u2"),
+        ("split", "u1"),
+    ]
+)
+TAGS = ("modality", "organ", "language")
+"""Metadata of which the card tells how often each value occurs."""
 GROUP = np.dtype([("group", "<u8"), ("split", "u1")])
 HEARTBEAT_SECONDS = 0.5
 
@@ -85,6 +98,10 @@ class Summary(Document):
     """The first record that was left out."""
     strata: tuple[tuple[str, str], ...]
     """(task, modality) by the numbers used in ``rows.npy``."""
+    tags: tuple[tuple[str, ...], ...] = ()
+    """Values of :data:`TAGS`, likewise."""
+    displays: tuple[str, ...] = ()
+    """How the pictures show their values: :func:`~medtune.imaging.display.display_of`."""
     num_unused_splits: int = 0
 
 
@@ -158,10 +175,12 @@ class _Shard(contextlib.ExitStack):
         else:
             self.store = FileStore(work / "out")
         self.images: dict[str, ImageRef] = {}
-        self.rows: list[list[tuple[int, int, int, int, int, int]]] = [[] for _ in SPLITS]
+        self.rows: list[list[tuple[int, ...]]] = [[] for _ in SPLITS]
         self.digests: dict[str, int] = {}
         self.groups: dict[tuple[str, int], int] = {}
         self.strata: dict[tuple[str, str], int] = {}
+        self.tags: dict[tuple[str, ...], int] = {}
+        self.displays: set[str] = set()
         self.tasks: Counter[str] = Counter()
         self.left_out: Counter[str] = Counter()
         self.first: LeftOut | None = None
@@ -224,13 +243,16 @@ class _Shard(contextlib.ExitStack):
             if one.data is not None and one.ref.path not in self.images:
                 ref = self.store.put(one)
                 self.images[ref.path] = ref
+                self.displays.add(display_of(ref.transforms))
                 self.files["images.jsonl"].write(image_line(ref) + "\n")
             self.reader.remember(one)
         self.files[f"{SPLITS[split]}.jsonl"].write(write_row(sample) + "\n")
         modality = next((one.ref.modality for one in read if one.ref.modality), None) or sample.metadata.get("modality")
         stratum = self.strata.setdefault((sample.task, str(modality or "-")), len(self.strata))
+        values = (str(modality or ""), *(str(sample.metadata.get(tag) or "")[:80] for tag in TAGS[1:]))
+        tags = self.tags.setdefault(values, len(self.tags))
         identity = hashlib.sha256(sample.id.encode("utf-8", "surrogatepass")).digest()
-        self.rows[split].append((*_KEYS.unpack_from(identity), digest, number, stratum, split))
+        self.rows[split].append((*_KEYS.unpack_from(identity), digest, number, stratum, tags, split))
         self.tasks[sample.task] += 1
         if (sample.group, split) not in self.groups:
             self.groups[sample.group, split] = digest
@@ -275,6 +297,8 @@ class _Shard(contextlib.ExitStack):
             left_out=dict(self.left_out),
             first=self.first,
             strata=tuple(self.strata),
+            tags=tuple(self.tags),
+            displays=tuple(sorted(self.displays)),
             num_unused_splits=self.num_unused_splits,
         )
         (self.folder / "summary.json").write_text(summary.model_dump_json(), encoding="utf-8")
@@ -293,7 +317,7 @@ def with_key(records: Iterator[Record], key: str) -> Iterator[Record]:
 
 
 def _fault_of(record: Record, death: Death, what: Text) -> Fault:
-    files = [str(picture.path) if picture.path is not None else picture.name for picture in record.pictures]
+    files = [picture.called for picture in record.pictures]
     return Fault(
         f"decoder-{death}",
         msg("The picture could not be decoded. {what}", what=str(what)),

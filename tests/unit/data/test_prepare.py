@@ -70,6 +70,8 @@ def test_the_folder(rad: Path, tmp_path: Path) -> None:
         "images.jsonl",
         "left_out.jsonl",
         "groups.csv",
+        "README.md",
+        "README.zh-CN.md",
         "train.jsonl",
         "validation.jsonl",
         "test.jsonl",

@@ -17,6 +17,7 @@ import pytest
 
 import source_files
 from medtune.data import engine, jobs
+from medtune.data import merge as merging
 from medtune.data import prepare as preparing
 from medtune.data.config import DataSettings, Fractions
 from medtune.data.dataset import Dataset
@@ -258,6 +259,22 @@ def test_ray_makes_the_same_bytes(rad: Path, tmp_path: Path) -> None:
 def test_local_only_reaches_the_manifest(rad: Path, tmp_path: Path) -> None:
     assert not prepare(settings(rad), name="x", folder=tmp_path / "open").local_only
     assert prepare(settings(rad, local_only=True), name="x", folder=tmp_path / "closed").local_only
+
+
+@pytest.mark.parametrize("pictures", [True, False])
+def test_text_before_the_first_picture_does_not_hide_the_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: bool
+) -> None:
+    monkeypatch.setattr(merging, "_FIRST_BLOCK", 2000)
+    lines = [f'{{"id": "{number}", "images": [], "text": "{"x" * 50}"}}\n' for number in range(40)]
+    if pictures:
+        lines[30] = '{"id": "30", "images": ["a.png"]}\n'
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(lines))
+    merging._show_a_picture_early(file)
+    expected = [lines[30], *lines[:30], *lines[31:]] if pictures else lines
+    assert file.read_text() == "".join(expected)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["train.jsonl"]
 
 
 # ---------------------------------------------------------------------------------------------------------------- splits

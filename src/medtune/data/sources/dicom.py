@@ -196,7 +196,7 @@ class Dicom(Settings):
     def _picture(self, one: Slice) -> Picture:
         name = self._picture_name(one.instance) + (f", frame {one.frame}" if one.instance.frames > 1 else "")
         view = View(index=one.frame, windows=find_windows(self.windows))
-        return Picture(path=one.instance.path, name=name, modality=one.instance.modality or None, view=view)
+        return Picture(path=one.instance.path, name=name, modality=one.instance.modality or None, view=view, private=True)
 
     def _check_windows(self, volume: Volume) -> None:
         if not self.windows:

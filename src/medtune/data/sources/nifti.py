@@ -163,6 +163,7 @@ class Nifti(Settings):
                     name=f"{names.series}, {self.axis} {index}",
                     modality=self.modality,
                     view=View(index=index, axis=self.axis, volume=time, windows=windows),
+                    private=True,
                 )
                 for index in chosen
             ]
