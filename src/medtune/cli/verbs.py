@@ -48,13 +48,21 @@ def add_to(app: typer.Typer) -> None:
         app.command(cls=Command, help=str(text), short_help=str(text), epilog=example(shown))(command)
 
 
-def prepare(recipe: RecipeName, overrides: Overrides = None, overwrite: Overwrite = False) -> None:
+def prepare(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    overwrite: Overwrite = False,
+    engine: Annotated[
+        str | None, typer.Option(metavar="local|ray", help=str(msg("Who makes the shards: this machine, or a Ray cluster.")))
+    ] = None,
+) -> None:
     from medtune import api
     from medtune.cli.progress import Progress
     from medtune.cli.tables import print_manifest
 
     with Progress() as listener:
-        dataset = api.prepare(recipe, overrides or (), overwrite=overwrite, listener=listener)
+        chosen = [*(overrides or ()), *([] if engine is None else [f"data.engine={engine}"])]
+        dataset = api.prepare(recipe, chosen, overwrite=overwrite, listener=listener)
     print_manifest(dataset.folder, dataset.manifest)
 
 

@@ -214,6 +214,7 @@ class _Preparation:
             construct("source", entry.source, entry.options, f"data.sources.{index}")
             for index, entry in enumerate(self.settings.sources)
         ]
+        self._refuse_leaving()
         try:
             return self._make_missing()
         except _InputChangedError:
@@ -221,6 +222,19 @@ class _Preparation:
             for name in ("shards", "out"):
                 shutil.rmtree(self.work / name, ignore_errors=True)
             return self._make_missing()
+
+    def _refuse_leaving(self) -> None:
+        """Records and pictures travel to the machines of a Ray cluster."""
+        local_only = self.settings.local_only or any(source.card.local_only for source in self.sources)
+        address = os.environ.get("RAY_ADDRESS", "local")
+        if self.settings.engine == "ray" and local_only and address != "local":
+            raise DataError(
+                msg(
+                    "The data may not leave this machine (local-only), and RAY_ADDRESS names a cluster: {address}.", address=address
+                ),
+                key="data.engine",
+                remedy=msg("Use data.engine: local, or unset RAY_ADDRESS: Ray then runs on this machine alone."),
+            )
 
     def _make_missing(self) -> int:
         (self.work / "out").mkdir(exist_ok=True)

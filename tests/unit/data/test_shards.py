@@ -256,6 +256,14 @@ def test_ray_makes_the_same_bytes(rad: Path, tmp_path: Path) -> None:
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
 
 
+def test_local_only_data_go_to_no_cluster(rad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "ray://elsewhere:10001")
+    with pytest.raises(DataError, match="may not leave") as caught:
+        prepare(settings(rad, local_only=True, engine="ray"), name="x", folder=tmp_path / "out")
+    assert caught.value.key == "data.engine"
+    assert not (tmp_path / "out").exists()
+
+
 def test_local_only_reaches_the_manifest(rad: Path, tmp_path: Path) -> None:
     assert not prepare(settings(rad), name="x", folder=tmp_path / "open").local_only
     assert prepare(settings(rad, local_only=True), name="x", folder=tmp_path / "closed").local_only
