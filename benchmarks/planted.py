@@ -295,6 +295,9 @@ def plant_overlaps(planted: PlantedSet) -> None:
         again = planted.add("asked-test", "test", path=row["images"][0])
         again["messages"][0]["content"] = row["messages"][0]["content"]
         planted.expect("contradicting-answers", again["id"])
+        row = planted.add("phrased-train")
+        again = planted.add("phrased-test", "test", path=row["images"][0], answer=row["target"])
+        row["metadata"]["phrase_type"], again["metadata"]["phrase_type"] = "freeform", "test_para"
         row = planted.add("one-answer")
         again = planted.add("other-answer", path=row["images"][0])
         again.update(group=row["group"], metadata=row["metadata"])
@@ -307,9 +310,9 @@ def plant_overlaps(planted: PlantedSet) -> None:
         picture = planted.pattern()
         planted.add("near-train", path=planted.picture(png(picture)))
         planted.add("near-test", "test", path=planted.picture(jpeg(picture, 60), suffix=".jpg"))
-    for code in ("patient", "study", "volume", "group", "linked", "same-pixels", "question"):
+    for code in ("patient", "study", "volume", "group", "linked", "same-pixels", "question", "paraphrase"):
         planted.expected[f"{code}-overlap"] = TIMES
-    planted.expected["image-overlap"] = 2 * TIMES
+    planted.expected["image-overlap"] = 3 * TIMES
     planted.expected["leaking-volume"] = TIMES
     planted.expected["near-duplicate-overlap"] = TIMES
 

@@ -149,7 +149,7 @@ def test_every_code_of_the_source_has_a_meaning() -> None:
     """Codes are literals: the first argument of ``findings.add``, ``Found``, ``RowError``, ``_add`` and ``found``."""
     folder = ROOT / "src" / "medtune" / "data"
     files = [*(folder / "checks").glob("*.py"), folder / "validate.py", folder / "dataset.py"]
-    call = re.compile(r"(?:\.add|Found|RowError|_add|found|_tell)\(\s*(?:\w+,\s*)?f?\"([a-z]+(?:-[a-z]+)+)\"")
+    call = re.compile(r"(?:\.add|Found|RowError|_add|_report|found|_tell)\(\s*(?:\w+,\s*)?f?\"([a-z]+(?:-[a-z]+)+)\"")
     codes = {code for file in files for code in call.findall(file.read_text(encoding="utf-8"))}
     assert len(codes) > 30
     assert {code for code in codes if meaning_of(code) is None} == set()

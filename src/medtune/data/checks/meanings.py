@@ -63,6 +63,7 @@ MEANINGS: dict[str, Text] = {
     "leaking-volume": msg("A volume whose slices stand in two splits, by name."),
     "image-overlap": msg("Pictures stand in two splits, byte for byte."),
     "linked-overlap": msg("Rows stand in another split than the rows that they rephrase."),
+    "paraphrase-overlap": msg("Rows that rephrase another have the picture and the answer of a row of another split."),
     "same-pixels": msg("Two files hold the same pixels."),
     "same-pixels-overlap": msg("Two files with the same pixels stand in two splits."),
     "near-duplicates": msg("Pictures look nearly the same within a split."),
