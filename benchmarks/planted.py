@@ -172,7 +172,8 @@ _ANSWERS: dict[str, tuple[str, ...]] = {
     "answer-placeholder": ("XXXX", "N/A", "___", "待补充"),
     "answer-is-number": ("0", "17", "-3", "2.5"),
     "stray-blanks": (" A lesion of the brain.", "A lesion of the brain. ", "A lesion of the brain.\n", "\tA lesion of the brain."),
-    "text-placeholder": ("Compared with XXXX, a new lesion.", "The ___ lobe is clear.", "右额叶【待补充】", "A [insert organ] lesion."),
+    "text-placeholder": ("Compared with XXXX, a new lesion.", "The ___ lobe is clear.", "右额叶【待补充】",
+        "A [insert organ] lesion."),
     "wording": (
         "An area of differing density in the brain.", "A white spot in the brain.", "提示脑溢血。", "The green box shows a lesion.",
     ),
