@@ -114,7 +114,8 @@ def test_the_copy_has_none_of_the_faults_and_a_second_time_there_is_nothing_to_d
     left = {issue.code for issue in after.issues}
     assert not left & set(result.codes) - {"wording", "answer-is-number"}  # "differing density" has no one term; a number stays one
     errors = {issue.code for issue in report.issues if issue.severity == "error"}
-    assert errors - {"question-overlap", "paraphrase-overlap"} <= set(result.codes)  # both are about one picture, which is named first
+    # Both are about a shared picture, which is named first.
+    assert errors - {"question-overlap", "paraphrase-overlap"} <= set(result.codes)
 
     assert copy.manifest.derived_from == spoilt.manifest.hash != copy.manifest.hash
     assert copy.manifest.num_samples == after.num_rows
