@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, ValuesView
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,14 @@ class ImageIndex(Mapping[str, ImageRef]):
         return len(self._keys)
 
     def __iter__(self) -> Iterator[str]:
-        return (ref.path for ref in self._refs())
+        return (ref.path for ref in self.refs())
 
-    def _refs(self) -> Iterator[ImageRef]:
-        """In the order of the file."""
+    def values(self) -> ValuesView[ImageRef]:
+        """The pictures in the order of the file, each line read once."""
+        return _Refs(self)
+
+    def refs(self) -> Iterator[ImageRef]:
+        """All pictures in the order of the file."""
         with self.file.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
@@ -127,6 +131,15 @@ class ImageIndex(Mapping[str, ImageRef]):
                     remedy=msg("Do not use this data set: a sound one names its own pictures only."),
                 )
         return ref
+
+
+class _Refs(ValuesView[ImageRef]):
+    """The values of an :class:`ImageIndex`: the inherited ones would look each line up by its path, after reading it for that."""
+
+    _mapping: ImageIndex
+
+    def __iter__(self) -> Iterator[ImageRef]:
+        return self._mapping.refs()
 
 
 def stays_inside(path: str) -> bool:
