@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from medtune.data.card import write_card
 from medtune.data.checks.check import Check, Context, PictureFacts, PictureUse
 from medtune.data.checks.keys import key
 from medtune.data.checks.texts import is_placeholder
@@ -302,6 +303,7 @@ class _Copy:
         self._copy_info()
         manifest = self._manifest(num_images)
         (self.work / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_card(self.work, manifest)
 
     def _copy_groups(self) -> None:
         origin = self.dataset.folder / "groups.csv"

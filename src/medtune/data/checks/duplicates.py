@@ -97,17 +97,17 @@ class Duplicates(Check):
                 ),
                 count=len(again),
             )
-        for place, members in shared.items():
-            if members:
+        for place, later in shared.items():
+            if later:
                 split = SPLITS[place]
                 self.findings.add(
                     "question-overlap",
                     "warning" if self.context.official else "error",
                     msg(
                         "{count} rows of {split} ask what a row of another split asks of the same pictures, e.g. {examples}.",
-                        count=len(members),
+                        count=len(later),
                         split=split,
-                        examples=self._examples(np.sort(numbers[members])),
+                        examples=self._examples(np.sort(numbers[later])),
                     ),
                     msg("Split by group (data.split.kind: group-hash); numbers measured on such a split are too good."),
                     split=split,

@@ -47,13 +47,16 @@ class Prints:
     def add(self, facts: PictureFacts, use: PictureUse) -> None:
         """Note a picture. One that cannot be read, is blank or belongs to no row is kept as such: it equals nothing."""
         found = facts.measured.get("fingerprint")
-        usable = found is not None and found["spread"] >= BLANK and use.row is not None
-        mask = sum(1 << SPLITS.index(split) for split in use.splits)
-        self._hashes.append(found["hash"] if usable else 0)
-        self._pixels.append(found["pixels"] if usable else 0)
-        self._rows.append(use.row if usable and use.row is not None else NO_ROW)
-        self._masks.append(mask if usable else 0)
-        self._writing.write(found["thumbnail"] if usable else bytes(_BYTES))
+        if found is None or found["spread"] < BLANK or use.row is None:
+            for column, value in ((self._hashes, 0), (self._pixels, 0), (self._rows, NO_ROW), (self._masks, 0)):
+                column.append(value)
+            self._writing.write(bytes(_BYTES))
+            return
+        self._hashes.append(found["hash"])
+        self._pixels.append(found["pixels"])
+        self._rows.append(use.row)
+        self._masks.append(sum(1 << SPLITS.index(split) for split in use.splits))
+        self._writing.write(found["thumbnail"])
 
     def conclude(self) -> None:
         """All pictures are noted; now columns and thumbnails can be read."""
@@ -100,7 +103,8 @@ def _unit(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
     centred = thumbnails.astype(np.float32)
     centred -= centred.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(centred, axis=1, keepdims=True)
-    return np.divide(centred, lengths, out=np.zeros_like(centred), where=lengths > 0)
+    unit: NDArray[np.float32] = np.divide(centred, lengths, out=np.zeros_like(centred), where=lengths > 0)
+    return unit
 
 
 def chunks(

@@ -154,7 +154,8 @@ class SamePictures(Check):
 
 def _apart(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Each stands in a split where the other does not."""
-    return ((first & ~second) != 0) & ((second & ~first) != 0)
+    apart: NDArray[np.bool_] = ((first & ~second) != 0) & ((second & ~first) != 0)
+    return apart
 
 
 def _mapped(search: NearPairs, numbers: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
