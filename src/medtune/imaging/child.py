@@ -5,7 +5,7 @@ header of a few bytes asks for gigabytes, a loop never ends. What works on such 
 a limit on its silence; when it dies, the caller gets a :class:`ChildDiedError` and the next call a fresh process.
 
 Arguments travel to the child as a pickle. Replies come back as JSON and plain bytes only: a child that a file has taken over
-must not be able to name code for its parent to run.
+must not be able to name code for its parent to run. A reply that is too large or none at all counts as a crash.
 
 On Linux the cap is ``RLIMIT_AS`` (setrlimit(2)): address space, which is more than the memory in use. macOS accepts and ignores
 it; there the limits on the file's header are the only ones.
@@ -20,6 +20,7 @@ import inspect
 import json
 import os
 import pickle
+import re
 import select
 import signal
 import struct
@@ -30,6 +31,7 @@ import threading
 import time
 import traceback
 from collections.abc import Generator, Iterator
+from string import Formatter
 from typing import Any, BinaryIO, Literal
 
 from medtune import errors
@@ -46,6 +48,9 @@ Death = Literal["crash", "timeout", "memory"]
 _HEAD = struct.Struct("<cQI")
 """Kind of a frame (value, error, failure, end), bytes of its JSON text, number of blobs. Each blob: length as ``<Q``, bytes."""
 _LENGTH = struct.Struct("<Q")
+
+_JSON_SHARE = 32
+"""The JSON text of a reply has at most this share of the memory cap: ``[[],[],...`` takes twenty times its length when read."""
 
 
 class ChildDiedError(MedtuneError):
@@ -111,7 +116,7 @@ class Child:
                     continue
                 finished = True
                 if kind == b"E":
-                    raise _error(value)
+                    raise value
                 if kind == b"M":
                     raise ChildDiedError("memory", msg("It needs more memory than the {limit} MiB allowed.", limit=self._mebibytes))
                 if kind == b"F":
@@ -120,6 +125,12 @@ class Child:
         finally:
             if not finished:  # the caller stopped listening, or the process died: what it still sends belongs to nobody
                 self.close()
+
+    def kill(self) -> None:
+        """End the process from another thread: the one that waits for its reply gets a :class:`ChildDiedError`."""
+        process = self._process
+        if process is not None:
+            process.kill()
 
     def close(self) -> None:
         """End the process, if there is one."""
@@ -161,17 +172,26 @@ class Child:
     def _receive(self, process: subprocess.Popen[bytes]) -> tuple[bytes, Any]:
         deadline = time.monotonic() + self.seconds
         kind, length, blobs = _HEAD.unpack(self._read(process, _HEAD.size, deadline))
-        value = json.loads(self._read(process, length, deadline)) if length else None
+        if length > self.max_memory // _JSON_SHARE:
+            raise self._no_reply()
+        text = self._read(process, length, deadline)
+        left = self.max_memory
         contents = []
         for _ in range(blobs):
             (size,) = _LENGTH.unpack(self._read(process, _LENGTH.size, deadline))
+            left -= size
+            if left < 0:
+                raise self._no_reply()
             contents.append(self._read(process, size, deadline))
-        return kind, _with_bytes(value, contents) if contents else value
+        try:
+            value = json.loads(text) if text else None
+            value = _with_bytes(value, contents) if contents else value
+            return kind, _error(value) if kind == b"E" else value
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            raise self._no_reply() from error
 
     def _read(self, process: subprocess.Popen[bytes], size: int, deadline: float) -> bytes:
         assert process.stdout is not None
-        if size > self.max_memory:
-            raise self._dead()
         parts = bytearray()
         while len(parts) < size:
             ready, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
@@ -183,6 +203,10 @@ class Child:
                 raise self._dead()
             parts += part
         return bytes(parts)
+
+    def _no_reply(self) -> ChildDiedError:
+        self.close()
+        return ChildDiedError("crash", msg("The decoder's process answered with something that is no reply."))
 
     def _dead(self) -> ChildDiedError:
         process = self._process
@@ -254,7 +278,16 @@ def _error(fields: dict[str, Any]) -> MedtuneError:
 
 
 def _text(packed: dict[str, Any]) -> Text:
-    return Text(str(packed["template"]), dict(packed["fields"]))
+    template, fields = packed["template"], packed["fields"]
+    for _, name, specification, _ in Formatter().parse(template):
+        # str.format follows attributes ({x.__class__}) and pads to any width ({x:>999999999}).
+        if name is not None and not (name.isidentifier() and name in fields):
+            raise ValueError(name)
+        if re.search(r"[{}]|\d{4}", specification or ""):
+            raise ValueError(specification)
+    if not all(isinstance(value, (str, int, float)) for value in fields.values()):
+        raise TypeError(template)
+    return Text(template, fields)
 
 
 def _with_bytes(value: Any, blobs: list[bytes]) -> Any:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
+import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,3 +153,59 @@ def test_a_borrowed_process_is_lent_again_and_never_twice_at_once(monkeypatch: p
     monkeypatch.chdir(tmp_path)
     with borrow() as elsewhere:
         assert elsewhere.call(f"{HERE}:plain", 0)["pid"] not in pids, "relative paths would lead elsewhere"
+
+
+def forged(reply: bytes) -> None:
+    """What a child could send that a file has taken over: past the code that packs replies."""
+    pipe = sys._getframe(1).f_locals["pipe"]
+    pipe.write(reply)
+    pipe.flush()
+    time.sleep(30)
+
+
+def frame(kind: bytes, text: bytes, *blobs: int, length: int | None = None) -> bytes:
+    head = struct.pack("<cQI", kind, len(text) if length is None else length, len(blobs))
+    return head + text + b"".join(struct.pack("<Q", size) for size in blobs)
+
+
+def error_reply(template: str, fields: object, **more: object) -> bytes:
+    what = {"template": template, "fields": fields}
+    values = {"kind": "DataError", "faults": [], "what": what, "file": None, "sample": None, "key": None, "remedy": None, **more}
+    return frame(b"E", json.dumps(values).encode())
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        frame(b"V", b"[" * 200_000),
+        frame(b"V", b"{"),
+        frame(b"V", b"\xff"),
+        frame(b"V", b"", length=2**63),
+        frame(b"V", b"1", 2**62),
+        frame(b"V", b'{"\\u0000blob":7}', 0),
+        frame(b"V", b'{"\\u0000blob":"x"}', 0),
+        frame(b"E", b"[]"),
+        frame(b"E", b'{"kind":"DataError"}'),
+        error_reply("{x.__class__}", {"x": 1}),
+        error_reply("{x:>99999999999}", {"x": 1}),
+        error_reply("{x:{y}}", {"x": 1, "y": ">99999999999"}),
+        error_reply("{missing}", {}),
+        error_reply("{x}", {"x": [1]}),
+        error_reply("{", {}),
+    ],
+)
+def test_a_forged_reply_is_a_crash(reply: bytes) -> None:
+    with Child(seconds=20) as child, pytest.raises(ChildDiedError) as caught:
+        child.call(f"{HERE}:forged", reply)
+    assert caught.value.death == "crash"
+
+
+def test_another_thread_can_end_it() -> None:
+    with Child(seconds=60) as child:
+        child.call(f"{HERE}:plain", 0)
+        started = time.monotonic()
+        threading.Timer(0.3, child.kill).start()
+        with pytest.raises(ChildDiedError) as caught:
+            child.call(f"{HERE}:sleep")
+        assert caught.value.death == "crash"
+        assert time.monotonic() - started < 20
