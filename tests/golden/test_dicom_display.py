@@ -103,6 +103,23 @@ def test_padding_written_with_other_bits_is_still_found(tmp_path: Path) -> None:
     assert steps(file)["padding-black"] == {"from": 2096.0, "to": 2096.0}
 
 
+@pytest.mark.parametrize(
+    ("padding", "expected"),
+    [
+        ({"PixelPaddingValue": -32768}, [0, 85, 170, 255]),  # its lowest 12 bits are 0: water would be black
+        ({"PixelPaddingValue": -32768, "PixelPaddingRangeLimit": -1000}, [0, 0, 128, 255]),  # up to -1000
+        ({"PixelPaddingValue": 0x800 + 1048}, [0, 0, 128, 255]),  # -1000 of 12 bits, written without its sign
+        ({"PixelPaddingValue": -1000}, [0, 0, 128, 255]),
+    ],
+)
+def test_padding_that_does_not_fit_the_stored_bits_is_no_pixel(
+    tmp_path: Path, padding: dict[str, int], expected: list[int]
+) -> None:
+    values = [-1000, 0, 1000, 2000]
+    file = grey(tmp_path / "ct", values, np.int16, BitsStored=12, HighBit=11, **padding)
+    assert shown(file) == expected
+
+
 def test_bits_above_bits_stored_are_no_pixels(tmp_path: Path) -> None:
     # 0xF000 is an overlay in bits 12 to 15 (retired, seen in old archives).
     assert shown(grey(tmp_path / "ct", [0xF000, 0xF028, 0x004F], BitsStored=12, HighBit=11), BRAIN) == [0, 129, 255]

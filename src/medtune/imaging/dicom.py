@@ -201,9 +201,15 @@ def _padding(dataset: Dataset) -> tuple[float, float] | None:
 
 
 def _as_stored(value: int, bits: int, signed: bool) -> int:
-    # Files write -2000 as 63536, or with more bits than Bits Stored. The decoded pixels have only the stored bits.
-    value &= 2**bits - 1
-    return value - 2**bits if signed and value >= 2 ** (bits - 1) else value
+    """The decoded pixel that a padding value of 16 bits speaks of; a number that no pixel has, where it does not fit them.
+
+    Files write -2000 as 63536, and a negative number of Bits Stored without its sign. But -32768 beside 12 bits is no pixel: its
+    lowest 12 bits are those of 0, which is water.
+    """
+    negative = value - 2**16 if value >= 2**15 else value
+    if signed:
+        return value - 2**bits if 2 ** (bits - 1) <= value < 2**bits else negative
+    return negative % 2**bits if value >= 2**bits and -(2 ** (bits - 1)) <= negative < 0 else value
 
 
 def _table(dataset: Dataset, sequence: str) -> LookupTable | None:

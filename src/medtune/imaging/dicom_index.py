@@ -44,6 +44,8 @@ UnreadReason = Literal["not-dicom", "unreadable", "decoder-crash", "decoder-time
 _BATCH = 256
 """Files that one call of the child reads."""
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
+_PROJECTIONS = frozenset({"1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1"})
+"""Storage classes of CR, DX, mammography and intra-oral pictures (PS3.4, B.5)."""
 _NOT_SQUARE = 0.01
 """Pixels whose sides differ by more than this share are not square."""
 
@@ -196,6 +198,10 @@ def _kind(dataset: Dataset) -> ObjectKind:
         return "localizer"
     if storage == "7" or storage.startswith("7."):
         return "secondary-capture"
+    if storage in _PROJECTIONS and "PRIMARY" in values[1:2]:
+        # What a detector makes for presentation is derived from what it measured, and is the picture that was reported. PRIMARY:
+        # "a direct result of the patient examination" (C.7.6.1.1.2).
+        return "image"
     if "DERIVED" in values[:1] or "SECONDARY" in values[1:2]:
         return "derived"
     return "image"

@@ -20,7 +20,7 @@ reconstructions of one volume differ by less (0.06 degrees)."""
 _SAME_PLACE = 1e-2
 """Slices nearer than this, in millimetres, lie at one place."""
 _GAP = 1.5
-"""A step of this many usual (median) steps means that a slice is missing."""
+"""A step of this many usual steps (the median, of two the smaller) means that a slice is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def spacing_faults(places: Sequence[float]) -> list[str]:
     if any(step < _SAME_PLACE for step in steps):
         faults.append("positions-repeated")
     apart = sorted(step for step in steps if step >= _SAME_PLACE)
-    if apart and apart[-1] > _GAP * apart[len(apart) // 2]:
+    if apart and apart[-1] > _GAP * apart[(len(apart) - 1) // 2]:
         faults.append("positions-missing")
     return faults
 

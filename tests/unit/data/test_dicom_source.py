@@ -231,6 +231,7 @@ def test_a_file_copied_twice_is_read_once(tmp_path: Path) -> None:
     [
         ([0.0, 5.0, 10.0, 15.0], None),
         ([0.0, 5.0, 15.0, 20.0, 25.0], ["positions-missing"]),
+        ([0.0, 5.0, 15.0], ["positions-missing"]),
         ([0.0, 5.0, 5.0, 10.0], ["positions-repeated"]),
     ],
 )
@@ -398,6 +399,31 @@ def test_texts_are_joined_by_each_key(tmp_path: Path, key: str, value: str, expe
     assert faults(found)["text-missing"] == (3 if expected == 1 else 0)
     if key in ("instance", "file"):
         assert sound[0].metadata["slice"] == 2  # in the series; file IM0002 is the third of four from the foot
+
+
+def test_a_name_that_two_files_have_joins_no_text(tmp_path: Path) -> None:
+    for patient in (1, 2):
+        write_ct_series(tmp_path / "images" / f"{patient}", patient=patient, places=[0.0])
+    found = records(tmp_path, [{"file": "IM0001", "answer": "Of one of the two."}], key="file")
+    assert faults(found) == {"text-missing": 2, "text-unmatched": 1}
+    found = records(tmp_path, [{"file": "2/IM0001", "answer": "Of the second."}], key="file")
+    assert [record.place for record in found if record.fault is None] == ["file 2"]
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "image_type", "expected"),
+    [
+        (DX, ["DERIVED", "PRIMARY"], {}),  # a detector's picture for presentation
+        ("1.2.840.10008.5.1.4.1.1.1.2", ["DERIVED", "PRIMARY", "", "LEFT"], {}),
+        (DX, ["DERIVED", "SECONDARY"], {"derived": 1, "text-unmatched": 1}),
+        (CT, ["DERIVED", "PRIMARY", "AXIAL"], {"derived": 1, "text-unmatched": 1}),
+    ],
+)
+def test_a_radiograph_for_presentation_is_a_picture(
+    tmp_path: Path, sop_class: str, image_type: list[str], expected: dict[str, int]
+) -> None:
+    write_dicom(tmp_path / "images" / "one", np.zeros((4, 4), np.uint16), sop_class=sop_class, ImageType=image_type)
+    assert faults(records(tmp_path, REPORT)) == expected
 
 
 def test_columns_of_the_table(tmp_path: Path) -> None:

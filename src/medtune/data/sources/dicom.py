@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,7 +41,7 @@ class Dicom(Settings):
     """The folder, or one file."""
     texts: Texts
     """The table of texts, joined by Patient ID, by the UID of the study, the series or the instance, or by the file (its path
-    below the folder, or its name)."""
+    below the folder, or its name where no other file has it)."""
     task: str = "report"
     """The task of rows that name none."""
     slices: SliceChoice = MiddleSlice()
@@ -239,7 +239,8 @@ class Dicom(Settings):
             case "file":
                 root = self.path.expanduser()
                 below = instance.path.relative_to(root).as_posix() if root.is_dir() else instance.path.name
-                return below, instance.path.name
+                # IM0001 lies in every patient's folder of an export: such a name alone says nothing.
+                return (below, instance.path.name) if self._num_named[instance.path.name] == 1 else (below,)
 
     def _faulty(self, instance: Instance, fault: Fault, identity: str) -> Record:
         # The file's name may hold an identifier: its place in the sorted list says which one it is.
@@ -262,6 +263,10 @@ class Dicom(Settings):
         if self.already_deidentified:
             return None
         return Pseudonyms(load_key(self.key_file or default_key_file(), create=True, outside=[self.path]))
+
+    @cached_property
+    def _num_named(self) -> Counter[str]:
+        return Counter(path.name for path in self._found.numbers)
 
     @cached_property
     def _found(self) -> _Found:
