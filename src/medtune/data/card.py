@@ -185,7 +185,18 @@ def _split(manifest: Manifest) -> Iterator[Text]:
             "By a hash of the seed and the group (seed {seed}); no group lies in two splits.", seed=str(settings.get("seed", 0))
         )
     fractions = settings.get("fractions")
-    if isinstance(fractions, Mapping):
+    if not isinstance(fractions, Mapping):
+        return
+    if settings.get("kind") == "official":
+        yield msg(
+            "Unless a source publishes validation rows, they are {share} of the training groups, drawn by a hash of the seed and "
+            "the group (seed {seed}).",
+            share=str(fractions.get("validation", 0.0)),
+            seed=str(settings.get("seed", 0)),
+        )
+    else:
+        if settings.get("assigned"):
+            yield msg("Groups that a list of the user names went where it says.")
         yield msg("Shares of the groups: {shares}.", shares=", ".join(f"{name} {share}" for name, share in fractions.items()))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from medtune import __version__
 from medtune.data.config import DataSettings
 from medtune.data.shard import Job, with_key
+from medtune.data.split import digest_of_list
 from medtune.types import Part, PartedSource, Picture, Record
 
 __all__ = ["jobs_of", "settings_hash"]
@@ -38,7 +39,8 @@ def jobs_of(settings: DataSettings, sources: Sequence[Any], labels: Sequence[str
     others are read here, and only their pictures there.
     """
     number = 0
-    constant = json.dumps([settings_hash(settings), __version__])
+    # A list that changes between two attempts would put a group into two splits: the recipe names the file only.
+    constant = json.dumps([settings_hash(settings), digest_of_list(settings.split), __version__])
     for index, source in enumerate(sources):
         entry = settings.sources[index]
         parts = _parts(source, entry.max_samples) if isinstance(source, PartedSource) else None
@@ -97,7 +99,7 @@ def _state(file: Path) -> tuple[str, int, int]:
     """What tells a file from another state of it."""
     try:
         found = file.stat()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name that no system takes
         return str(file), -1, -1
     return str(file), found.st_size, found.st_mtime_ns
 

@@ -68,6 +68,8 @@ class Totals:
     num_unused_splits: int = 0
     num_moved_groups: int = 0
     """Groups that :func:`~medtune.data.split.fill_strata` moved."""
+    num_listed_groups: int = 0
+    """Groups of the data set that the user's list names."""
 
 
 def merge(work: Path, settings: DataSettings, labels: list[str], num_shards: int) -> Totals:
@@ -89,6 +91,7 @@ class _Merge:
         self.keys = keys
         self.totals = Totals()
         self.strata: dict[tuple[str, str], int] = {}
+        self.listed = assigned_splits(settings.split)
 
     def run(self) -> Totals:
         self._find_repeats()
@@ -167,7 +170,7 @@ class _Merge:
         return np.unique(found)
 
     def _movable(self, files: KeyFiles) -> Iterator[tuple[int, tuple[int, ...], int]]:
-        listed = {digest_of(group, self.settings.split.seed) for group in assigned_splits(self.settings.split)}
+        listed = {digest_of(group, self.settings.split.seed) for group in self.listed}
         for found in _merged(files):
             for group in found:
                 digest, mask = int(group["key"]), int(group["strata"])
@@ -264,7 +267,9 @@ class _Merge:
         with (folder / "groups.jsonl").open(encoding="utf-8") as lines:
             for place, line in enumerate(lines):
                 if place not in skip:
-                    into.write(_csv_line(json.loads(line)[0], SPLITS[splits[place]]))
+                    group = json.loads(line)[0]
+                    self.totals.num_listed_groups += group in self.listed
+                    into.write(_csv_line(group, SPLITS[splits[place]]))
 
     def _rows(self, number: int) -> NDArray[Any]:
         rows: NDArray[Any] = np.load(shard_folder(self.work, number) / "rows.npy")

@@ -29,7 +29,7 @@ from medtune.data.merge import SourceTotals, Totals, merge
 from medtune.data.pictures import TEMPORARY, transform_record
 from medtune.data.shard import Job, Summary, shard_folder
 from medtune.data.sources.hub import revision_of
-from medtune.data.split import SPLITS, assigned_splits
+from medtune.data.split import SPLITS, assigned_splits, digest_of_list, split_record
 from medtune.errors import DataError, MedtuneError, RunError, system_reason
 from medtune.language import Text, msg
 from medtune.types import Event, GroupKind, Listener, Manifest, RemarkingSource, SourceCard, SourceRecord
@@ -57,7 +57,7 @@ def prepare(
     """
     digest = settings_hash(settings)
     if folder.exists():
-        existing = _existing(folder, digest, overwrite)
+        existing = _existing(folder, digest, overwrite, digest_of_list(settings.split))
         if existing is not None:
             return existing
     with _work(folder, digest) as work:
@@ -89,7 +89,11 @@ def work_folder(folder: Path) -> Path:
     return folder.parent / f".{folder.name}.preparing"
 
 
-def _existing(folder: Path, digest: str, overwrite: bool) -> Manifest | None:
+def _existing(folder: Path, digest: str, overwrite: bool, list_digest: str) -> Manifest | None:
+    """The data set that is there already.
+
+    ``list_digest`` is that of the list of splits; empty where the list is not at hand, as on a machine that has the data set only.
+    """
     if not (folder / "manifest.json").is_file():
         if folder.is_dir() and not any(folder.iterdir()):
             return None
@@ -105,6 +109,13 @@ def _existing(folder: Path, digest: str, overwrite: bool) -> Manifest | None:
         raise DataError(
             msg("The data set exists, and was made with other settings."),
             file=folder,
+            remedy=msg("Make it anew with --overwrite, or name another folder with data.folder=..."),
+        )
+    if list_digest and dataset.manifest.split.get("assigned_sha256", list_digest) != list_digest:
+        raise DataError(
+            msg("The data set exists, and was made with another list of splits."),
+            file=folder,
+            key="data.split.assigned",
             remedy=msg("Make it anew with --overwrite, or name another folder with data.folder=..."),
         )
     changed = dataset.changed_files()
@@ -281,12 +292,11 @@ class _Preparation:
         )
         out = self.work / "out"
         self._write_dataset_info(totals)
-        split = self.settings.split
         manifest = Manifest(
             name=self.name,
             medtune_version=__version__,
             sources=records,
-            split={**split.model_dump(mode="json"), "assigned": None if split.assigned is None else split.assigned.name},
+            split=split_record(self.settings.split),
             transforms=tuple(transform_record(transform) for transform in self.transforms),
             num_samples={name: totals.num_samples[name] for name in SPLITS},
             num_groups={name: totals.num_groups[name] for name in SPLITS},
@@ -332,6 +342,14 @@ class _Preparation:
             wanted = self.settings.split.kind == "group-hash" and getattr(self.settings.split.fractions, split) > 0
             if not totals.num_samples[split] and wanted:
                 yield msg("The split {split} is empty: there are too few groups for its share.", split=split)
+        listed = len(assigned_splits(self.settings.split))
+        if totals.num_listed_groups < listed:
+            yield msg(
+                "{count} of the {total} groups that {file} names are not in the data; groups.csv shows how groups are named.",
+                count=listed - totals.num_listed_groups,
+                total=listed,
+                file=str(getattr(self.settings.split.assigned, "name", "")),
+            )
         if totals.num_unused_splits:
             yield msg(
                 "{count} records bring a split of their own; data.split.kind group-hash does not use it.",

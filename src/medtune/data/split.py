@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,17 @@ from medtune.errors import DataError, system_reason
 from medtune.language import msg
 from medtune.types import SplitName
 
-__all__ = ["SPLITS", "assigned_splits", "digest_of", "draw", "draw_all", "fill_strata", "place_of"]
+__all__ = [
+    "SPLITS",
+    "assigned_splits",
+    "digest_of",
+    "digest_of_list",
+    "draw",
+    "draw_all",
+    "fill_strata",
+    "place_of",
+    "split_record",
+]
 
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
@@ -108,6 +119,22 @@ def assigned_splits(settings: SplitSettings) -> dict[str, SplitName]:
             key="data.split.assigned",
             remedy=msg("Write one line for each group: group,split. groups.csv of a data set is such a list."),
         ) from error
+
+
+def digest_of_list(settings: SplitSettings) -> str:
+    """sha256 of the user's list of splits; empty where there is none, or it cannot be read."""
+    try:
+        return hashlib.sha256(settings.assigned.expanduser().read_bytes()).hexdigest() if settings.assigned else ""
+    except OSError:
+        return ""
+
+
+def split_record(settings: SplitSettings) -> dict[str, Any]:
+    """The settings for the manifest: of a list its name, without its folder, and its hash."""
+    record = settings.model_dump(mode="json")
+    if settings.assigned is not None:
+        record |= {"assigned": settings.assigned.name, "assigned_sha256": digest_of_list(settings)}
+    return record
 
 
 def fill_strata(

@@ -36,7 +36,7 @@ from medtune.data.split import SPLITS
 from medtune.errors import DataError
 from medtune.imaging.config import Limits
 from medtune.language import Text, msg
-from medtune.types import Event, ImageRef, Listener, Sample, SplitName, ValidationReport
+from medtune.types import Event, GroupKind, ImageRef, Listener, Sample, SplitName, ValidationReport
 
 __all__ = ["CHECKS", "validate"]
 
@@ -66,8 +66,37 @@ _WITH_OCR: tuple[type[Check], ...] = (*_CHECKS, BurnedInText)
 CHECKS = ("files", "left-out", *(name for family in _WITH_OCR for name in family.names), "provenance")
 """The names of all checks."""
 
-_STOPPING = frozenset({"unreadable-image", "picture-missing", "image-marks", "answer-empty"})
-"""Reasons for leaving a record out that the user should put right: these are errors, the others are warnings."""
+_STOPPING = frozenset(
+    {
+        "unreadable-image",
+        "unreadable",
+        "decoder-crash",
+        "decoder-timeout",
+        "decoder-memory",
+        "picture-missing",
+        "image-marks",
+        "answer-empty",
+    }
+)
+"""Reasons for leaving a record out that the user should put right: these are errors."""
+
+_BY_DESIGN = frozenset(
+    {
+        "localizer",
+        "derived",
+        "secondary-capture",
+        "segmentation",
+        "structured-report",
+        "key-object-selection",
+        "presentation-state",
+        "radiotherapy",
+        "no-picture",
+        "instance-repeated",
+        "not-dicom",
+    }
+)
+"""Reasons that say what a file is, not what is wrong with it: every export of an archive holds such files. These are notes; what
+is in neither list is a warning."""
 
 _PROGRESS_EVERY = 500
 
@@ -236,27 +265,35 @@ def _left_out(dataset: Dataset, findings: Findings, faulty_records: Literal["err
         if stops:
             remedy = msg(
                 "{remedy} Then prepare again with --overwrite; or go on without such records: data.faulty_records=leave-out.",
-                remedy=str(entry.remedy or ""),
+                remedy=entry.remedy or "",
             )
         findings.add(
             f"left-out-{entry.reason}",
-            "error" if stops else "warning",
-            msg("A record of {source} did not become a row. {reason}", source=entry.source, reason=str(entry.text)),
+            "error" if stops else "info" if entry.reason in _BY_DESIGN else "warning",
+            msg("A record of {source} did not become a row. {reason}", source=entry.source, reason=entry.text),
             remedy,
             sample=entry.id,
             file=entry.file,
         )
 
 
+_KINDS: dict[GroupKind, Text] = {
+    "study": msg("study"),
+    "volume": msg("volume"),
+    "image": msg("picture"),
+    "row": msg("row"),
+}
+
+
 def _provenance(dataset: Dataset, findings: Findings) -> None:
     manifest = dataset.manifest
-    if manifest.group_kind in ("image", "row"):
+    if manifest.group_kind != "patient":
         findings.add(
             "no-patient-ids",
             "warning",
             msg(
                 "The data have no patient ids: the split keeps each {kind} together, but one patient may stand on both sides.",
-                kind=str(msg("picture") if manifest.group_kind == "image" else msg("row")),
+                kind=_KINDS[manifest.group_kind],
             ),
             msg("Say so where you report numbers; with patient ids at hand, give them to the source."),
         )

@@ -18,6 +18,11 @@ MANY_UNPARSED = 0.1
 
 
 def no_patient_ids(kind: GroupKind) -> Text:
+    """For data whose groups are no patients: ``kind`` is what a split keeps together instead."""
+    if kind == "study":
+        return msg("The data set has no patient ids: two studies of one patient may stand on both sides of the split.")
+    if kind == "volume":
+        return msg("The data set has no patient ids: two volumes of one patient may stand on both sides of the split.")
     if kind == "image":
         return msg("The data set has no patient ids: two pictures of one patient may stand on both sides of the split.")
     return msg("The data set has no patient ids and no picture ids: the rows of one patient may stand on both sides of the split.")
@@ -111,7 +116,12 @@ def small_subgroups(field: str, count: int, minimum: int) -> Text:
 
 _SEVERE = frozenset(
     text.template
-    for text in (no_patient_ids("image"), no_patient_ids("row"), trained_on_split(), shared_pictures(0, 0), shared_groups(0, 0))
+    for text in (
+        *(no_patient_ids(kind) for kind in ("study", "volume", "image", "row")),
+        trained_on_split(),
+        shared_pictures(0, 0),
+        shared_groups(0, 0),
+    )
 )
 
 

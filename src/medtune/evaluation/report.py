@@ -233,7 +233,7 @@ def _data_warnings(dataset: Dataset, samples: Sequence[Sample], split: SplitName
         found.append(cautions.trained_on_split())
     else:
         found.extend(cautions.leakage(samples, dataset.rows("train")))
-    if manifest.group_kind in ("image", "row"):
+    if manifest.group_kind != "patient":
         found.append(cautions.no_patient_ids(manifest.group_kind))
     if manifest.synthetic:
         found.append(cautions.synthetic_data())

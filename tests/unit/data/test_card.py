@@ -116,6 +116,16 @@ def test_what_a_reader_must_know(tmp_path: Path) -> None:
     assert "Local only" not in english
 
 
+def test_how_rows_came_into_their_split(tmp_path: Path) -> None:
+    shares = {"train": 0.8, "validation": 0.1, "test": 0.1}
+    _, english, _ = card(tmp_path, manifest(split={"kind": "official", "seed": 7, "fractions": shares}))
+    assert "As the sources publish it." in english
+    assert "they are 0.1 of the training groups" in english
+    assert "train 0.8" not in english, "the shares decide nothing else"
+    _, english, _ = card(tmp_path, manifest(split={"kind": "group-hash", "assigned": "list.csv", "fractions": shares}))
+    assert "Groups that a list of the user names went where it says." in english
+
+
 def test_synthetic_and_local_data_say_so(tmp_path: Path) -> None:
     head, english, chinese = card(tmp_path, manifest(synthetic=True, local_only=True, group_kind="patient"))
     assert "synthetic" in head["tags"]

@@ -307,6 +307,55 @@ def test_a_wrong_list_of_splits(rad: Path, tmp_path: Path, text: str | None, say
     assert caught.value.remedy is not None
 
 
+def place_groups(file: Path, splits: dict[str, str]) -> None:
+    file.write_text("group,split\n" + "".join(f"{group},{split}\n" for group, split in splits.items()))
+
+
+@pytest.mark.usefixtures("small")
+def test_a_list_that_changes_between_two_attempts_cuts_no_group(rad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "list.csv"
+    run = engine.run_job
+
+    def until_the_sixth(*given: Any) -> Any:
+        if given[2].number == 5:
+            raise KeyboardInterrupt
+        return run(*given)
+
+    chosen = settings(rad, split={"assigned": str(file)}, num_workers=1)
+    place_groups(file, {f"synpic{number}.jpg": "train" for number in range(40)})
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "run_job", until_the_sixth)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(chosen, name="x", folder=tmp_path / "out")
+    assert list((work_folder(tmp_path / "out") / "shards").glob("*/summary.json")), "an attempt that left shards behind"
+    place_groups(file, {f"synpic{number}.jpg": "test" for number in range(40)})
+    manifest = prepare(chosen, name="x", folder=tmp_path / "out")
+    assert (manifest.num_groups["train"], manifest.num_groups["test"]) == (0, 40)
+
+
+def test_a_changed_list_is_another_data_set(rad: Path, tmp_path: Path) -> None:
+    file = tmp_path / "list.csv"
+    chosen = settings(rad, split={"assigned": str(file)})
+    place_groups(file, {"synpic0.jpg": "test"})
+    made = prepare(chosen, name="x", folder=tmp_path / "out")
+    assert made.split["assigned"] == "list.csv"
+    assert prepare(chosen, name="x", folder=tmp_path / "out") == made
+    place_groups(file, {"synpic0.jpg": "train"})
+    with pytest.raises(DataError, match="another list of splits"):
+        prepare(chosen, name="x", folder=tmp_path / "out")
+    file.unlink()  # a machine that has the data set only
+    assert prepare(chosen, name="x", folder=tmp_path / "out") == made
+
+
+def test_listed_groups_that_are_not_there_are_counted(rad: Path, tmp_path: Path) -> None:
+    file = tmp_path / "list.csv"
+    place_groups(file, {"synpic0.jpg": "test", "synpic1.jpg": "validation", "patient 7": "train", "patient 8": "test"})
+    chosen = settings(rad, split={"assigned": str(file), "fill_strata": False})
+    warnings = [text.render("en") for text in prepare(chosen, name="x", folder=tmp_path / "out").warnings]
+    assert warnings == ["2 of the 4 groups that list.csv names are not in the data; groups.csv shows how groups are named."]
+    assert "patient" not in " ".join(warnings), "groups may be names"
+
+
 def test_many_draws_at_once_are_the_draws_one_by_one() -> None:
     fractions = Fractions(train=0.6, validation=0.25, test=0.15)
     groups = [f"p{number}" for number in range(500)]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import source_files
+from dicom_files import uid, write_dicom, write_dicom_folder
 from medtune.data.config import DataSettings
 from medtune.data.dataset import Dataset, file_sha256
 from medtune.data.findings import MAX_NAMED, Findings
@@ -93,6 +96,35 @@ def test_a_row_at_fault(dataset: Dataset, alter: Callable[[dict[str, Any]], None
     assert issue.split == "train"
     assert issue.sample
     assert issue.remedy is not None
+
+
+@pytest.mark.parametrize(
+    ("note", "severity", "says", "mended"),
+    [
+        ("answer-blanks", "warning", "begins or ends with a blank", True),
+        ("deidentified-xxxx", "warning", "stand as XXXX in the text", False),
+        ("deidentified-blanks", "warning", "stand as ___ in the text", False),
+        ("box-from-location-tokens", "warning", "that of the location tokens", False),
+        ("caption-unread-area", "info", "does not say in known words: area", False),
+    ],
+)
+def test_what_the_source_noted(dataset: Dataset, note: str, severity: str, says: str, mended: bool) -> None:
+    def alter(rows: list[dict[str, Any]]) -> None:
+        rows[2]["metadata"] = json.dumps({"source_notes": [note]})
+
+    issue = found(validate(change(dataset, alter)), f"source-{note}")
+    assert issue.severity == severity
+    assert says in issue.message.render("en")
+    assert (issue.remedy is not None and "Put right" in issue.remedy.render("en")) == mended
+
+
+@pytest.mark.parametrize("kind", ["study", "volume", "image", "row"])
+def test_whatever_is_no_patient_is_said(dataset: Dataset, kind: str) -> None:
+    file = dataset.folder / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "group_kind": kind}))
+    issue = found(validate(Dataset.open(dataset.folder)), "no-patient-ids")
+    assert issue.severity == "warning"
+    assert f"keeps each {'picture' if kind == 'image' else kind} together" in issue.message.render("en")
 
 
 def test_answers_that_only_look_odd_are_left_alone(dataset: Dataset) -> None:
@@ -244,6 +276,46 @@ def test_left_out_records_are_findings(tmp_path: Path) -> None:
     missing = found(report, "left-out-unreadable-image")
     assert missing.file == str(rad / "images" / "nobody.jpg")
     assert found(report, "left-out-key-missing").severity == "warning"
+
+
+def test_what_a_dicom_folder_always_holds_is_no_fault(tmp_path: Path) -> None:
+    options = write_dicom_folder(tmp_path)
+    images = tmp_path / "images"
+    made_up = {"StudyInstanceUID": uid(1), "SeriesInstanceUID": uid(1, 9), "PatientID": "MADE-UP-1"}
+    pixels = np.zeros((16, 16), np.uint16)
+    for number, kind in enumerate(("LOCALIZER", "MPR"), 1):
+        image_type = ["DERIVED" if kind == "MPR" else "ORIGINAL", "PRIMARY", kind]
+        write_dicom(images / kind, pixels, ImageType=image_type, SOPInstanceUID=uid(1, 9, number), **made_up)
+    (images / "letter.txt").write_text("no DICOM")
+    cut = sorted((images / "patient-2").iterdir())[1]
+    cut.write_bytes(cut.read_bytes()[:-300])
+    (images / "zz").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 40)
+    prepare(DataSettings.model_validate({"sources": [{"source": "dicom", "options": options}]}), name="ct", folder=tmp_path / "out")
+    report = validate(Dataset.open(tmp_path / "out"))
+    left_out = {issue.code: issue.severity for issue in report.issues if issue.code.startswith("left-out-")}
+    assert left_out == {
+        "left-out-localizer": "info",
+        "left-out-derived": "info",
+        "left-out-not-dicom": "info",
+        "left-out-unreadable": "error",
+        "left-out-unreadable-image": "error",
+    }
+    files = sorted(entry for entry in images.rglob("*") if entry.is_file())
+    assert found(report, "left-out-unreadable-image").file == f"file {files.index(cut) + 1}"
+
+
+def test_a_stored_finding_is_read_in_both_languages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rad = source_files.write_vqa_rad(tmp_path / "rad", changes={1: {"answer": " "}})
+    chosen = DataSettings.model_validate({"sources": [{"source": "vqa-rad", "options": {"path": str(rad)}}]})
+    prepare(chosen, name="try", folder=tmp_path / "out")
+    monkeypatch.setenv("MEDTUNE_LANG", "en")
+    report = ValidationReport.model_validate_json(validate(Dataset.open(tmp_path / "out")).model_dump_json())
+    monkeypatch.setenv("MEDTUNE_LANG", "zh")
+    for code in ("left-out-answer-empty", "no-patient-ids"):
+        issue = found(report, code)
+        sentences = f"{issue.message} {issue.remedy}".replace("vqa-rad", "").replace("--overwrite", "")
+        words = re.findall("[A-Za-z]{4,}", sentences.replace("data.faulty_records=leave-out", ""))
+        assert not words, sentences
 
 
 def test_vqa_rad_with_its_official_split(shared: Path, tmp_path: Path) -> None:

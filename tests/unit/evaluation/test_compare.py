@@ -9,7 +9,7 @@ from medtune.errors import EvaluationError
 from medtune.evaluation.compare import compare
 from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.evaluate import evaluate
-from medtune.types import Generator
+from medtune.types import Generator, Report
 from toy_evaluation import Guessing, Looking, make_dataset
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -49,6 +49,15 @@ def test_only_common_samples_count(tmp_path: Path) -> None:
     assert found.differences[0].num_samples == 12
     said = " ".join(text.render("en") for text in found.warnings)
     assert "Only 12 samples are common to both runs, which have 12 and 40." in said
+
+
+@pytest.mark.parametrize("kind", ["study", "volume", "image", "row", "patient"])
+def test_what_is_no_patient_is_said_in_report_and_comparison(tmp_path: Path, kind: str) -> None:
+    first = run(make_dataset(tmp_path / "data", num_groups=6, group_kind=kind), tmp_path / "a", Looking())
+    report = Report.model_validate_json((first / "report.json").read_bytes())
+    for warnings in (report.warnings, compare(first, first, num_resamples=200).warnings):
+        said = [text.render("en") for text in warnings if "has no patient ids" in text.render("en")]
+        assert len(said) == (kind != "patient")
 
 
 def test_other_data_or_another_split_is_an_error(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ MEANINGS: dict[str, Text] = {
     "text-modality": msg("The answer names another modality than the tags."),
     "text-organ": msg("The description is of another part of the body than the tag says."),
     "tags-differ": msg("The tags of a row name different modalities."),
-    "source-*": msg("The source put something right while it read the record; the rest of the code says what."),
+    "source-*": msg("The source noted something about the record while it read it; the rest of the code says what."),
     "source-card": msg("A known problem of a source, from its card."),
     "duplicate-row": msg("Two rows have the same pictures and words."),
     "contradicting-answers": msg("The same question about the same picture has different answers."),

@@ -58,7 +58,7 @@ class Rows(Check):
 
 
 class SourceNotes(Check):
-    """What a source put right while it read a record (``metadata["source_notes"]``). Keeps nothing."""
+    """What a source noted about a record while it read it (``metadata["source_notes"]``). Keeps nothing."""
 
     names = ("source-notes",)
 
@@ -68,13 +68,22 @@ class SourceNotes(Check):
             if isinstance(note, str):
                 self.findings.add(
                     f"source-{note}",
-                    "warning",
+                    # A part of a caption that was not read makes no row wrong: its tag is absent, its words are all there.
+                    "info" if note.startswith(_UNREAD) else "warning",
                     _noted(note),
-                    msg("Put right while reading; the source is as published."),
+                    msg("Put right while reading; the source is as published.")
+                    if note in _PUT_RIGHT
+                    else msg("The row is as the note says; correct the source, or leave the record out, where that will not do."),
                     split=place.split,
                     sample=sample.id,
                     file=str(place),
                 )
+
+
+_PUT_RIGHT = frozenset({"answer-not-text", "answer-blanks", "question-blanks", "answer-type-blanks"})
+"""Notes about something that is no longer so in the row. The others say what is."""
+
+_UNREAD = "caption-unread-"
 
 
 def _noted(note: str) -> Text:
@@ -84,5 +93,10 @@ def _noted(note: str) -> Text:
         "question-blanks": msg("The question begins or ends with a blank in the source."),
         "answer-type-blanks": msg("The answer type begins or ends with a blank in the source."),
         "location-tokens-differ": msg("Location tokens and box of the source are not the same place."),
+        "box-from-location-tokens": msg("The box is that of the location tokens; the source has none in pixels."),
+        "deidentified-xxxx": msg("Words that were taken out to hide identities stand as XXXX in the text."),
+        "deidentified-blanks": msg("Words that were taken out to hide identities stand as ___ in the text."),
     }
+    if note.startswith(_UNREAD):
+        return msg("The caption does not say in known words: {part}. The row has no such tag.", part=note.removeprefix(_UNREAD))
     return known.get(note) or msg("The source notes: {note}.", note=note)
