@@ -111,7 +111,7 @@ class Duplicates(Check):
                     ),
                     msg("Split by group (data.split.kind: group-hash); numbers measured on such a split are too good."),
                     split=split,
-                    count=len(members),
+                    count=len(later),
                 )
 
     def _examples(self, numbers: NDArray[np.unsignedinteger[Any]]) -> str:
