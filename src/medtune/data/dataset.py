@@ -32,7 +32,7 @@ from pydantic import JsonValue, ValidationError
 from medtune.data.images import ImageIndex, stays_inside
 from medtune.data.split import SPLITS
 from medtune.errors import DataError
-from medtune.language import Text, msg
+from medtune.language import Field, Text, msg
 from medtune.types import Document, Fault, ImageRef, Manifest, Message, Sample, SplitName
 
 __all__ = ["Dataset", "LeftOut", "RowError", "RowSequence", "file_sha256", "image_line", "sample_of", "write_row"]
@@ -54,13 +54,25 @@ class LeftOut(Document):
         """The line for a record with a fault."""
         return cls(
             source=source,
-            id=record_id,
+            id=_writable(record_id),
             reason=fault.reason,
-            message=fault.message.render("en"),
-            text=fault.message,
-            remedy=fault.remedy,
-            file=fault.file,
+            message=_writable(fault.message.render("en")),
+            text=_writable_text(fault.message),
+            remedy=None if fault.remedy is None else _writable_text(fault.remedy),
+            file=None if fault.file is None else _writable(fault.file),
         )
+
+
+def _writable(text: str) -> str:
+    """The text with what UTF-8 cannot write (lone surrogates, of a cut JSON text or a file name in no encoding) as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _writable_text(text: Text) -> Text:
+    def field(value: Field) -> Field:
+        return _writable_text(value) if isinstance(value, Text) else _writable(value) if isinstance(value, str) else value
+
+    return Text(text.template, {name: field(value) for name, value in text.fields.items()})
 
 
 class RowError(ValueError):
@@ -123,9 +135,11 @@ def sample_of(line: str | bytes, images: Mapping[str, ImageRef]) -> Sample:
                 row_id=row_id,
             )
         fields: dict[str, Any] = {name: values[name] for name in ("id", "task", "target", "group", "source")}
-    except json.JSONDecodeError as error:
+    except RowError:
+        raise
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RowError("row-not-json", msg("The row is not valid JSON: {error}", error=str(error)), row_id=row_id) from error
-    except (KeyError, TypeError, AttributeError, ValidationError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:  # ValueError: of pydantic, or a number of too many digits
         raise RowError("row-malformed", msg("The row is not complete: {error}", error=_first_line(error)), row_id=row_id) from error
     try:
         return Sample(images=tuple(images[path] for path in paths), messages=messages, metadata=metadata, **fields)

@@ -353,5 +353,6 @@ def _append(file: Path, into: IO[bytes]) -> None:
 
 def _csv_line(*fields: str) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(fields)
-    return text.getvalue().encode("utf-8")
+    # csv puts a field in quotes when it holds a character of the line end: a bare carriage return would end a line for readers.
+    csv.writer(text, lineterminator="\r\n").writerow(fields)
+    return text.getvalue().encode("utf-8").removesuffix(b"\r\n") + b"\n"

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from medtune.errors import UnreadableImageError
 from medtune.imaging.intact import is_whole, read_plain
-from medtune.imaging.read import Limits, open_picture, read_header
+from medtune.imaging.read import Limits, open_picture, read_header, readable
 from medtune.language import msg
 from medtune.types import ImageRef, InShard, Picture, TransformRecord, View
 
@@ -108,9 +108,10 @@ class PictureReader:
     def _whole(self, source: Path | bytes, name: str) -> tuple[bytes, str, tuple[int, int]] | None:
         """Bytes, suffix and (width, height) of a picture that can be copied as it is."""
         if isinstance(source, Path):
-            if not source.is_file() or source.stat().st_size > self.limits.max_bytes:
-                read_header(source, name=name, limits=self.limits)  # says what is wrong
-            data = source.read_bytes()
+            with readable(name):
+                if not source.is_file() or source.stat().st_size > self.limits.max_bytes:
+                    read_header(source, name=name, limits=self.limits)  # says what is wrong
+                data = source.read_bytes()
         else:
             data = source
         plain = read_plain(data)

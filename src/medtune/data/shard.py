@@ -27,7 +27,7 @@ import shutil
 import struct
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -40,7 +40,7 @@ from medtune.data.dataset import LeftOut, image_line, write_row
 from medtune.data.pictures import TEMPORARY, FileStore, PictureReader, PictureStore, ReadPicture, ShardStore
 from medtune.data.rows import LeaveOut, RowMaker
 from medtune.data.split import SPLITS, assigned_splits, digest_of, place_of
-from medtune.errors import DataError, UnreadableImageError
+from medtune.errors import DataError, RunError, UnreadableImageError, system_reason
 from medtune.imaging.child import Death
 from medtune.imaging.display import display_of
 from medtune.language import Text, msg
@@ -54,8 +54,9 @@ ROW = np.dtype(
         ("id_more", "<u8"),
         ("group", "<u8"),
         ("record", "<u4"),
-        ("stratum", "<u2"),
-        ("tags", "<u2"),
+        # A source may put any number of rows in a part, each with words of its own.
+        ("stratum", "<u4"),
+        ("tags", "<u4"),
         ("split", "u1"),
     ]
 )
@@ -128,14 +129,22 @@ def make_shard(settings: DataSettings, work: Path, job: Job, deaths: Mapping[int
 
     Raises:
         DataError: The source cannot be read, or names no split where it should.
+        RunError: Nothing can be written: the disk is full, for one.
     """
     folder = _unfinished(work, job.number)
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    with _Shard(settings, work, folder, job) as shard:
-        yield from shard.run(deaths)
-    (folder / "position").unlink()
-    os.replace(folder, shard_folder(work, job.number))
+    try:
+        folder.mkdir(parents=True)
+        with _Shard(settings, work, folder, job) as shard:
+            yield from shard.run(deaths)
+        (folder / "position").unlink()
+        os.replace(folder, shard_folder(work, job.number))
+    except OSError as error:
+        raise RunError(
+            msg("Nothing can be written here: {error}", error=str(system_reason(error))),
+            file=error.filename or work,
+            remedy=msg("Check the path, who may write there, and the free space; then go on with the same command."),
+        ) from error
 
 
 _POSITION = struct.Struct("<q")
@@ -196,11 +205,11 @@ class _Shard(contextlib.ExitStack):
             with mmap.mmap(file.fileno(), _POSITION.size) as position:
                 for number, record in enumerate(self._records(), start=1):
                     _POSITION.pack_into(position, 0, number)
-                    self._take(number, record, deaths.get(number))
+                    for _ in self._take(number, record, deaths.get(number)):
+                        if time.monotonic() - alive > HEARTBEAT_SECONDS:
+                            alive = time.monotonic()
+                            yield number
                     _POSITION.pack_into(position, 0, 0)
-                    if time.monotonic() - alive > HEARTBEAT_SECONDS:
-                        alive = time.monotonic()
-                        yield number
         self._finish(number)
         yield number
 
@@ -211,7 +220,8 @@ class _Shard(contextlib.ExitStack):
         source = construct("source", self.entry.source, self.entry.options, key)
         return with_key(source.samples_of(self.job.part), key)
 
-    def _take(self, number: int, record: Record, death: tuple[Death, Text] | None) -> None:
+    def _take(self, number: int, record: Record, death: tuple[Death, Text] | None) -> Iterator[None]:
+        """Make a row of a record, or list it among the left out; yields after each picture, of which there may be thousands."""
         prefix = f"{self.job.label}/" if len(self.settings.sources) > 1 else ""
         record_id = prefix + record.id
         try:
@@ -221,11 +231,14 @@ class _Shard(contextlib.ExitStack):
                 raise LeaveOut(_fault_of(record, *death))
             if self.entry.task is not None:
                 record = dataclasses.replace(record, task=self.entry.task)
-            try:
-                read = tuple(self.reader.read(picture) for picture in record.pictures)
-            except UnreadableImageError as error:
-                raise LeaveOut(Fault("unreadable-image", error.what, error.remedy, error.file)) from error
-            sample = self.maker.sample(record, read, record_id=record_id, source=self.job.label)
+            read = []
+            for picture in record.pictures:
+                try:
+                    read.append(self.reader.read(picture))
+                except UnreadableImageError as error:
+                    raise LeaveOut(Fault("unreadable-image", error.what, error.remedy, _file_of(record, error.file))) from error
+                yield
+            sample = self.maker.sample(record, tuple(read), record_id=record_id, source=self.job.label)
             self._write(number, sample, record, read)
         except LeaveOut as reason:
             fault = dataclasses.replace(reason.fault, file=reason.fault.file or record.place or None)
@@ -233,8 +246,10 @@ class _Shard(contextlib.ExitStack):
             self.left_out[fault.reason] += 1
             self.first = self.first or line
             self.files["left_out.jsonl"].write(line.model_dump_json() + "\n")
+        yield
 
-    def _write(self, number: int, sample: Sample, record: Record, read: tuple[ReadPicture, ...]) -> None:
+    def _write(self, number: int, sample: Sample, record: Record, read: Sequence[ReadPicture]) -> None:
+        line = _line(sample)
         digest = self.digests.get(sample.group)
         if digest is None:
             digest = self.digests[sample.group] = digest_of(sample.group, self.settings.split.seed)
@@ -246,7 +261,7 @@ class _Shard(contextlib.ExitStack):
                 self.displays.add(display_of(ref.transforms))
                 self.files["images.jsonl"].write(image_line(ref) + "\n")
             self.reader.remember(one)
-        self.files[f"{SPLITS[split]}.jsonl"].write(write_row(sample) + "\n")
+        self.files[f"{SPLITS[split]}.jsonl"].write(line + "\n")
         modality = next((one.ref.modality for one in read if one.ref.modality), None) or sample.metadata.get("modality")
         stratum = self.strata.setdefault((sample.task, str(modality or "-")), len(self.strata))
         values = (str(modality or ""), *(str(sample.metadata.get(tag) or "")[:80] for tag in TAGS[1:]))
@@ -314,13 +329,46 @@ def with_key(records: Iterator[Record], key: str) -> Iterator[Record]:
     except DataError as error:
         error.key = key + (error.key or "").removeprefix("data.sources")
         raise
+    except OSError as error:  # here and not where the records are used: there it is about what is written
+        raise DataError(
+            msg("The file cannot be read: {error}", error=str(system_reason(error))),
+            file=error.filename,
+            key=key,
+            remedy=msg("Check the path."),
+        ) from error
+
+
+def _line(sample: Sample) -> str:
+    """The row. JSON's ``"\\ud83d"``, half of a picture character, is read without complaint and cannot be written.
+
+    Raises:
+        LeaveOut: A text holds a lone surrogate.
+    """
+    line = write_row(sample)
+    try:
+        line.encode()
+        for image in sample.images:
+            (image.modality or "").encode()
+    except UnicodeEncodeError as error:
+        fault = Fault(
+            "text-not-unicode",
+            msg("A text of the record holds half a character (a lone surrogate), which no UTF-8 file can."),
+            msg("Correct the record in the source, or leave it out."),
+        )
+        raise LeaveOut(fault) from error
+    return line
 
 
 def _fault_of(record: Record, death: Death, what: Text) -> Fault:
     files = [picture.called for picture in record.pictures]
     return Fault(
         f"decoder-{death}",
-        msg("The picture could not be decoded. {what}", what=str(what)),
+        msg("The picture could not be decoded. {what}", what=what),
         msg("The file is damaged or made to do harm. Fetch it again from where it came, or leave it out."),
-        files[0] if files else None,
+        _file_of(record, files[0] if files else None),
     )
+
+
+def _file_of(record: Record, file: str | None) -> str | None:
+    """What a person looks for. A private picture is called by a pseudonym, which nobody can look for: its place says more."""
+    return record.place or file if any(picture.private for picture in record.pictures) else file

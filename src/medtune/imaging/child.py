@@ -36,7 +36,7 @@ from typing import Any, BinaryIO, Literal
 
 from medtune import errors
 from medtune.errors import MedtuneError
-from medtune.language import Text, msg
+from medtune.language import Field, Text, msg
 
 __all__ = ["DEFAULT_MAX_MEMORY", "Child", "ChildDiedError", "Death", "borrow"]
 
@@ -184,7 +184,7 @@ class Child:
                 raise self._no_reply()
             contents.append(self._read(process, size, deadline))
         try:
-            value = json.loads(text) if text else None
+            value: Any = json.loads(text) if text else None
             value = _with_bytes(value, contents) if contents else value
             return kind, _error(value) if kind == b"E" else value
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
@@ -285,9 +285,15 @@ def _text(packed: dict[str, Any]) -> Text:
             raise ValueError(name)
         if re.search(r"[{}]|\d{4}", specification or ""):
             raise ValueError(specification)
-    if not all(isinstance(value, (str, int, float)) for value in fields.values()):
-        raise TypeError(template)
-    return Text(template, fields)
+    return Text(template, {name: _field(value) for name, value in fields.items()})
+
+
+def _field(value: Any) -> Field:
+    if isinstance(value, dict):
+        return _text(value)
+    if not isinstance(value, (str, int, float)):
+        raise TypeError(type(value))
+    return value
 
 
 def _with_bytes(value: Any, blobs: list[bytes]) -> Any:
@@ -311,7 +317,8 @@ def _without_bytes(value: Any, blobs: list[bytes]) -> Any:
 
 
 def _packed(text: Text) -> dict[str, Any]:
-    return {"template": text.template, "fields": dict(text.fields)}
+    fields = {name: _packed(value) if isinstance(value, Text) else value for name, value in text.fields.items()}
+    return {"template": text.template, "fields": fields}
 
 
 def _reply(pipe: BinaryIO, kind: bytes, value: Any = None) -> None:

@@ -6,6 +6,8 @@ becomes :class:`~medtune.errors.UnreadableImageError`.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from medtune.errors import UnreadableImageError
+from medtune.errors import UnreadableImageError, system_reason
 from medtune.imaging.config import Limits
 from medtune.language import Text, msg
 from medtune.types import TransformRecord, View
@@ -22,7 +24,7 @@ from medtune.types import TransformRecord, View
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["FORMATS", "Header", "Limits", "check_size", "open_picture", "read_header", "read_size", "scale_grey"]
+__all__ = ["FORMATS", "Header", "Limits", "check_size", "open_picture", "read_header", "read_size", "readable", "scale_grey"]
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 """Pillow's names of the formats that are read. Pillow knows forty more; each is attack surface (EPS starts Ghostscript)."""
@@ -175,13 +177,7 @@ def scale_grey(values: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 def _kind(picture: Path | bytes, called: str, limits: Limits) -> Literal["dicom", "nifti", "ordinary"]:
     """Which reader a file is for, by its first bytes; its name does not matter."""
-    if isinstance(picture, Path) and not picture.is_file():
-        raise UnreadableImageError(
-            msg("The picture is missing."),
-            file=called,
-            remedy=msg("Check the path, or the folder that the pictures are looked for in."),
-        )
-    size = picture.stat().st_size if isinstance(picture, Path) else len(picture)
+    size = _size_of(picture, called) if isinstance(picture, Path) else len(picture)
     if size > limits.max_bytes:
         raise UnreadableImageError(
             msg("The picture file has {size} bytes; the limit is {limit}.", size=size, limit=limits.max_bytes),
@@ -189,7 +185,7 @@ def _kind(picture: Path | bytes, called: str, limits: Limits) -> Literal["dicom"
             remedy=_limit_remedy("max_bytes"),
         )
     if isinstance(picture, Path):
-        with picture.open("rb", buffering=0) as file:
+        with readable(called), picture.open("rb", buffering=0) as file:
             head = file.read(_HEAD_SIZE)
     else:
         head = picture[:_HEAD_SIZE]
@@ -201,6 +197,35 @@ def _kind(picture: Path | bytes, called: str, limits: Limits) -> Literal["dicom"
     if is_dicom(head):
         return "dicom"
     return "nifti" if is_nifti(head) else "ordinary"
+
+
+def _size_of(picture: Path, called: str) -> int:
+    with readable(called):
+        if picture.is_file():
+            return picture.stat().st_size
+    raise UnreadableImageError(
+        msg("The picture is missing."),
+        file=called,
+        remedy=msg("Check the path, or the folder that the pictures are looked for in."),
+    )
+
+
+@contextlib.contextmanager
+def readable(called: str) -> Iterator[None]:
+    """What the system says of a file becomes an error of the picture: no permission, a name too long or of no encoding, ...
+
+    Raises:
+        UnreadableImageError: The block raised OSError, or the ValueError of a path that no system takes.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = str(system_reason(error)) if isinstance(error, OSError) else _one_line(error)
+        raise UnreadableImageError(
+            msg("The picture file cannot be read: {error}", error=reason),
+            file=called,
+            remedy=msg("Check the path, or the folder that the pictures are looked for in."),
+        ) from error
 
 
 def _opened(picture: Path | bytes, called: str, limits: Limits) -> Image.Image:
