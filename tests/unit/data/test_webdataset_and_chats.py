@@ -165,3 +165,22 @@ def test_pictures_on_other_machines_are_not_fetched(tmp_path: Path) -> None:
     row = {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "b"}]}
     (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     assert told(list(OpenAiChat(path=tmp_path / "a.jsonl").samples())) == ["picture-missing"]
+
+
+def test_a_conversation_may_do_without_a_picture(tmp_path: Path) -> None:
+    def chat(words: str, **more: Any) -> bytes:
+        turns = [{"role": "user", "content": words}, {"role": "assistant", "content": "Made up."}]
+        return json.dumps({"messages": turns, **more}).encode()
+
+    members = [
+        ("0.json", chat("What is it?")),
+        ("1.json", chat("What is it?", images=[])),
+        ("2.json", chat("And this?")),
+        ("3.json", chat("<image>What is it?")),
+        ("4.json", chat("What is it?", images=["4.jpg"])),
+        ("5.json", json.dumps({"question": "What is it?", "answer": "Made up."}).encode()),
+    ]
+    records = list(WebDataset(path=source_files.write_shard(tmp_path / "a.tar", members)).samples())
+    assert [record.fault.reason if record.fault else None for record in records] == [None] * 3 + ["picture-missing"] * 3
+    assert records[0].group == records[1].group != records[2].group, "one question, one group"
+    assert all(record.group for record in records[:3])

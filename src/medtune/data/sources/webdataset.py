@@ -16,7 +16,7 @@ from medtune.data.sources.hub import hub_address, open_data, revision_of
 from medtune.data.sources.rows import RecordFault, Row, data_files, picture_group, split_of
 from medtune.errors import DataError
 from medtune.language import Text, msg
-from medtune.types import Fault, GroupKind, Part, Picture, Record, Settings, SourceCard
+from medtune.types import IMAGE_MARK, Fault, GroupKind, Part, Picture, Record, Settings, SourceCard
 
 __all__ = ["PICTURES", "WebDataset", "shard_files"]
 
@@ -33,7 +33,8 @@ class WebDataset(Settings):
     rest its key: pictures, and ``json``, ``txt`` or ``cls`` with the words.
 
     The JSON object gives ``answer`` (also as ``caption``, ``report`` or ``text``), ``question``, ``task``, a group and metadata, or
-    a conversation (``messages`` or ``conversations``). Without JSON, ``txt`` is the answer; ``cls`` is the number of a class.
+    a conversation (``messages`` or ``conversations``), which may do without a picture. Without JSON, ``txt`` is the answer; ``cls``
+    is the number of a class.
     Members of other keys are passed over, as are names that begin with a dot.
     """
 
@@ -71,7 +72,9 @@ class WebDataset(Settings):
             citation="layout: https://github.com/webdataset/webdataset",
             group_kind=self.group_kind if self.group_key else "image",
             revision=revision_of(self.path),
-            notes=() if self.group_key else ("No patient ids: rows that share a picture stay together.",),
+            notes=()
+            if self.group_key
+            else ("No patient ids: rows that share a picture (or, without pictures, a question) stay together.",),
         )
 
     def parts(self) -> list[Part]:
@@ -112,17 +115,22 @@ class WebDataset(Settings):
         values = _object(keys["json"]) if "json" in keys else {}
         identity = f"{_stem(file)}/{base}"
         pictures = tuple(Picture(data=data, name=f"{identity}.{key}") for key, data in keys.items() if _is_picture(key) and data)
-        if not pictures:
-            raise _fault("picture-missing", msg("The sample has no picture; it has {keys}.", keys=", ".join(keys)))
+        missing = _fault("picture-missing", msg("The sample has no picture; it has {keys}.", keys=", ".join(keys)))
+        is_chat = any(key in values for key in ("messages", "conversations"))
+        if not pictures and (not is_chat or values.get("images") or values.get("image")):
+            raise missing
         metadata = {key: values[key] for key in self.metadata_keys if values.get(key) is not None}
-        group = self._group(values, pictures)
         place = f"{file}:{base}"
-        if any(key in values for key in ("messages", "conversations")):
+        if is_chat:
             row = Row(file, number, {key: value for key, value in values.items() if key not in ("images", "image")})
             record = chat_rows(row.values, file.parent, self.task or "conversation").record(row, identity)
+            if not pictures and (record.pictures or any(IMAGE_MARK in message.content for message in record.messages)):
+                raise missing
+            group = self._group(values, pictures, record.group)
             question, target, messages = record.question, record.target, record.messages
             metadata = {**record.metadata, **metadata}
         else:
+            group = self._group(values, pictures, "")
             question = str(values.get(self.question_key) or self.question).strip()
             target, messages = self._answer(values, keys), ()
         task = str(values.get("task") or self.task or ("conversation" if messages else "open-vqa" if question else "caption"))
@@ -143,9 +151,10 @@ class WebDataset(Settings):
             return self.classes[int(number)]
         raise _fault("answer-missing", msg("The sample has no answer; it has {keys}.", keys=", ".join(keys)))
 
-    def _group(self, values: dict[str, Any], pictures: tuple[Picture, ...]) -> str:
+    def _group(self, values: dict[str, Any], pictures: tuple[Picture, ...], of_words: str) -> str:
+        """The group that the JSON names, else that of the first picture, else that of a conversation's words."""
         if self.group_key is None:
-            return picture_group(pictures[0])
+            return picture_group(pictures[0]) if pictures else of_words
         value = str(values.get(self.group_key) or "").strip()
         if not value:
             raise _fault("group-missing", msg("The sample's JSON has no value under {key!r}.", key=self.group_key))
