@@ -6,9 +6,14 @@ The headers are read in a child process: a folder from a hospital or a stranger 
 from __future__ import annotations
 
 import math
+import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal
 
 from medtune.errors import UnreadableImageError
@@ -41,8 +46,11 @@ ObjectKind = Literal[
 
 UnreadReason = Literal["not-dicom", "unreadable", "decoder-crash", "decoder-timeout", "decoder-memory"]
 
-_BATCH = 256
-"""Files that one call of the child reads."""
+_BATCH = 64
+"""Files that one call of a child reads."""
+_MAX_PROCESSES = 8
+_WORTH_A_CHILD = 500
+"""Files for which one more child is started."""
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _PROJECTIONS = frozenset({"1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1"})
 """Storage classes of CR, DX, mammography and intra-oral pictures (PS3.4, B.5)."""
@@ -94,28 +102,62 @@ class Unread:
     reason: UnreadReason
 
 
-def index_files(paths: Sequence[Path], limits: Limits | None = None) -> Iterator[Instance | Unread]:
+def index_files(
+    paths: Sequence[Path], limits: Limits | None = None, *, processes: int | None = None
+) -> Iterator[Instance | Unread]:
     """One result for each file, in their order. Each limit applies to each file.
 
-    The files are read by one child process, which is started again after a file that ended it.
+    The files are read by child processes. One that a file ended is started again.
+
+    Args:
+        processes: At most so many at once. None: one for each core, up to eight, and no more than one for 500 files: to start a child
+            costs as much as to read some 200 headers.
     """
     limits = limits or Limits()
-    with Child(max_memory=limits.max_memory * 1024**2, seconds=limits.seconds) as child:
-        done = 0
-        while done < len(paths):
-            batch = [str(path.absolute()) for path in paths[done : done + _BATCH]]
+    batches = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
+    count = processes or max(1, min(_cores(), _MAX_PROCESSES, len(paths) // _WORTH_A_CHILD))
+    with ExitStack() as stack:
+        idle: SimpleQueue[Child] = SimpleQueue()
+        for _ in range(count):
+            idle.put(stack.enter_context(Child(max_memory=limits.max_memory * 1024**2, seconds=limits.seconds)))
+
+        def read(batch: Sequence[Path]) -> list[Instance | Unread]:
+            child = idle.get()
             try:
-                for fields in child.run("medtune.imaging.dicom_index:read_headers", batch, limits):
-                    yield _result(paths[done], fields)
-                    done += 1
-            except ChildDiedError as error:
-                reasons: dict[str, UnreadReason] = {
-                    "crash": "decoder-crash",
-                    "timeout": "decoder-timeout",
-                    "memory": "decoder-memory",
-                }
-                yield Unread(paths[done], reasons[error.death])
+                return list(_read_batch(child, batch, limits))
+            finally:
+                idle.put(child)
+
+        # Threads only wait for their children. The pool ends before these, and what it has not begun when nobody listens any
+        # longer is not begun.
+        pool = ThreadPoolExecutor(count)
+        stack.callback(pool.shutdown, cancel_futures=True)
+        waiting: deque[Future[list[Instance | Unread]]] = deque()
+        for batch in batches:
+            waiting.append(pool.submit(read, batch))
+            if len(waiting) > 2 * count:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _read_batch(child: Child, paths: Sequence[Path], limits: Limits) -> Iterator[Instance | Unread]:
+    done = 0
+    while done < len(paths):
+        try:
+            for fields in child.run(
+                "medtune.imaging.dicom_index:read_headers", [str(path.absolute()) for path in paths[done:]], limits
+            ):
+                yield _result(paths[done], fields)
                 done += 1
+        except ChildDiedError as error:
+            reasons: dict[str, UnreadReason] = {"crash": "decoder-crash", "timeout": "decoder-timeout", "memory": "decoder-memory"}
+            yield Unread(paths[done], reasons[error.death])
+            done += 1
 
 
 def read_headers(paths: Iterable[str], limits: Limits) -> Iterator[dict[str, Any]]:
