@@ -32,15 +32,40 @@ def deidentify(
     target: Annotated[Path, typer.Argument(metavar="OUT", help=str(msg("A new folder, or one to go on with.")))],
     key: Annotated[
         Path | None,
-        typer.Option(help=str(msg("The key of the pseudonyms, outside IN and OUT; made when it is missing."))),
+        typer.Option(
+            metavar="FILE",
+            help=str(
+                msg(
+                    "The secret key of the pseudonyms, outside IN and OUT; made when missing. Default: {file}",
+                    file="~/.config/medtune/pseudonym.key",
+                )
+            ),
+        ),
     ] = None,
-    dates: Annotated[Dates, typer.Option(help=str(msg("shift: by one number of days for each patient; keep; remove.")))] = "shift",
+    dates: Annotated[
+        Dates,
+        typer.Option(
+            metavar="shift|keep|remove", help=str(msg("Dates: shift each patient's by one number of days, keep or remove them."))
+        ),
+    ] = "shift",
     option: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help=str(msg("What else is kept, as an option of the profile; may be given several times."))),
+        typer.Option(
+            metavar="NAME",
+            help=str(
+                msg(
+                    "Keep more, as an option of PS3.15 allows; may be given several times: {known}.",
+                    known=", ".join(get_args(Option)),
+                )
+            ),
+        ),
     ] = None,
-    ocr: Annotated[Ocr, typer.Option(help=str(msg("Which pictures are searched for text.")))] = "suspected",
-    workers: Annotated[int | None, typer.Option(min=1, help=str(msg("Processes; by default one a core, at most 4.")))] = None,
+    ocr: Annotated[
+        Ocr, typer.Option(metavar="suspected|all|none", help=str(msg("Which pictures are searched for burned-in text.")))
+    ] = "suspected",
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help=str(msg("Processes; by default one a core, at most 4.")))
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     from medtune import api

@@ -16,6 +16,7 @@ __all__ = ["add_to"]
 
 def add_to(app: typer.Typer) -> None:
     """Register the group."""
+    text = msg("Write a data set folder for LLaMA-Factory, as WebDataset or as Parquet, on this machine.")
     shown = "medtune export dataset datasets/demo --to parquet demo-parquet"
     group = typer.Typer(
         cls=Group, help=str(msg("Write a data set in the forms of other tools.")), no_args_is_help=True, epilog=example(shown)
@@ -23,7 +24,8 @@ def add_to(app: typer.Typer) -> None:
     group.command(
         "dataset",
         cls=Command,
-        help=str(msg("Write a data set folder for LLaMA-Factory, as WebDataset or as Parquet. Nothing leaves this machine.")),
+        help=str(text),
+        short_help=str(text),
         epilog=example(shown),
     )(export_dataset)
     app.add_typer(group, name="export")
@@ -33,10 +35,13 @@ def export_dataset(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help=str(msg("The folder of a data set.")))],
     out: Annotated[Path, typer.Argument(metavar="OUT", help=str(msg("The new folder.")))],
     to: Annotated[
-        str, typer.Option("--to", metavar="llamafactory|webdataset|parquet", help=str(msg("The form.")), show_default=False)
+        str,
+        typer.Option(
+            "--to", metavar="llamafactory|webdataset|parquet", help=str(msg("The tool or format to write for.")), show_default=False
+        ),
     ],
     max_shard_bytes: Annotated[
-        int, typer.Option(min=1, help=str(msg("A tar or Parquet file is ended before it grows larger.")))
+        int, typer.Option(metavar="N", min=1, help=str(msg("Bytes; a tar or Parquet file is closed before it grows larger.")))
     ] = 1_000_000_000,
     as_json: AsJson = False,
 ) -> None:

@@ -34,6 +34,7 @@ class _Formatter(_BaseFormatter):  # type: ignore[misc]
         for name, text in rows:
             for english, said in words.items():
                 text = text.replace(english, said)
+            name = re.sub(r"^([A-Z]+) <path>$", r"\1", name)  # an argument that has a name of its own
             name = name.removesuffix(" <str>").removesuffix(" <list[str]>").replace("<list[Path]>", "<path>")
             shown.append((name, re.sub(r"\[default: (.*)\]", rf"[{msg('default')}: \1]", text)))
         super().write_dl(shown, *arguments, **options)

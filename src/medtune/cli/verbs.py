@@ -53,7 +53,8 @@ def prepare(
     overrides: Overrides = None,
     overwrite: Overwrite = False,
     engine: Annotated[
-        str | None, typer.Option(metavar="local|ray", help=str(msg("Who makes the shards: this machine, or a Ray cluster.")))
+        str | None,
+        typer.Option(metavar="local|ray", help=str(msg("Where the work is done: on this machine, or on a Ray cluster."))),
     ] = None,
 ) -> None:
     from medtune import api
@@ -71,15 +72,21 @@ def validate(
     overrides: Overrides = None,
     strict: Annotated[bool, typer.Option("--strict", help=str(msg("Exit with 1 on warnings too.")))] = False,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help=str(msg("Where the page goes; validation.html in the data set folder.")))
+        Path | None,
+        typer.Option(
+            metavar="FILE", help=str(msg("Where the page of findings goes; by default validation.html in the data set folder."))
+        ),
     ] = None,
-    no_html: Annotated[bool, typer.Option("--no-html", help=str(msg("Write no page.")))] = False,
+    no_html: Annotated[bool, typer.Option("--no-html", help=str(msg("Write no page of findings.")))] = False,
     ocr: Annotated[bool, typer.Option("--ocr", help=str(msg("Look for text in the pictures too; takes long.")))] = False,
     fix: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help=str(msg("Write a cleaned copy of the data set, and what was changed.")))
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help=str(msg("Write a cleaned copy of the data set here, with a list of what was changed."))
+        ),
     ] = None,
     fix_terms: Annotated[
-        bool, typer.Option("--fix-terms", help=str(msg("In the copy, put standard terms for everyday words.")))
+        bool, typer.Option("--fix-terms", help=str(msg("With --fix: replace everyday words by standard terms in the copy.")))
     ] = False,
     as_json: AsJson = False,
 ) -> None:
