@@ -110,7 +110,7 @@ def index_files(
     The files are read by child processes. One that a file ended is started again.
 
     Args:
-        processes: At most so many at once. None: one for each core, up to eight, and no more than one for 500 files: to start a child
+        processes: At most so many at once. None: one for each core, up to eight, and no more than one for 500 files: to start one
             costs as much as to read some 200 headers.
     """
     limits = limits or Limits()

@@ -71,6 +71,28 @@ def records(folder: Path, rows: Sequence[dict[str, Any]], *, key: str = "series"
     return list(source.samples())
 
 
+def test_a_table_of_texts_in_another_encoding(tmp_path: Path) -> None:
+    write_ct_series(tmp_path / "images", patient=1)
+    file = tmp_path / "报告.csv"
+    file.write_bytes(f"series;报告\n{uid(1, 1)};未见异常\n".encode("gb18030"))
+    options = {"path": str(file), "answer": "报告"}
+    with pytest.raises(DataError) as caught:
+        records(tmp_path, [], texts=options)
+    assert (caught.value.key, "gb18030" in caught.value.render("en")) == ("data.sources.options.texts.encoding", True)
+    found = records(tmp_path, [], texts={**options, "encoding": "gb18030"})
+    assert {record.target for record in found} == {"未见异常"}
+    with pytest.raises(ValidationError, match="no encoding"):
+        records(tmp_path, [], texts={**options, "encoding": "gb18031"})
+
+
+def test_a_folder_without_any_dicom_file(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "study.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match="None of the 1 files there is DICOM") as caught:
+        records(tmp_path, [])
+    assert "Unpack" in caught.value.render("en")
+
+
 def units(record: Record) -> list[int]:
     """Hounsfield units of the made-up slices, whose greys a window of 256 from -0.5 shows one to one."""
     return [
@@ -445,6 +467,32 @@ def test_a_series_without_text_and_rows_that_are_wrong_are_faults(tmp_path: Path
     rows = [{**REPORT[0], "split": "exam"}, {**REPORT[0], "split": ""}, {"series": "", "answer": "?", "split": ""}]
     found = records(tmp_path, rows, texts={"split": "split"})
     assert faults(found) == {"text-missing": 1, "unknown-split": 1, "key-missing": 1}
+
+
+@pytest.mark.parametrize(
+    ("patient", "written", "remedy"),
+    [
+        ("0012345", "12345", "has taken the zeros off"),
+        ("123456789012", "1.23457E+11", "has rounded this number"),
+        ("123456789012", "12345", "Correct the key"),
+    ],
+)
+def test_what_a_spreadsheet_does_to_numbers_is_named(tmp_path: Path, patient: str, written: str, remedy: str) -> None:
+    write_ct_series(tmp_path / "images", places=[0.0], PatientID=patient)
+    found = records(tmp_path, [{"patient": written, "answer": "A."}], key="patient")
+    assert faults(found) == {"text-missing": 1, "text-unmatched": 1}
+    (fault,) = [record.fault for record in found if record.fault and record.fault.reason == "text-unmatched"]
+    assert remedy in str(fault.remedy)
+    assert patient not in str(fault)
+    assert written not in str(fault)
+
+
+def test_zeros_at_the_beginning_of_a_number_are_kept(tmp_path: Path) -> None:
+    for number, patient in enumerate(["0012", "12"], 1):
+        write_ct_series(tmp_path / "images" / f"{number}", patient=number, places=[0.0], PatientID=patient)
+    (tmp_path / "texts.csv").write_text("patient,answer\n0012,With zeros.\n12,Without.\n", encoding="utf-8")
+    found = records(tmp_path, [], key="patient", texts={"path": str(tmp_path / "texts.csv")})
+    assert sorted((record.place, record.target) for record in found) == [("file 1", "With zeros."), ("file 2", "Without.")]
 
 
 def test_a_table_without_the_column_is_an_error(tmp_path: Path) -> None:

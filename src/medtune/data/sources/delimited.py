@@ -7,7 +7,9 @@ import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
 
 from medtune.data.sources.hub import open_data
 from medtune.data.sources.rows import Row
@@ -15,7 +17,7 @@ from medtune.errors import DataError
 from medtune.language import msg
 from medtune.types import Fault
 
-__all__ = ["read_delimited"]
+__all__ = ["Encoding", "read_delimited"]
 
 _HEAD_BYTES = 1024 * 1024
 _DELIMITERS = (",", "\t", ";", "|")
@@ -23,7 +25,21 @@ _DELIMITERS = (",", "\t", ";", "|")
 _BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
-def read_delimited(file: Path, *, encoding: str | None = None, delimiter: str | None = None) -> Iterator[Row]:
+def _known(encoding: str) -> str:
+    try:
+        codecs.lookup(encoding)
+    except LookupError as error:
+        raise ValueError(msg("There is no encoding {encoding!r}.", encoding=encoding)) from error
+    return encoding
+
+
+Encoding = Annotated[str, AfterValidator(_known)]
+"""The name of a character encoding that Python has, such as gb18030."""
+
+
+def read_delimited(
+    file: Path, *, encoding: str | None = None, delimiter: str | None = None, options: str = "options"
+) -> Iterator[Row]:
     """The rows of a delimited file with a head line, as text. A row of another number of fields carries a fault.
 
     Args:
@@ -31,6 +47,7 @@ def read_delimited(file: Path, *, encoding: str | None = None, delimiter: str | 
         encoding: None: by the byte order mark, else UTF-8. A file of another encoding is refused with the likely one named, not
             guessed: a wrong guess becomes wrong characters in reports.
         delimiter: None: that of comma, tab, semicolon and bar which cuts the head line into most columns.
+        options: Where in the source's entry of a recipe the encoding stands, for messages.
 
     Raises:
         DataError: Not text in this encoding, not delimited, or two columns have one name.
@@ -46,8 +63,10 @@ def read_delimited(file: Path, *, encoding: str | None = None, delimiter: str | 
             raise DataError(
                 msg("The file is not text in the encoding {encoding}.", encoding=used),
                 file=file,
-                key="data.sources.options.encoding",
-                remedy=msg("It reads as {likely}: set options.encoding, or save it as UTF-8.", likely=_likely(head)),
+                key=f"data.sources.{options}.encoding",
+                remedy=msg(
+                    "It reads as {likely}: set {key}, or save it as UTF-8.", likely=_likely(head), key=f"{options}.encoding"
+                ),
             ) from error
         except csv.Error as error:
             raise DataError(

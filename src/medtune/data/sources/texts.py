@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any, Literal
 
 from pydantic import Field, JsonValue
 
+from medtune.data.sources.delimited import Encoding, read_delimited
 from medtune.data.sources.rows import Row, data_files, read_rows
 from medtune.errors import DataError
-from medtune.language import msg
+from medtune.language import Text, msg
 from medtune.types import Fault, Record, Settings, SplitName
 
 __all__ = ["TextKey", "TextRow", "TextTable", "Texts"]
@@ -19,6 +21,8 @@ __all__ = ["TextKey", "TextRow", "TextTable", "Texts"]
 TextKey = Literal["patient", "study", "series", "instance", "file"]
 """What a row speaks of: the id of the patient, the UID of a study, series or SOP instance, or the name of a file."""
 
+_ROUNDED = re.compile(r"\d([.,]\d+)?[eE]\+\d+")
+"""What Excel and its like make of a number of more than eleven digits: 1.23457E+11."""
 _SPLITS: dict[str, SplitName] = {
     "train": "train",
     "validation": "validation",
@@ -27,7 +31,7 @@ _SPLITS: dict[str, SplitName] = {
     "dev": "validation",
     "test": "test",
 }
-_SUFFIXES = (".csv", ".json", ".jsonl")
+_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
 
 
 class Texts(Settings):
@@ -49,6 +53,10 @@ class Texts(Settings):
     """The column with the split (train, validation, test)."""
     metadata: dict[str, str] = Field(default_factory=dict)
     """Further columns: name in the row's metadata -> column."""
+    encoding: Encoding | None = None
+    """Of a CSV, e.g. gb18030; left out: UTF-8, or what its byte order mark says."""
+    delimiter: str | None = None
+    """Of a CSV; left out: that of comma, tab, semicolon and bar which cuts the head line into most columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +85,8 @@ class TextTable:
     faults: list[Record] = field(default_factory=list)
     _rows: dict[str, list[TextRow]] = field(default_factory=dict)
     _used: set[str] = field(default_factory=set)
+    _without_zeros: set[str] = field(default_factory=set)
+    """Values asked for and not found, without the zeros that they begin with."""
 
     @classmethod
     def read(cls, texts: Texts) -> TextTable:
@@ -87,7 +97,7 @@ class TextTable:
         """
         table = cls(texts)
         (file,) = data_files(texts.path, _SUFFIXES)[:1]
-        for row in read_rows(file):
+        for row in _read(file, texts):
             if row.fault is not None:
                 table.faults.append(_faulty(row, row.fault))
             else:
@@ -100,6 +110,8 @@ class TextTable:
         if value in self._rows:
             self._used.add(value)
             return self._rows[value]
+        if value.startswith("0"):
+            self._without_zeros.add(value.lstrip("0"))
         return ()
 
     def unmatched(self) -> Iterator[Record]:
@@ -112,10 +124,19 @@ class TextTable:
                 fault = Fault(
                     "text-unmatched",
                     msg("No picture has the {key} that this row of the table names.", key=self.texts.key),
-                    msg("Correct the key of the row, or add the pictures."),
+                    self._remedy(key),
                     row.place,
                 )
                 yield Record(id=f"text-{row.number}", task="", pictures=(), target="", group=f"text-{row.number}", fault=fault)
+
+    def _remedy(self, key: str) -> Text:
+        if _ROUNDED.fullmatch(key):
+            return msg("A spreadsheet program has rounded this number: give its column the format text, and export it again.")
+        if key in self._without_zeros:
+            return msg(
+                "A spreadsheet program has taken the zeros off this number: give its column the format text, and export it again."
+            )
+        return msg("Correct the key of the row, or add the pictures.")
 
     def _add(self, row: Row) -> None:
         texts, column = self.texts, self.texts.column or self.texts.key
@@ -160,6 +181,12 @@ class TextTable:
                 number=row.number,
             )
         )
+
+
+def _read(file: Path, texts: Texts) -> Iterator[Row]:
+    if file.suffix.lower() not in (".csv", ".tsv"):
+        return read_rows(file)
+    return read_delimited(file, encoding=texts.encoding, delimiter=texts.delimiter, options="options.texts")
 
 
 def _text(value: Any) -> str:
