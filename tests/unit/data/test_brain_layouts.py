@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,25 @@ def test_a_dict_in_a_dict_is_read() -> None:
         "a": {"b": [1, -2.5, None, True]},
         "c": "it's",
     }
+
+
+def test_slices_of_a_volume_stay_together(tmp_path: Path) -> None:
+    """Six rows a picture; ids are UUIDs that tell when they were made, pictures of one volume look alike."""
+    rows: list[dict[str, Any]] = []
+    expected: dict[str, int] = {}
+    for number in range(6):
+        identity = str(uuid.UUID(fields=(0xE0000000 + 300_000 * number, 0x11EE, 0x11EE, 0x80, 0, 5)))
+        expected[identity] = number // 3
+        rows += source_files.brain_rows(identity, seed=number // 3)
+    source_files.write_parquet(tmp_path / "train-0.parquet", rows[:24])
+    source_files.write_parquet(tmp_path / "test-0.parquet", [*rows[24:], *source_files.brain_rows("no-uuid", seed=0)])
+    source = MedTrinityBrain(path=tmp_path, volume_heuristic="uuid-time")
+    assert source.card.group_kind == "volume"
+    groups: dict[str, set[str]] = {}
+    for record in source.samples():
+        groups.setdefault(record.group, set()).add(record.id.partition("/")[0])
+        assert record.metadata.get("volume") == (None if record.group == "no-uuid" else record.group)
+    volumes = [{identity for identity, volume in expected.items() if volume == number} for number in range(2)]
+    assert sorted(groups.values(), key=sorted) == sorted([{"no-uuid"}, *volumes], key=sorted)
+    alone = {record.group for record in MedTrinityBrain(path=tmp_path).samples()}
+    assert alone == {*expected, "no-uuid"}

@@ -7,11 +7,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from medtune.data.sources.brain_payloads import DetectedRegion, detected_region, json_record, payload_fault, region_text
+from medtune.data.sources.medtrinity.volumes import Volumes, volumes_of
 from medtune.data.sources.rows import RecordFault, Row, data_files, faulty, file_state, picture_of, read_rows, split_of
 from medtune.errors import UnreadableImageError
 from medtune.imaging.boxes import BoxConvention, measure_box_convention, to_pixels
@@ -49,6 +50,15 @@ class MedTrinityBrain(Settings):
 
     path: Path
     """A Parquet file, a folder of them, or a pattern. Names that begin with train, validation or test give the official split."""
+    volume_heuristic: Literal["none", "uuid-time"] = "none"
+    """`uuid-time`: pictures that were made right after one another and look alike are kept together as a volume, as for
+    `medtrinity`, whose ids the rows have kept. A heuristic; it costs a pass over the pictures."""
+    volume_correlation: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    """Least correlation of neighbours of one volume, as thumbnails."""
+    volume_gap: Annotated[float, Field(gt=0.0)] = 1.0
+    """Most seconds between the making of two neighbours of one volume."""
+    index: Path | None = None
+    """A folder that keeps the volumes, so that one process finds them for all."""
 
     @property
     def card(self) -> SourceCard:
@@ -58,13 +68,20 @@ class MedTrinityBrain(Settings):
             licence="see the data set page (derived from MedTrinity-25M; not verified)",
             citation="Xie et al., MedTrinity-25M, arXiv:2408.02900; rows prepared by mychen76 on the Hugging Face hub",
             url="https://huggingface.co/datasets/mychen76/medtrinity_brain_30k_hf",
-            group_kind="image",
+            group_kind="volume" if self._by_volume else "image",
             notes=(
-                "The volumes are unknown: rows of one picture stay together, slices of one CT can fall on both sides of a split.",
+                "Volumes were found by the heuristic uuid-time, from order of making and likeness: some are joined, some are cut."
+                if self._by_volume
+                else "The volumes are unknown: rows of one picture stay together, "
+                "slices of one CT can fall on both sides of a split.",
                 "The boxes look like predictions of a detection model, not like marks of radiologists.",
                 "The texts were written by a language model.",
             ),
         )
+
+    @property
+    def _by_volume(self) -> bool:
+        return self.volume_heuristic != "none"
 
     def samples(self) -> Iterator[Record]:
         for part in self.parts():
@@ -72,33 +89,43 @@ class MedTrinityBrain(Settings):
 
     def parts(self) -> Sequence[Part]:
         """The shards: ids are counted within one, and its location tokens are measured together."""
-        return [Part(file) for file in data_files(self.path, (".parquet", ".arrow"))]
+        return [Part(file) for file in self._files()]
 
     def samples_of(self, part: Part) -> Iterator[Record]:
         """The records of one shard."""
         # A picture may have two rows of one task; ids stay unique and do not depend on how far the file was read.
         seen: Counter[str] = Counter()
+        volumes = self._volumes() if self._by_volume else None
         for row in read_rows(part.file, part.start, part.stop):
             image = str(row.values.get("id") or row.id)
+            volume = volumes.find(image) if volumes else None
             for tag, text in _texts(row.values):
                 identity = f"{image}/{TASKS.get(tag, 'unknown')}"
                 seen[identity] += 1
                 if seen[identity] > 1:
                     identity += f"-{seen[identity]}"
                 try:
-                    yield _record(row, identity, image, tag, text)
+                    yield _record(row, identity, image, tag, text, volume)
                 except RecordFault as found:
                     yield faulty(row, found.fault, record_id=identity)
 
     def remarks(self) -> Sequence[Text]:
         """In which convention each shard writes its location tokens."""
-        return [_remark(file, _convention(file)) for file in data_files(self.path, (".parquet", ".arrow"))]
+        return [_remark(file, _convention(file)) for file in self._files()]
+
+    def _files(self) -> list[Path]:
+        return data_files(self.path, (".parquet", ".arrow"))
+
+    def _volumes(self) -> Volumes:
+        folder = None if self.index is None else self.index.expanduser()
+        return volumes_of(self._files(), folder, correlation=self.volume_correlation, seconds=self.volume_gap)
 
 
-def _record(row: Row, identity: str, image: str, tag: str, text: Any) -> Record:
+def _record(row: Row, identity: str, image: str, tag: str, text: Any, volume: str | None) -> Record:
     payload = _payload(tag, text)
     picture = picture_of(row.values.get("image"), name=image)
     truths: dict[str, JsonValue] = {}
+    known: dict[str, JsonValue] = {"volume": volume} if volume else {}
     match tag:
         case "<REGION_OF_INTEREST>":
             payload = region_text(payload)
@@ -111,8 +138,8 @@ def _record(row: Row, identity: str, image: str, tag: str, text: Any) -> Record:
         task=TASKS[tag],
         pictures=(picture,),
         target=payload,
-        group=image,
-        metadata={"modality": "CT", "organ": "brain", "language": "en", "provenance": "generated", **truths},
+        group=volume or image,
+        metadata={"modality": "CT", "organ": "brain", "language": "en", "provenance": "generated", **known, **truths},
         split=split_of(row.file),
         place=row.place,
     )

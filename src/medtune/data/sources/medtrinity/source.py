@@ -19,7 +19,7 @@ from medtune.data.sources.medtrinity.files import Files, find_files
 from medtune.data.sources.medtrinity.index_folder import fingerprint
 from medtune.data.sources.medtrinity.licences import licence_of
 from medtune.data.sources.medtrinity.names import has_patients, read_name
-from medtune.data.sources.medtrinity.volumes import Volumes
+from medtune.data.sources.medtrinity.volumes import Volumes, volumes_of
 from medtune.data.sources.rows import RecordFault, faulty, parts_of, picture_of, read_rows, split_of
 from medtune.errors import DataError
 from medtune.language import Text, msg
@@ -198,7 +198,7 @@ class MedTrinity(Settings):
 
     def _volumes(self, files: Files) -> Volumes:
         folder = None if self.index is None else self.index.expanduser()
-        return _volumes_of(files.tables, repr(fingerprint(files.tables)), folder, self.volume_correlation, self.volume_gap)
+        return volumes_of(files.tables, folder, correlation=self.volume_correlation, seconds=self.volume_gap)
 
     # ----------------------------------------------------------------------------------------------------- archives
 
@@ -346,8 +346,3 @@ def _fault(identity: str, fault: Fault, place: str) -> Record:
 @functools.lru_cache(maxsize=4)
 def _index_of(files: tuple[Path, ...], state: str, folder: Path) -> CaptionIndex:  # noqa: ARG001
     return CaptionIndex.of(files, folder)
-
-
-@functools.lru_cache(maxsize=4)
-def _volumes_of(files: tuple[Path, ...], state: str, folder: Path | None, correlation: float, seconds: float) -> Volumes:  # noqa: ARG001
-    return Volumes.of(files, folder, correlation=correlation, seconds=seconds)

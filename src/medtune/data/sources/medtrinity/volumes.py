@@ -11,6 +11,7 @@ says of no two pictures that they are of one volume.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import uuid
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["BYTES_PER_ROW", "SIDE", "Volumes", "join_neighbours", "thumbnails"]
+__all__ = ["BYTES_PER_ROW", "SIDE", "Volumes", "join_neighbours", "thumbnails", "volumes_of"]
 
 SIDE = 16
 """Pixels of a thumbnail's sides: enough for the outline of a slice, too few for its noise."""
@@ -108,6 +109,16 @@ class Volumes:
         return None
 
 
+def volumes_of(files: Sequence[Path], folder: Path | None, *, correlation: float, seconds: float) -> Volumes:
+    """:meth:`Volumes.of`, once in a process however many parts it reads. Files that changed are looked at anew."""
+    return _once(tuple(files), repr(fingerprint(files)), folder, correlation, seconds)
+
+
+@functools.lru_cache(maxsize=4)
+def _once(files: tuple[Path, ...], state: str, folder: Path | None, correlation: float, seconds: float) -> Volumes:  # noqa: ARG001
+    return Volumes.of(files, folder, correlation=correlation, seconds=seconds)
+
+
 def join_neighbours(pictures: NDArray[np.uint8], seconds: NDArray[np.float64], correlation: float, gap: float) -> NDArray[np.bool_]:
     """Whether each picture and the next are of one volume.
 
@@ -135,11 +146,18 @@ def join_neighbours(pictures: NDArray[np.uint8], seconds: NDArray[np.float64], c
 
 def thumbnails(file: str, start: int) -> Iterator[list[Any]]:
     """[row number, id, :data:`SIDE` x :data:`SIDE` grey bytes] of the rows of a shard from ``start`` on; None in place of the bytes
-    where the picture cannot be read. Before each picture [row number, id] alone, so that one that ends the process is known."""
+    where the picture cannot be read. Before each picture [row number, id] alone, so that one that ends the process is known.
+
+    Of rows with one id behind one another, as the brain sets have for their six texts, only the first is looked at.
+    """
     from medtune.imaging.read import open_picture
 
+    last = ""
     for row in read_rows(Path(file), start, columns=("id", "image")):
         identity = str(row.values.get("id") or "")
+        if identity and identity == last:
+            continue
+        last = identity
         yield [row.number, identity]
         try:
             picture = picture_of(row.values.get("image"), name=identity)
