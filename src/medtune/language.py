@@ -18,25 +18,35 @@ from typing import Literal
 __all__ = ["Field", "Language", "Text", "language", "msg"]
 
 Language = Literal["en", "zh"]
-Field = str | int | float
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A sentence: an English template (``str.format`` syntax) and the values of its fields."""
+    """A sentence: an English template (``str.format`` syntax) and the values of its fields.
+
+    A field may be a sentence too. Only so does a stored finding stay readable in both languages: ``str`` of a sentence is the
+    language of whoever ran the command first.
+    """
 
     template: str
-    fields: Mapping[str, Field] = field(default_factory=dict)
+    fields: Mapping[str, str | int | float | Text] = field(default_factory=dict)
 
     def render(self, in_language: Language | None = None) -> str:
         """The sentence in ``in_language``, or in the reader's language when none is given."""
         template = self.template
         if (in_language or language()) == "zh":
             template = _chinese().get(template, template)
-        return template.format(**self.fields) if self.fields else template
+        if not self.fields:
+            return template
+        return template.format(
+            **{name: value.render(in_language) if isinstance(value, Text) else value for name, value in self.fields.items()}
+        )
 
     def __str__(self) -> str:
         return self.render()
+
+
+Field = str | int | float | Text
 
 
 def msg(template: str, /, **fields: Field | os.PathLike[str]) -> Text:

@@ -29,7 +29,7 @@ SHARED_ROOM = {
     "plugins": "ground",
     "runs": "ground",
     "language": "ground",
-    "schema": "recipe",
+    "schema": "ground",
     "assembly": "api",
     "__main__": "cli",
 }

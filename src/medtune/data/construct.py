@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from medtune import plugins
 from medtune.errors import RecipeError
-from medtune.language import Text, msg
+from medtune.language import msg
+from medtune.schema import faults
 
 __all__ = ["construct"]
 
@@ -27,23 +27,13 @@ def construct(kind: plugins.Kind, name: str, options: Mapping[str, Any], key: st
     try:
         return made(**options)
     except ValidationError as error:
-        faults = tuple((".".join([place, *map(str, fault["loc"])]), _fault(fault, made)) for fault in error.errors())
+        found = faults(made if issubclass(made, BaseModel) else BaseModel, error)
         raise RecipeError(
-            msg("The options of the {kind} {name!r} are wrong.", kind=kind, name=name), faults=faults, key=place
+            msg("The options of the {kind} {name!r} are wrong.", kind=kind, name=name),
+            faults=tuple((f"{place}.{option}", sentence) for option, sentence in found),
+            key=place,
         ) from error
     except TypeError as error:
         raise RecipeError(
             msg("The {kind} {name!r} does not take these options: {error}", kind=kind, name=name, error=str(error)), key=place
         ) from error
-
-
-def _fault(fault: Any, made: Any) -> Text:
-    if fault["type"] == "missing":
-        return msg("This option must be given.")
-    if fault["type"] == "extra_forbidden":
-        known = list(getattr(made, "model_fields", ()))
-        nearest = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
-        if nearest:
-            return msg("There is no such option. Did you mean {nearest}?", nearest=nearest[0])
-        return msg("There is no such option. Known: {known}.", known=", ".join(known) or "-")
-    return msg("{problem} (it is {value})", problem=fault["msg"], value=repr(fault.get("input")))

@@ -381,7 +381,7 @@ def test_several_sources(rad: Path, tmp_path: Path) -> None:
     [
         ({"sources": [{"source": "vqa-rat", "options": {}}]}, "Did you mean vqa-rad"),
         ({"sources": [{"source": "vqa-rad", "options": {"pathh": "x"}}]}, "Did you mean path"),
-        ({"sources": [{"source": "vqa-rad"}]}, "data.sources.0.options.path: This option must be given"),
+        ({"sources": [{"source": "vqa-rad"}]}, "data.sources.0.options.path: This setting is needed"),
         ({"transforms": [{"transform": "letterbox", "options": {"size": -1}}]}, "data.transforms.0.options.size"),
         ({"task_options": {"closed-vqa": {"no_such": 1}}}, "no_such"),
     ],

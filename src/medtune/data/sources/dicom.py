@@ -323,6 +323,13 @@ def _search(path: Path, limits: Limits, include: Sequence[str]) -> _Found:
             # Without a Series Instance UID nothing says that two files belong together.
             key = result.series or f"\0{found.numbers[result.path]}"
             series[result.patient, result.study, key].append(result)
+    if num_foreign == len(files):
+        raise DataError(
+            msg("None of the {count} files there is DICOM.", count=num_foreign),
+            file=path,
+            key="data.sources.options.path",
+            remedy=msg("Unpack archives first, and give the folder that holds the DICOM files."),
+        )
     return _Found(found.numbers, num_foreign, found.unread, found.others, found.repeated, dict(sorted(series.items())))
 
 

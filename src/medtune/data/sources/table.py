@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import difflib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,9 +10,9 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-from pydantic import Field, JsonValue, field_validator
+from pydantic import Field, JsonValue
 
-from medtune.data.sources.delimited import read_delimited
+from medtune.data.sources.delimited import Encoding, read_delimited
 from medtune.data.sources.hub import hub_address, revision_of
 from medtune.data.sources.rows import RecordFault, Row, data_files, faulty, parts_of, picture_group, picture_of, read_rows, split_of
 from medtune.errors import DataError
@@ -105,7 +104,7 @@ class Table(Settings):
     """What goes into the row's metadata: name -> column. `modality` also becomes the picture's."""
     separator: str = ";"
     """Between several picture paths in one field."""
-    encoding: str | None = None
+    encoding: Encoding | None = None
     """Of CSV files, such as `gb18030`; by the byte order mark, else UTF-8, when left out."""
     delimiter: str | None = None
     """Of CSV files; found in the head line when left out."""
@@ -119,16 +118,6 @@ class Table(Settings):
     """SPDX identifier of the data's licence; yours to fill in."""
     local_only: bool = False
     """The data may not be sent to another machine."""
-
-    @field_validator("encoding")
-    @classmethod
-    def _known(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                codecs.lookup(value)
-            except LookupError as error:
-                raise ValueError(msg("There is no encoding {encoding!r}.", encoding=value)) from error
-        return value
 
     @property
     def card(self) -> SourceCard:

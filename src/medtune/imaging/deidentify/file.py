@@ -146,6 +146,9 @@ def _read(source: Path) -> FileDataset:
             raise _Refused("not-dicom") from None
     except Exception as error:
         raise _Refused("unreadable") from error
+    if not dataset:
+        # Where compressed pixels end too early, pydicom warns and gives a data set without elements.
+        raise _Refused("unreadable")
     if str(dataset.file_meta.get("MediaStorageSOPClassUID", "")) == _DICOMDIR or "DirectoryRecordSequence" in dataset:
         raise _Refused("dicomdir")
     if not dataset.file_meta.get("TransferSyntaxUID"):
@@ -158,7 +161,31 @@ def _read(source: Path) -> FileDataset:
         dataset.SOPInstanceUID = dataset.file_meta.get("MediaStorageSOPInstanceUID", "")
     if not dataset.SOPClassUID or not dataset.SOPInstanceUID:
         raise _Refused("no-instance")
+    if _is_cut_short(dataset):
+        raise _Refused("pixels-cut")
     return dataset
+
+
+def _is_cut_short(dataset: FileDataset) -> bool:
+    """Whether pixels are missing, in part or all. pydicom takes what there is; a result in ``pass`` would look sound.
+
+    Uncompressed, the header says how long they are (PS3.5, 8.1.1). A file cut within compressed ones
+    has no elements left (:func:`_read`).
+    """
+    from pydicom.pixels.utils import get_expected_length
+
+    if not any(keyword in dataset for keyword in _PIXEL_KEYWORDS):
+        return "BitsAllocated" in dataset  # a header alone, as some archives give, has no description of pixels either
+    data = dataset.get("PixelData")
+    if data is None or dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        return False
+    try:
+        return len(data) < get_expected_length(dataset)
+    except (AttributeError, TypeError, ValueError):
+        return False  # what the pixels are is not stated: who decodes them finds out
+
+
+_PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData", "PixelDataProviderURL")
 
 
 def _of_kind(dataset: FileDataset) -> list[str]:

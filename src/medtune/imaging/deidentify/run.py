@@ -126,7 +126,9 @@ def deidentify(
 
 def _checked_key(source: Path, target: Path, key_file: Path | None) -> bytes:
     if not source.exists():
-        raise DataError(msg("There is no such file or folder."), file=source)
+        raise DataError(msg("There is no such file or folder."), file=source, remedy=msg("Check the path of the originals."))
+    if next(_files(source), None) is None:
+        raise DataError(msg("No file is there."), file=source, remedy=msg("Check the path of the originals."))
     here, there = source.resolve(), target.resolve()
     if there.is_relative_to(here) or here.is_relative_to(there):
         raise DataError(

@@ -20,6 +20,7 @@ REASONS: dict[str, Text] = {
     "dicomdir": msg("a DICOMDIR: a list of patients, useless beside new names"),
     "unreadable": msg("damaged: cannot be read"),
     "no-instance": msg("damaged: no SOP class or instance UID"),
+    "pixels-cut": msg("damaged: the pixels are cut short or missing"),
     "unwritable": msg("damaged: a value fits no representation"),
     "pixels-unreadable": msg("may hold burned-in text, and its pixels cannot be decoded"),
     "encapsulated-document": msg("a document (PDF, CDA, ...) inside DICOM"),

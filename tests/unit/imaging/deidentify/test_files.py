@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
+from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
 from dicom_objects import CT, ROOT, SECONDARY_CAPTURE, ULTRASOUND, image, save, with_text
 from medtune.imaging.deidentify import file, text
@@ -195,7 +196,6 @@ def test_an_identifier_in_a_jpeg_comment_goes(tmp_path: Path) -> None:
     from io import BytesIO
 
     from PIL import Image
-    from pydicom.encaps import encapsulate
     from pydicom.uid import JPEGBaseline8Bit
 
     stream = BytesIO()
@@ -231,7 +231,7 @@ def test_kinds_that_want_a_person(tmp_path: Path) -> None:
         )
     ):
         original = image(sop_class=kind)
-        del original.PixelData
+        del original.PixelData, original.BitsAllocated
         result, _ = clean(save(original, tmp_path / str(number) / "a.dcm"))
         assert (result["verdict"], result["reasons"]) == ("review", [reason])
 
@@ -245,6 +245,17 @@ def test_kinds_that_are_not_written(tmp_path: Path) -> None:
     assert refused(tmp_path / "notes.txt") == "not-dicom"
     (tmp_path / "empty.dcm").write_bytes(b"")
     assert refused(tmp_path / "empty.dcm") == "not-dicom"
+    whole = save(image(), tmp_path / "cut" / "a.dcm")
+    whole.write_bytes(whole.read_bytes()[:-100])
+    assert refused(whole) == "pixels-cut"
+    compressed = save(image(), tmp_path / "rle" / "a.dcm")
+    dataset = dcmread(compressed)
+    dataset.compress(RLELossless)
+    dataset.save_as(compressed)
+    clean(compressed)
+    compressed.with_name("result.dcm").unlink()
+    compressed.write_bytes(compressed.read_bytes()[:-100])
+    assert refused(compressed) == "unreadable"
     listing = image(sop_class="1.2.840.10008.1.3.10")
     assert refused(save(listing, tmp_path / "dir" / "DICOMDIR")) == "dicomdir"
 
@@ -373,5 +384,6 @@ def test_without_ocr_suspected_pictures_want_a_person(tmp_path: Path, monkeypatc
 @OCR
 def test_a_suspected_picture_that_cannot_be_decoded_is_not_written(tmp_path: Path) -> None:
     original = image(sop_class=SECONDARY_CAPTURE)
-    original.PixelData = original.PixelData[:100]
-    assert refused(save(original, tmp_path / "a.dcm"), ocr="suspected") == "pixels-unreadable"
+    original.PixelData = encapsulate([b"no run lengths"])
+    file = save(original, tmp_path / "a.dcm", syntax=RLELossless)
+    assert refused(file, ocr="suspected") == "pixels-unreadable"

@@ -10,6 +10,8 @@ from pathlib import Path
 import pydicom
 import pytest
 from pydicom import dcmread
+from pydicom.encaps import encapsulate
+from pydicom.uid import RLELossless
 
 from dicom_objects import ROOT, SECONDARY_CAPTURE, image, save
 from medtune.errors import DataError, RunError
@@ -130,7 +132,8 @@ def test_a_dying_decoder_costs_one_file(hospital: Path, tmp_path: Path) -> None:
     large = image(number=50, sop_class=SECONDARY_CAPTURE)
     large.Rows = large.Columns = 65535
     large.NumberOfFrames = 40
-    save(large, hospital / "large.dcm")
+    large.PixelData = encapsulate([bytes(64)] * 40)
+    save(large, hospital / "large.dcm", syntax=RLELossless)
     done = run(hospital, tmp_path / "out", settings=DeidentifySettings(ocr="all"), max_memory=3 * 1024**3)
     records = [FileRecord.model_validate_json(line) for line in (tmp_path / "out/done.jsonl").read_text().splitlines()]
     assert done.report.files["quarantine"] == 2
@@ -249,3 +252,10 @@ def test_what_deid_suspects_of_burned_in_text_is_suspected_here() -> None:
     assert len(flagged) >= 10
     missed = {path.name for path in flagged if not suspicions(dcmread(path, force=True))}
     assert missed == set()
+
+
+def test_a_folder_without_files_is_a_wrong_path(tmp_path: Path) -> None:
+    (tmp_path / "empty" / "inner").mkdir(parents=True)
+    with pytest.raises(DataError, match="No file is there"):
+        run(tmp_path / "empty", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
