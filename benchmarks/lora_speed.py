@@ -23,7 +23,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-WORDS = "the a left right lung lobe opacity nodule small large shows seen with without effusion cardiac border normal".split()
+WORDS = (
+    "the",
+    "a",
+    "left",
+    "right",
+    "lung",
+    "lobe",
+    "opacity",
+    "nodule",
+    "small",
+    "shows",
+    "seen",
+    "without",
+    "effusion",
+    "normal",
+)
 SETTINGS = ((2, 8, True), (8, 2, True), (8, 2, False))
 """(batch size, gradient accumulation steps, gradient checkpointing)."""
 WARM_UP = 5
@@ -80,7 +95,8 @@ def train(work: Path, base: Path, batch_size: int, accumulation: int, checkpoint
     log = [event for event in map(json.loads, events) if event["kind"] == "log" and "tokens_per_second" in event]
     first, last = log[min(WARM_UP, len(log) - 1) - 1], log[-1]
     samples = (last["done"] - first["done"]) * batch_size * accumulation / (last["seconds"] - first["seconds"])
-    return f"{name:18} {samples:7.2f} samples/s  peak {last['peak_memory_mib']:7.0f} MiB  loss {log[0]['loss']:.4f} -> {last['loss']:.4f}"
+    memory, loss = f"{last['peak_memory_mib']:7.0f} MiB", f"{log[0]['loss']:.4f} -> {last['loss']:.4f}"
+    return f"{name:18} {samples:7.2f} samples/s  peak {memory}  loss {loss}"
 
 
 def main() -> None:
