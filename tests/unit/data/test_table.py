@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 
 import source_files
 from medtune.data.sources.delimited import read_delimited
+from medtune.data.sources.rows import metadata_value
 from medtune.data.sources.table import Csv, Table
 from medtune.errors import DataError
 from medtune.imaging.read import open_picture
@@ -180,3 +182,28 @@ def test_csv_reads_no_other_kind_from_a_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"\.tsv"):
         list(Csv(path=tmp_path).samples())
     assert len(list(table(write(tmp_path / "t.txt", "answer\tquestion\na\tb\n")).samples())) == 1
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
+def test_boxes_areas_and_normals_are_no_texts(tmp_path: Path, name: str) -> None:
+    (tmp_path / "0.png").write_bytes(source_files.png())
+    typed = {"image": "0.png", "answer": "A spot.", "where": [1, 2.5, 8, 9], "share": 4.1, "sound": False}
+    if name == "a.csv":
+        write(tmp_path / name, 'image,answer,where,share,sound\n0.png,A spot.,"[1, 2.5, 8, 9]",4.1 %,False\n')
+    elif name == "a.jsonl":
+        write(tmp_path / name, json.dumps(typed) + "\n")
+    else:
+        source_files.write_parquet(tmp_path / name, [{**typed, "where": [1.0, 2.5, 8.0, 9.0]}])
+    columns = {"box": "where", "area_percent": "share", "normal": "sound"}
+    (record,) = table(tmp_path / name, metadata=columns).samples()
+    assert record.metadata == {"box": [1.0, 2.5, 8.0, 9.0], "area_percent": 4.1, "normal": False}
+
+
+@pytest.mark.parametrize("text", ["12 30 60 90", "12;30;60;90", "(12, 30, 60, 90)", "[12,30,60,90]"])
+def test_a_box_written_in_other_ways(text: str) -> None:
+    assert metadata_value("box", text) == [12.0, 30.0, 60.0, 90.0]
+
+
+@pytest.mark.parametrize("text", ["12 30 60", "left", "[1, 2, 3, nan]", ""])
+def test_what_is_no_box_stays_text(text: str) -> None:
+    assert metadata_value("box", text) == text

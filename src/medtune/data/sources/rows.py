@@ -13,11 +13,14 @@ import hashlib
 import io
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import JsonValue
 
 from medtune.data.sources.columnar import arrow_rows, parquet_rows, parts_of
 from medtune.data.sources.hub import hub_address, hub_files, open_data
@@ -32,6 +35,7 @@ __all__ = [
     "data_files",
     "faulty",
     "file_state",
+    "metadata_value",
     "parts_of",
     "picture_group",
     "picture_of",
@@ -104,6 +108,27 @@ def data_files(path: Path, suffixes: Sequence[str]) -> list[Path]:
             remedy=msg("Give the path of a file, of a folder that holds such files, or a pattern in quotes."),
         )
     return sorted(found)
+
+
+def metadata_value(name: str, value: Any) -> JsonValue:
+    """What a column becomes in a row's metadata under ``name``.
+
+    A CSV has text only, and metrics want numbers: ``box`` (``[12, 30, 60, 90]`` or ``12 30 60 90``) becomes a list of four,
+    ``area_percent`` a number, ``normal`` true or false. What cannot be read so, and everything else, stays text.
+    """
+    if name == "box":
+        parts = re.split(r"[,;\s]+", value.strip().strip("[]()").strip()) if isinstance(value, str) else value
+        try:
+            numbers = [float(part) for part in parts]
+        except (TypeError, ValueError):
+            return str(value)
+        return [*numbers] if len(numbers) == 4 and all(map(math.isfinite, numbers)) else str(value)
+    if name == "area_percent" and isinstance(value, str):
+        number = re.fullmatch(r"(\d{1,3}(?:\.\d+)?)\s*%?", value.strip())
+        return float(number[1]) if number else value
+    if name == "normal" and isinstance(value, str) and value.strip().lower() in ("true", "false"):
+        return value.strip().lower() == "true"
+    return value if isinstance(value, (str, int, float, bool)) else str(value)
 
 
 def split_of(file: Path) -> SplitName | None:

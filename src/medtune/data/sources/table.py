@@ -14,7 +14,18 @@ from pydantic import Field, JsonValue
 
 from medtune.data.sources.delimited import Encoding, read_delimited
 from medtune.data.sources.hub import hub_address, revision_of
-from medtune.data.sources.rows import RecordFault, Row, data_files, faulty, parts_of, picture_group, picture_of, read_rows, split_of
+from medtune.data.sources.rows import (
+    RecordFault,
+    Row,
+    data_files,
+    faulty,
+    metadata_value,
+    parts_of,
+    picture_group,
+    picture_of,
+    read_rows,
+    split_of,
+)
 from medtune.errors import DataError
 from medtune.imaging.pseudonym import Pseudonyms, default_key_file, load_key
 from medtune.language import Text, msg
@@ -197,7 +208,7 @@ class Table(Settings):
         metadata: dict[str, JsonValue] = {}
         for key, column in self.metadata.items():
             if values.get(column) not in (None, ""):
-                metadata[key] = _plain(values[column])
+                metadata[key] = metadata_value(key, values[column])
         modality = metadata.get("modality")
         pictures = self._pictures(row, identity, found.image, modality if isinstance(modality, str) else None)
         question = _text(values.get(found.question)) if found.question else ""
@@ -314,10 +325,6 @@ def _named(key: str, names: Sequence[str]) -> str | None:
 
 def _usual(name: str) -> str:
     return name.strip().lower().replace(" ", "_").replace("-", "_")
-
-
-def _plain(value: Any) -> JsonValue:
-    return value if isinstance(value, (str, int, float, bool)) else str(value)
 
 
 def _text(value: Any) -> str:

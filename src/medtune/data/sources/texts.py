@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, JsonValue
 
 from medtune.data.sources.delimited import Encoding, read_delimited
-from medtune.data.sources.rows import Row, data_files, read_rows
+from medtune.data.sources.rows import Row, data_files, metadata_value, read_rows
 from medtune.errors import DataError
 from medtune.language import Text, msg
 from medtune.types import Fault, Record, Settings, SplitName
@@ -175,7 +175,9 @@ class TextTable:
                 task=_text(row.values[texts.task]) or None if texts.task else None,
                 split=_SPLITS[split] if split else None,
                 metadata={
-                    name: row.values[source] for name, source in texts.metadata.items() if row.values[source] not in (None, "")
+                    name: metadata_value(name, value) if isinstance(value, str) else value
+                    for name, source in texts.metadata.items()
+                    if (value := row.values[source]) not in (None, "")
                 },
                 place=row.place,
                 number=row.number,
