@@ -1,4 +1,4 @@
-"""A synthetic data set with planted faults: every kind that ``medtune validate`` knows, several times, among clean rows.
+"""A synthetic data set with planted faults, each kind several times, among clean rows.
 
 Everything is made up: pictures are smooth random patterns, texts are one sentence of a pattern.
 """
@@ -21,6 +21,8 @@ from medtune.types import ImageRef, Manifest, SourceCard, SourceRecord
 SIDE = 192
 TIMES = 4
 """How often each kind is planted."""
+
+UNENCODABLE = "An answer that the stand-in of a tokenizer refuses,"
 
 Row = dict[str, Any]
 
@@ -95,6 +97,12 @@ class PlantedSet:
     def say(self, row: Row, answer: str) -> None:
         """Change the answer of a row."""
         row["target"] = row["messages"][-1]["content"] = answer
+
+    def clean_names(self) -> set[str]:
+        """What findings may call the clean rows by: ids, groups, patients, studies, volumes and pictures of theirs."""
+        rows = [row for of_split in self.rows.values() for row in of_split if str(row["id"]).startswith("clean-")]
+        tags = ("patient", "study", "volume")
+        return {name for row in rows for name in (row["id"], row["group"], *row["images"], *(row["metadata"][tag] for tag in tags))}
 
     def write(self, folder: Path, **manifest: Any) -> Dataset:
         """The data set folder."""
@@ -215,6 +223,7 @@ def plant_rows(planted: PlantedSet) -> None:
         planted.lines.append(("train", f'{{"id": "torn-{number}", "messages": ['))
     planted.expected["row-not-json"] = TIMES
     for _ in range(TIMES):
+        planted.expect("not-encodable", planted.add("not-encodable", answer=f"{UNENCODABLE} number {planted.number}.")["id"])
         row = planted.add("twice")
         again = planted.add("twice")
         again["id"] = row["id"]
@@ -308,6 +317,13 @@ def plant_overlaps(planted: PlantedSet) -> None:
         planted.add("pixels-first", path=planted.picture(png(picture)))
         row = planted.add("pixels-again", path=planted.picture(quick_png(picture)))
         planted.expect("same-pixels", row["id"])
+        row = planted.add("asked-once")
+        again = planted.add("asked-twice", path=row["images"][0], answer=row["target"])
+        again.update(group=row["group"], metadata=row["metadata"])
+        again["messages"][0]["content"] = row["messages"][0]["content"].upper().replace("<IMAGE>", "<image>")
+        picture = planted.pattern()
+        planted.add("near-first", path=planted.picture(png(picture)))
+        planted.add("near-again", path=planted.picture(jpeg(picture, 60), suffix=".jpg"))
         picture = planted.pattern()
         planted.add("near-train", path=planted.picture(png(picture)))
         planted.add("near-test", "test", path=planted.picture(jpeg(picture, 60), suffix=".jpg"))
@@ -316,6 +332,31 @@ def plant_overlaps(planted: PlantedSet) -> None:
     planted.expected["image-overlap"] = 3 * TIMES
     planted.expected["leaking-volume"] = TIMES
     planted.expected["near-duplicate-overlap"] = TIMES
+    planted.expected["near-duplicates"] = TIMES
+    planted.expected["repeated-question"] = TIMES
+
+
+def plant_slices(planted: PlantedSet) -> None:
+    """Runs of pictures that change a little from one to the next and name no volume; every third is held out. For a set of its own:
+    where all rows name their volumes, nothing is guessed."""
+    for _ in range(TIMES):
+        first, last = np.asarray(planted.pattern(), np.float64), np.asarray(planted.pattern(), np.float64)
+        for number in range(9):
+            between = first + (last - first) * number / 24
+            picture = planted.picture(png(Image.fromarray(between.clip(0, 255).astype(np.uint8))))
+            row = planted.add("slice", "test" if number % 3 == 2 else "train", path=picture)
+            del row["metadata"]["volume"]
+            if number == 0:
+                planted.expect("slice-run", row["id"])
+    planted.expected["adjacent-slices"] = 3 * TIMES
+
+
+NEAR_MISSES = (
+    "No.", "4 cm", "none", "Grey and white matter are well told apart in this CT image of the brain.",
+    "CT image of the head. The ventricles are of normal size.", "The lesion is hyperdense and lies in the left frontal lobe.",
+    "Unchanged, see above; n/a does not apply here.", "右侧基底节区见高密度影。",
+)  # fmt: skip
+"""Sound answers that look a little like faults: short ones, a colour that is an anatomical term, words that hold a placeholder."""
 
 
 def add_clean(planted: PlantedSet, num_rows: int) -> None:
@@ -327,4 +368,5 @@ def add_clean(planted: PlantedSet, num_rows: int) -> None:
         share = round(100 * (box[2] - box[0]) * 30 / SIDE**2 / 1.3, 1)
         split = ("train", "train", "validation", "test")[number % 4]
         height = ("upper", "middle", "lower")[number // 3 % 3]
-        planted.add("clean", split, box=box, horizontal=word, vertical=height, area_percent=share)
+        answer = NEAR_MISSES[number // 5 % len(NEAR_MISSES)] if number % 5 == 4 else None
+        planted.add("clean", split, answer=answer, box=box, horizontal=word, vertical=height, area_percent=share)

@@ -228,6 +228,13 @@ def test_volumes_that_nobody_names(tmp_path: Path) -> None:
     assert "from r0 to r7" in of(report, "slice-run")[0].message.render("en")
 
 
+def test_volumes_that_some_rows_name(tmp_path: Path) -> None:
+    """One row that names its volume says nothing about those that do not."""
+    named = Row("train", encoded(scene(99)), metadata={"volume": "v"})
+    (issue,) = of(validate(make(tmp_path, [*volumes(named=False), named])), "adjacent-slices")
+    assert issue.count == 4
+
+
 def test_patients_and_studies_on_both_sides(tmp_path: Path) -> None:
     rows = [
         Row(

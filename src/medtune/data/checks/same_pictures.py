@@ -45,10 +45,12 @@ class SamePictures(Check):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.prints = Prints(context.scratch)
-        self._volumes_known = context.dataset.manifest.group_kind not in ("image", "row")
+        self._groups_hold_volumes = context.dataset.manifest.group_kind not in ("image", "row")
+        self._rows_name_volumes = True
 
     def row(self, sample: Sample, place: Place) -> None:  # noqa: ARG002
-        self._volumes_known |= "volume" in sample.metadata
+        # Of a mixed set, the rows that name theirs say nothing about the others.
+        self._rows_name_volumes &= not sample.images or "volume" in sample.metadata
 
     def picture(self, facts: PictureFacts, use: PictureUse) -> None:
         self.prints.add(facts, use)
@@ -57,7 +59,7 @@ class SamePictures(Check):
         self.prints.conclude()
         self._same_pixels()
         self._near()
-        if self._volumes_known:
+        if self._groups_hold_volumes or self._rows_name_volumes:
             return {"adjacent-slices": msg("Groups or volumes are known and compared by name.")}
         find_slices(self.context, self.prints)
         return {}
