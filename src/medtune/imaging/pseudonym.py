@@ -104,11 +104,15 @@ def load_key(path: Path, *, create: bool, outside: Iterable[Path] = ()) -> bytes
     """
     path = path.expanduser()
     for folder in outside:
-        if path.resolve().is_relative_to(folder.expanduser().resolve()):
+        data = folder.expanduser().resolve()
+        if path.resolve().is_relative_to(data):
+            usual = default_key_file()
             raise DataError(
                 msg("The pseudonym key lies inside the data: whoever gets the data gets the key."),
                 file=path,
-                remedy=msg("Keep the key in another folder, for example {file}.", file=default_key_file()),
+                remedy=msg("Keep the key in another folder, for example {file}.", file=usual)
+                if not usual.resolve().is_relative_to(data)  # the data may lie in the home folder itself
+                else msg("Put the data into a folder of its own, or name a key elsewhere (--key, key_file)."),
             )
     try:
         if create and not path.exists():

@@ -24,6 +24,7 @@ __all__ = [
     "apply_window",
     "apply_windows",
     "find_windows",
+    "modalities_of",
 ]
 
 WindowChoice = str | tuple[float, float]
@@ -48,6 +49,15 @@ def find_windows(chosen: Sequence[WindowChoice]) -> tuple[tuple[float, float], .
     if len(found) not in (0, 1, 3):
         raise ValueError(msg("Name one window, or three for red, green and blue; not {count}.", count=len(found)))
     return found
+
+
+def modalities_of(chosen: Sequence[WindowChoice]) -> frozenset[str]:
+    """DICOM modality codes for whose values the named windows are meant; numbers are meant for whatever they are used on.
+
+    Raises:
+        KeyError: A name is not known.
+    """
+    return frozenset((WINDOW_TRIPLES.get(name) or WINDOW_PRESETS[name]).modality for name in chosen if isinstance(name, str))
 
 
 def _window(chosen: WindowChoice) -> tuple[float, float]:

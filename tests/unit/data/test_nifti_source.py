@@ -177,6 +177,7 @@ def test_damaged_files_cost_their_own_records_only(tmp_path: Path) -> None:
     [
         ({"windows": ["brian"]}, "no window 'brian'; known are soft-tissue"),
         ({"windows": ["brain", "bone"]}, "one window, or three"),
+        ({"windows": ["brain"], "modality": "MR"}, "is for CT, but the modality is MR"),
         ({"windows": [[40, 0.5]]}, "width at least 1"),
         ({"patient_pattern": "sub-"}, "needs a group"),
         ({"patient_pattern": "("}, "not a regular expression"),

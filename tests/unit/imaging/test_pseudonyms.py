@@ -89,6 +89,13 @@ def test_no_key_is_made_unasked(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_data_beside_the_usual_key_are_told_to_move(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / ".config"))
+    with pytest.raises(DataError, match="folder of its own"):
+        load_key(default_key_file(), create=True, outside=[tmp_path])
+    assert not (tmp_path / ".config").exists()
+
+
 def test_a_key_inside_the_data_is_refused(tmp_path):
     data = tmp_path / "data"
     data.mkdir()

@@ -21,7 +21,7 @@ from medtune.imaging.config import Limits
 from medtune.imaging.dicom_index import Instance, ObjectKind, Unread, index_files
 from medtune.imaging.dicom_segmentation import MaskedFrame, masked_frames
 from medtune.imaging.pseudonym import PseudonymKind, Pseudonyms, default_key_file, load_key
-from medtune.imaging.window import WINDOW_PRESETS, WINDOW_TRIPLES, WindowChoice, find_windows
+from medtune.imaging.window import WindowChoice, find_windows, modalities_of
 from medtune.language import Text, msg
 from medtune.types import Fault, GroupKind, Picture, Record, Settings, SourceCard, View
 
@@ -204,8 +204,7 @@ class Dicom(Settings):
         if any(one.instance.colour for one in volume.slices):
             what = msg("A window was asked for, but these pictures are in colour.")
             raise RecordFault(Fault("window-on-colour", what, msg("Read them with a source of their own, without windows.")))
-        meant = {_modality_of(each) for each in self.windows if isinstance(each, str)}
-        for modality in sorted(meant - {volume.first.modality}):
+        for modality in sorted(modalities_of(self.windows) - {volume.first.modality}):
             what = msg(
                 "The window preset is for {meant}, but the modality is {modality}.",
                 meant=modality,
@@ -357,10 +356,6 @@ def _left_out_fault(instance: Instance) -> Fault:
         return Fault(instance.kind, msg("The file is a picture of the kind {kind}.", kind=instance.kind), remedy)
     what = msg("The file is no picture, but of the kind {kind}.", kind=instance.kind)
     return Fault(instance.kind, what, msg("Nothing needs to be done."))
-
-
-def _modality_of(preset: str) -> str:
-    return WINDOW_TRIPLES[preset].modality if preset in WINDOW_TRIPLES else WINDOW_PRESETS[preset].modality
 
 
 def _place(number: int) -> str:

@@ -19,7 +19,7 @@ from medtune.data.sources.texts import TextRow, Texts, TextTable
 from medtune.errors import UnreadableImageError
 from medtune.imaging.config import Limits
 from medtune.imaging.pseudonym import PseudonymKind, Pseudonyms, default_key_file, load_key
-from medtune.imaging.window import WindowChoice, find_windows
+from medtune.imaging.window import WindowChoice, find_windows, modalities_of
 from medtune.language import msg
 from medtune.types import Axis, Fault, Part, Picture, Record, Settings, SourceCard, View
 
@@ -82,6 +82,15 @@ class Nifti(Settings):
     def _windows(cls, chosen: tuple[WindowChoice, ...]) -> tuple[WindowChoice, ...]:
         find_windows(chosen)
         return chosen
+
+    @model_validator(mode="after")
+    def _windows_are_for_the_modality(self) -> Nifti:
+        if self.modality:
+            for meant in sorted(modalities_of(self.windows) - {self.modality}):
+                raise ValueError(
+                    msg("The window preset is for {meant}, but the modality is {modality}.", meant=meant, modality=self.modality)
+                )
+        return self
 
     @model_validator(mode="after")
     def _one_way_to_the_patient(self) -> Nifti:

@@ -190,12 +190,18 @@ def _held(target: Path) -> Iterator[None]:
         target.mkdir(parents=True, exist_ok=True)
         file = (target / ".lock").open("a")
     except OSError as error:
-        raise RunError(msg("Nothing can be written here: {error}", error=str(system_reason(error))), file=target) from error
+        raise RunError(
+            msg("Nothing can be written here: {error}", error=str(system_reason(error))),
+            file=target,
+            remedy=msg("Check the path, who may write there, and the free space; or name another place."),
+        ) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise RunError(msg("Another process works on this folder."), file=target) from error
+            raise RunError(
+                msg("Another process works on this folder."), file=target, remedy=msg("Wait until it is done, or end it.")
+            ) from error
         yield
 
 
