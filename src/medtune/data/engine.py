@@ -14,7 +14,7 @@ from typing import Any
 from medtune.data.config import DataSettings
 from medtune.data.shard import Job, position_in
 from medtune.errors import DataError, MissingDependencyError
-from medtune.imaging.child import ChildDiedError, Death, borrow
+from medtune.imaging.child import Child, ChildDiedError, Death, borrow
 from medtune.language import Text, msg
 
 __all__ = ["local_engine", "ray_engine", "run_job"]
@@ -24,27 +24,55 @@ _RAY_WINDOW = 256
 """Jobs that Ray is given at a time: their records wait in its object store."""
 
 
-def run_job(
-    settings: DataSettings, work: Path, job: Job, done: dict[int, int] | None = None, stop: threading.Event | None = None
-) -> int:
+class Stop:
+    """Ends the children of several threads: a decoder may sit on one picture for ``data.limits.seconds``."""
+
+    def __init__(self) -> None:
+        self.children: set[Child] = set()
+        self._event = threading.Event()
+
+    def is_ordered(self) -> bool:
+        """Whether it is time to end."""
+        return self._event.is_set()
+
+    def order(self, running: set[Future[int]]) -> None:
+        """End the children, and wait for the threads that look after them."""
+        self._event.set()
+        for future in running:
+            future.cancel()
+        while running:
+            # More than once: a thread may be about to start its child.
+            for child in tuple(self.children):
+                child.kill()
+            _, running = wait(running, timeout=0.1)
+
+
+def run_job(settings: DataSettings, work: Path, job: Job, done: dict[int, int] | None = None, stop: Stop | None = None) -> int:
     """Make one shard in a child process, and make it again without the record at which the process died; the records done.
 
     Raises:
         DataError: The process died while it read the source itself, or twice at one record.
     """
     deaths: dict[int, tuple[Death, Text]] = {}
-    while True:
+    stop = stop or Stop()
+    num_records = 0
+    while not stop.is_ordered():
         try:
             with borrow(max_memory=settings.limits.max_memory * 1024**2, seconds=settings.limits.seconds) as child:
-                num_records = 0
-                with contextlib.closing(child.run("medtune.data.shard:make_shard", settings, work, job, deaths)) as numbers:
-                    for num_records in numbers:
-                        if done is not None:
-                            done[job.number] = num_records
-                        if stop is not None and stop.is_set():
-                            break
-                return num_records
+                stop.children.add(child)
+                try:
+                    with contextlib.closing(child.run("medtune.data.shard:make_shard", settings, work, job, deaths)) as numbers:
+                        for num_records in map(int, numbers):
+                            if done is not None:
+                                done[job.number] = num_records
+                            if stop.is_ordered():
+                                break
+                finally:
+                    stop.children.discard(child)
+            return num_records
         except ChildDiedError as error:
+            if stop.is_ordered():
+                break
             position = position_in(work, job.number)
             if not position or position in deaths:
                 raise DataError(
@@ -54,12 +82,13 @@ def run_job(
                     remedy=msg("Fetch the file again from where it came; or give it more with data.limits.max_memory and seconds."),
                 ) from error
             deaths[position] = (error.death, error.what)
+    return num_records
 
 
 def local_engine(settings: DataSettings, work: Path, jobs: Iterator[Job]) -> Generator[tuple[str, int], None, None]:
     """Make the shards with ``settings.num_workers`` processes; yields the source at work and the records done so far."""
     done: dict[int, int] = {}
-    stop = threading.Event()
+    stop = Stop()
     running: set[Future[int]] = set()
     label = ""
     # One thread for each process: it waits for the process's replies.
@@ -76,9 +105,7 @@ def local_engine(settings: DataSettings, work: Path, jobs: Iterator[Job]) -> Gen
                 _collect(running)
                 yield label, _count(done)
         except BaseException:
-            stop.set()
-            for future in running:
-                future.cancel()
+            stop.order(running)
             raise
 
 

@@ -1,8 +1,7 @@
 """Source records become a data set folder.
 
 The records are cut into shards, each made by a process of its own (:mod:`medtune.data.shard`), locally or on a Ray cluster, and
-then put together (:mod:`medtune.data.merge`). What is finished survives a kill: it lies in ``.<name>.preparing`` beside the
-folder until the data set is whole.
+then put together (:mod:`medtune.data.merge`). What is finished survives a kill (:mod:`medtune.data.work`).
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
 from medtune import __version__
 from medtune.data.card import write_card
@@ -26,11 +25,12 @@ from medtune.data.dataset import Dataset, file_sha256
 from medtune.data.engine import local_engine, ray_engine
 from medtune.data.jobs import jobs_of, settings_hash
 from medtune.data.merge import SourceTotals, Totals, merge
-from medtune.data.pictures import TEMPORARY, transform_record
+from medtune.data.pictures import transform_record
 from medtune.data.shard import Job, Summary, shard_folder
 from medtune.data.sources.hub import revision_of
 from medtune.data.split import SPLITS, assigned_splits, digest_of_list, split_record
-from medtune.errors import DataError, MedtuneError, RunError, system_reason
+from medtune.data.work import begin, discard, hold, is_of_use, move, work_folder
+from medtune.errors import DataError, RunError
 from medtune.language import Text, msg
 from medtune.types import Event, GroupKind, Listener, Manifest, RemarkingSource, SourceCard, SourceRecord
 
@@ -55,21 +55,28 @@ def prepare(
         PluginError: An unknown name.
         RunError: Another process prepares the same folder, or nothing can be written there.
     """
-    digest = settings_hash(settings)
-    if folder.exists():
-        existing = _existing(folder, digest, overwrite, digest_of_list(settings.split))
+    digest, list_digest = settings_hash(settings), digest_of_list(settings.split)
+    existing = _existing(folder, digest, overwrite, list_digest)
+    if existing is not None:
+        if work_folder(folder).exists() and not is_of_use(work_folder(folder)):
+            # A process was killed when the data set stood: what it left serves nobody. Or another one has just begun there.
+            with contextlib.suppress(RunError), hold(folder):
+                pass
+        return existing
+    with hold(folder) as work:
+        # Looked at again: until this moment another process may have worked here.
+        existing = _existing(folder, digest, overwrite, list_digest)
         if existing is not None:
             return existing
-    with _work(folder, digest) as work:
+        begin(work, json.dumps({"settings": digest, "medtune": __version__}))
         preparation = _Preparation(settings, name, work, listener)
         num_shards = preparation.make_shards()
         try:
             manifest = preparation.conclude(digest, num_shards)
-            _move(work / "out", folder)
-        except MedtuneError:
-            shutil.rmtree(work / "shards")  # the same shards would lead to the same error
+        except DataError:
+            discard(work)  # the same shards would lead to the same error
             raise
-        shutil.rmtree(work / "shards")
+        move(work, folder)
     if listener is not None:
         listener(
             Event(
@@ -84,16 +91,13 @@ def prepare(
     return manifest
 
 
-def work_folder(folder: Path) -> Path:
-    """Where the finished shards of a data set lie until it is whole."""
-    return folder.parent / f".{folder.name}.preparing"
-
-
 def _existing(folder: Path, digest: str, overwrite: bool, list_digest: str) -> Manifest | None:
     """The data set that is there already.
 
     ``list_digest`` is that of the list of splits; empty where the list is not at hand, as on a machine that has the data set only.
     """
+    if not folder.exists():
+        return None
     if not (folder / "manifest.json").is_file():
         if folder.is_dir() and not any(folder.iterdir()):
             return None
@@ -128,79 +132,8 @@ def _existing(folder: Path, digest: str, overwrite: bool, list_digest: str) -> M
     return dataset.manifest
 
 
-@contextlib.contextmanager
-def _work(folder: Path, digest: str) -> Iterator[Path]:
-    """The folder of a preparation; what an earlier one with the same settings finished is still in it. Removed at the end.
-
-    Whole shards are kept when the process is killed, or the block ends with an error that the user can put right.
-    """
-    work = work_folder(folder)
-    plan = json.dumps({"settings": digest, "medtune": __version__})
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        lock = os.open(work / "lock", os.O_CREAT | os.O_RDWR, 0o644)
-    except OSError as error:
-        raise RunError(
-            msg("Nothing can be written here: {error}", error=str(system_reason(error))),
-            file=folder,
-            remedy=msg("Check the path, who may write there, and the free space; or name another place."),
-        ) from error
-    try:
-        _hold(lock, folder)
-        file = work / "plan.json"
-        if not file.is_file() or file.read_text(encoding="utf-8") != plan:
-            _clear(work)
-            file.write_text(plan, encoding="utf-8")
-        for left in (work / "out").glob(f"images/*/{TEMPORARY}*"):
-            left.unlink()
-        try:
-            yield work
-        finally:
-            if not any(work.glob("shards/*/summary.json")):
-                shutil.rmtree(work, ignore_errors=True)
-    except OSError as error:
-        raise RunError(
-            msg("Nothing can be written here: {error}", error=str(system_reason(error))),
-            file=error.filename or folder,
-            remedy=msg("Check the path, who may write there, and the free space; then go on with the same command."),
-        ) from error
-    finally:
-        os.close(lock)
-
-
-def _hold(lock: int, folder: Path) -> None:
-    with contextlib.suppress(ImportError):
-        import fcntl
-
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunError(
-                msg("Another process is preparing this data set."),
-                file=folder,
-                remedy=msg("Wait until it is done, or end it."),
-            ) from error
-
-
 class _InputChangedError(Exception):
     """The input is not what the finished shards were made of."""
-
-
-def _clear(work: Path) -> None:
-    for entry in work.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        elif entry.name != "lock":
-            entry.unlink()
-
-
-def _move(made: Path, folder: Path) -> None:
-    """The new data set takes its place; an older one is gone only when the new one stands."""
-    old = made.parent / "old"
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(made, folder)
 
 
 class _Preparation:
@@ -260,7 +193,10 @@ class _Preparation:
                 if not file.is_file():
                     yield job
                     continue
-                summary = Summary.model_validate_json(file.read_bytes())
+                try:
+                    summary = Summary.model_validate_json(file.read_bytes())
+                except ValidationError:  # of a machine that lost power: what it had said was written was not
+                    raise _InputChangedError from None
                 if summary.digest != job.digest:
                     raise _InputChangedError
                 found += summary.num_records

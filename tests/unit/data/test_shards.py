@@ -219,7 +219,7 @@ def test_a_picture_that_kills_costs_its_record(
     chosen = settings(
         rad,
         transforms=[{"transform": "killing:Killer", "options": {"how": how}}],
-        limits={"seconds": 2, "max_memory": 3072},
+        limits={"seconds": 5, "max_memory": 3072},
     )
     manifest = prepare(chosen, name="x", folder=tmp_path / "out")
     dataset = Dataset.open(tmp_path / "out")
