@@ -130,8 +130,8 @@ def _statements(manifest: Manifest) -> Iterator[Text]:
             "remote generator, tracker or hub, and neither may you."
         )
     yield msg(
-        "Group ids are the sources': pseudonyms where medtune read DICOM, public ids in published sets. Those of your own tables "
-        "are copied: see that they name nobody."
+        "Group ids: pseudonyms where medtune read DICOM, NIfTI or tables, public ids in published sets. Those of conversations and "
+        "shards of your own, and of tables said to be de-identified, are copied: see that they name nobody."
     )
 
 

@@ -131,7 +131,7 @@ def test_synthetic_and_local_data_say_so(tmp_path: Path) -> None:
     assert "synthetic" in head["tags"]
     assert "The data are synthetic" in english
     assert "Local only" in english
-    assert "仅限本地" in chinese
+    assert "仅限本机" in chinese
     assert "the rows of one patient are one group" in english
 
 
