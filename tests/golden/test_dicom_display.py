@@ -125,6 +125,24 @@ def test_bits_above_bits_stored_are_no_pixels(tmp_path: Path) -> None:
     assert shown(grey(tmp_path / "ct", [0xF000, 0xF028, 0x004F], BitsStored=12, HighBit=11), BRAIN) == [0, 129, 255]
 
 
+@pytest.mark.parametrize(
+    ("values", "dtype", "high"),
+    [
+        ([0, 40 << 4, 300 << 4], np.uint16, 15),
+        ([0xC003, 40 << 2, 300 << 2], np.uint16, 13),  # overlays in the bits above and below
+        ([0, 40 << 4, 300 << 4], np.int16, 15),
+    ],
+)
+def test_stored_bits_may_lie_higher(tmp_path: Path, values: list[int], dtype: Any, high: int) -> None:
+    file = grey(tmp_path / "old", values, dtype, BitsStored=12, HighBit=high)
+    assert shown(file, View(windows=((150.5, 301),))) == [0, 34, 255]  # from 0 to 300; 40 / 300 of 255
+
+
+def test_the_sign_of_stored_bits_that_lie_higher(tmp_path: Path) -> None:
+    file = grey(tmp_path / "old", [-150 << 4, 0, 150 << 4], np.int16, BitsStored=12, HighBit=15)
+    assert shown(file, View(windows=((0.5, 301),))) == [0, 128, 255]
+
+
 def test_a_modality_table_replaces_slope_and_intercept(tmp_path: Path) -> None:
     file = grey(tmp_path / "cr", [9, 10, 11, 12, 99], ModalityLUTSequence=[table(10, [0, 40, 79], 16)])
     assert shown(file, BRAIN) == [0, 0, 129, 255, 255]

@@ -127,8 +127,15 @@ def _decoded(file: DicomFile, decoder: Any, stream: BinaryIO, index: int, plugin
     else:
         _check_length(options, stream, length)
     array: NDArray[np.generic]
+    allocated = options["bits_allocated"]
+    stored, high = options.get("bits_stored", allocated), dataset.get("HighBit")  # of floating-point pixels neither is stated
+    # PS3.5, 8.1.1 wants the stored bits lowest; in old archives they lie higher, and pydicom would take the wrong ones.
+    shifted = decoder.is_native and high is not None and stored - 1 < high < allocated
+    if shifted:
+        options["bits_stored"] = allocated
     array, _ = decoder.as_array(stream, index=index, decoding_plugin=plugin, **options)
-    return array
+    # Up and down again: what lies above goes, and the sign comes along.
+    return (array << (allocated - 1 - high)) >> (allocated - stored) if shifted else array
 
 
 def _element(file: DicomFile, stream: BinaryIO, called: str) -> tuple[str, str | None, int]:
