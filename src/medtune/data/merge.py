@@ -68,6 +68,8 @@ class Totals:
     num_unused_splits: int = 0
     num_moved_groups: int = 0
     """Groups that :func:`~medtune.data.split.fill_strata` moved."""
+    num_uncounted_strata: int = 0
+    """Strata beyond those that are looked after: no split is filled for them, and ``strata`` does not name them."""
     num_listed_groups: int = 0
     """Groups of the data set that the user's list names."""
 
@@ -153,6 +155,7 @@ class _Merge:
             assert before.sum() == counts.sum()
         files.close()
         self.totals.num_moved_groups = len(self.moved)
+        self.totals.num_uncounted_strata = len(self.strata) - len(counts)
         self.totals.num_groups = Counter({name: int(per_split[place]) for place, name in enumerate(SPLITS)})
         names = sorted((f"{task} / {modality}", row) for (task, modality), row in self.strata.items() if row < len(counts))
         self.totals.strata = {name: {split: int(counts[row, place]) for place, split in enumerate(SPLITS)} for name, row in names}

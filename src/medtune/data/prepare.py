@@ -291,6 +291,12 @@ class _Preparation:
                 "{count} records bring a split of their own; data.split.kind group-hash does not use it.",
                 count=totals.num_unused_splits,
             )
+        if totals.num_uncounted_strata:
+            yield msg(
+                "There are {count} combinations of task and modality more than are looked after; only the first have a group in "
+                "each split for sure, and are counted.",
+                count=totals.num_uncounted_strata,
+            )
         if totals.num_moved_groups:
             yield msg(
                 "{count} groups were moved to another split than the hash drew, so that each task and modality is in every split.",

@@ -166,7 +166,9 @@ def fill_strata(
     ]
     if not lacking:
         return {}
-    groups = list(candidates)
+    # Only groups of a stratum that lacks one: such strata are small, the data set may have millions of groups.
+    concerned = {stratum for _, stratum, _ in lacking}
+    groups = [candidate for candidate in candidates if not concerned.isdisjoint(candidate[1])]
     edges = (0.0, fractions.train, fractions.train + fractions.validation, 1.0)
     moved: dict[int, int] = {}
     # The smallest strata first: they have the least choice.

@@ -55,6 +55,20 @@ class OnePart(Settings):
             yield record(id=f"row-{number}", metadata={"organ": f"organ {number}"})
 
 
+class ManyModalities(Settings):
+    """Seventy modalities."""
+
+    num_rows: int
+
+    @property
+    def card(self) -> SourceCard:
+        return Odd().card
+
+    def samples(self) -> Iterator[Record]:
+        for number in range(self.num_rows):
+            yield record(id=f"row-{number}", group=f"patient-{number}", metadata={"modality": f"kind {number % 70}"})
+
+
 def record(**fields: Any) -> Record:
     return Record(**{"id": "odd", "task": "text-qa", "pictures": (), "target": "a", "group": "g", "question": "q?", **fields})
 
@@ -124,6 +138,13 @@ def test_groups_csv_can_be_given_back(tmp_path: Path, number: int) -> None:
     for split in first.num_samples:
         assert (tmp_path / "first" / f"{split}.jsonl").read_bytes() == (tmp_path / "again" / f"{split}.jsonl").read_bytes()
     assert again.num_groups == first.num_groups
+
+
+def test_more_modalities_than_are_looked_after_are_told(tmp_path: Path) -> None:
+    manifest = prepare(settings(source="ManyModalities", num_rows=140), name="x", folder=tmp_path / "out")
+    assert sum(manifest.num_samples.values()) == 140
+    assert len(manifest.strata) == 64
+    assert any("There are 6 combinations" in text.render("en") for text in manifest.warnings)
 
 
 @pytest.mark.parametrize("line", ["[" * 100_000, b"\xff{}", '{"id": ' + "9" * 5000 + "}"])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -372,6 +373,20 @@ def test_filling_strata_moves_the_nearest_group_and_empties_nothing() -> None:
     assert fill_strata(counts, fractions, groups) == {45 * unit: 2}
     assert counts.tolist() == [[3, 1, 1], [1, 0, 0]]
     assert fill_strata(counts, fractions, groups) == {}
+
+
+def test_filling_strata_holds_only_the_groups_concerned() -> None:
+    """A data set may have as many groups as rows."""
+    num_groups = 300_000
+    counts = np.array([[num_groups // 2, num_groups // 4, num_groups // 4], [3, 0, 0]])
+    unit = 2**64 // (num_groups + 4)
+    groups = ((number * unit, (1,) if number < 3 else (0,), 0) for number in range(num_groups))
+    tracemalloc.start()
+    moved = fill_strata(counts, Fractions(train=0.5, validation=0.25, test=0.25), groups)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(moved) == 2
+    assert peak < 1_000_000
 
 
 def test_keys_that_occur_twice(tmp_path: Path) -> None:
