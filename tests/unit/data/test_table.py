@@ -11,6 +11,9 @@ import pytest
 from pydantic import ValidationError
 
 import source_files
+from medtune.data.config import DataSettings
+from medtune.data.dataset import Dataset
+from medtune.data.prepare import prepare
 from medtune.data.sources.delimited import read_delimited
 from medtune.data.sources.rows import metadata_value
 from medtune.data.sources.table import Csv, Table
@@ -49,6 +52,22 @@ def test_groups_and_ids_are_pseudonyms_unless_deidentified(tmp_path: Path) -> No
     assert other[0].group != records[0].group
     with pytest.raises(DataError, match="key lies inside"):
         list(Csv(path=file, key_file=tmp_path / "data" / "key").samples())
+
+
+def test_what_is_wrong_with_a_picture_is_told_by_its_row_and_not_by_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    source_files.write_table(folder)
+    (folder / "mueller-bernd.png").write_bytes(b"no picture")
+    rows = "image,answer,patient_id\n0.png,x,1001\nmueller-anna.png,y,1002\nmueller-bernd.png,z,1003\n"
+    file = write(folder / "a.csv", rows)
+    options = {"path": str(file), "key_file": str(tmp_path / "key")}
+    prepare(DataSettings.model_validate({"sources": [{"source": "csv", "options": options}]}), name="t", folder=tmp_path / "out")
+    assert [(entry.reason, entry.file) for entry in Dataset.open(tmp_path / "out").left_out()] == [
+        ("unreadable-image", f"{file}:2"),
+        ("unreadable-image", f"{file}:3"),
+    ]
+    for path in (tmp_path / "out").rglob("*"):
+        assert not path.is_file() or b"mueller" not in path.read_bytes(), path
 
 
 def test_without_a_group_column_the_picture_is_the_group(tmp_path: Path) -> None:

@@ -250,7 +250,8 @@ class Table(Settings):
             items = value if isinstance(value, list) else [value]
         base = self.media_dir.expanduser() if self.media_dir else row.file.parent
         found = [picture_of(item, name=f"{identity}#{index}", base=base) for index, item in enumerate(items or [None])]
-        return tuple(Picture(item.path, item.data, item.name, modality) for item in found)
+        # A hospital's file names are called after patients; what is wrong with one is told by the row that names it.
+        return tuple(Picture(item.path, item.data, item.name, modality, private=not self._deidentified) for item in found)
 
     def _group(self, row: Row, found: _Found, pictures: Sequence[Picture], question: str) -> str:
         if found.group is None:
