@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+import source_files
+from medtune.data import shard
 from medtune.data.config import DataSettings
 from medtune.data.dataset import Dataset, RowError, sample_of
 from medtune.data.prepare import prepare
@@ -145,6 +147,15 @@ def test_more_modalities_than_are_looked_after_are_told(tmp_path: Path) -> None:
     assert sum(manifest.num_samples.values()) == 140
     assert len(manifest.strata) == 64
     assert any("There are 6 combinations" in text.render("en") for text in manifest.warnings)
+
+
+def test_a_record_of_many_pictures_gives_a_sign_of_life_at_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``data.limits.seconds`` is for one picture, not for all of a record."""
+    monkeypatch.setattr(shard, "HEARTBEAT_SECONDS", -1.0)
+    pictures = tuple(Picture(data=source_files.jpeg(number), name=str(number)) for number in range(9))
+    many = record(pictures=pictures, question="<image>" * 9, task="open-vqa")
+    signs = list(shard.make_shard(settings(), tmp_path, shard.Job(0, 0, "odd", "", records=(many,)), {}))
+    assert len(signs) > 9
 
 
 @pytest.mark.parametrize("line", ["[" * 100_000, b"\xff{}", '{"id": ' + "9" * 5000 + "}"])
