@@ -33,7 +33,7 @@ GUESSES = frozenset({"near-duplicate-overlap", "burned-in-box", "burned-in-ident
 MEASUREMENTS = frozenset({"closed-majority", "class-balance", "normal-share", "question-only"})
 """Kinds that state a number of any data set: a warning, where the number is a fault, counts as found."""
 
-STATEMENTS = frozenset({"source-card", "synthetic", "closed-answers", "near-duplicates-crowded"})
+STATEMENTS = frozenset({"source-card", "synthetic", "near-duplicates-crowded"})
 """Kinds that are not planted: they repeat what a manifest says, or tell how far a check came."""
 
 

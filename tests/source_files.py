@@ -374,7 +374,7 @@ def write_iu_kaggle(folder: Path) -> Path:
     for number in (1, 2, 3, 4):
         for view in ("Lateral", "Frontal") if number != 3 else ():
             name = f"{number}_IM-{number:04d}-{'4001' if view == 'Frontal' else '3001'}.dcm.png"
-            (folder / "images" / "images_normalized" / name).write_bytes(png(10 * number + len(view)))
+            (folder / "images" / "images_normalized" / name).write_bytes(png(10 * number + (view == "Frontal")))
             projections.append(f"{number},{name},{view}")
         texts = f"Made-up finding {number} of XXXX.,Made up." if number != 4 else ","
         reports.append(f'{number},normal,normal,"Xray Chest PA, and Lateral",made up,None.,{texts}')

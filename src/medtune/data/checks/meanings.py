@@ -43,7 +43,6 @@ MEANINGS: dict[str, Text] = {
     "row-too-long": msg("A row has more tokens than fit."),
     "not-encodable": msg("A row cannot be encoded for the model."),
     "closed-majority": msg("How often the commonest closed answer occurs."),
-    "closed-answers": msg("How closed answers are distributed."),
     "class-balance": msg("Classes are very unequal in number."),
     "normal-share": msg("Nearly all pictures are normal, or nearly none are."),
     "question-only": msg("How well answers can be guessed from the question alone."),
