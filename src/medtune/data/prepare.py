@@ -169,7 +169,13 @@ class _Preparation:
 
     def _refuse_leaving(self) -> None:
         """Records and pictures travel to the machines of a Ray cluster."""
-        local_only = self.settings.local_only or any(source.card.local_only for source in self.sources)
+        local_only = self.settings.local_only
+        for index, source in enumerate(self.sources):
+            try:  # a card that needs the data looks at them here for the first time
+                local_only |= source.card.local_only
+            except DataError as error:
+                error.key = f"data.sources.{index}{(error.key or '').removeprefix('data.sources')}"
+                raise
         address = os.environ.get("RAY_ADDRESS", "local")
         if self.settings.engine == "ray" and local_only and address != "local":
             raise DataError(

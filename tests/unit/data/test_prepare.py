@@ -393,6 +393,15 @@ def test_wrong_names_and_options(rad: Path, tmp_path: Path, change: dict[str, An
     assert not (tmp_path / "out").exists()
 
 
+def test_a_source_without_its_data_is_named_by_its_number(rad: Path, tmp_path: Path) -> None:
+    chosen = settings("vqa-rad", rad).model_dump(mode="json")
+    dicom = {"path": str(tmp_path / "nowhere"), "texts": {"path": "texts.csv"}, "key_file": str(tmp_path / "key")}
+    chosen["sources"].append({"source": "dicom", "options": dicom})
+    with pytest.raises(DataError) as caught:
+        prepare(DataSettings.model_validate(chosen), name="x", folder=tmp_path / "out")
+    assert caught.value.key == "data.sources.1.options.path"
+
+
 def test_task_options_change_the_words(rad: Path, tmp_path: Path) -> None:
     chosen = settings("vqa-rad", rad, task_options={"closed-vqa": {"instruction": "{question} Yes or no?"}})
     prepare(chosen, name="x", folder=tmp_path / "out")
