@@ -26,8 +26,19 @@ _OPTIONAL: tuple[tuple[str, Text, str], ...] = (
     ("bitsandbytes", msg("adapter.kind=qlora (4-bit base weights, CUDA)"), 'pip install "medtune[qlora]"'),
     ("deepspeed", msg("distributed.kind=deepspeed"), "pip install deepspeed"),
     ("httpx", msg("generation.generator.kind=openai"), 'pip install "medtune[openai]"'),
-    ("modelscope", msg("models from ModelScope"), 'pip install "medtune[modelscope]"'),
+    ("modelscope", msg("models and data sets from ModelScope"), 'pip install "medtune[modelscope]"'),
+    ("python-gdcm", msg("DICOM files in JPEG Lossless"), 'pip install "medtune[dicom-lossless]"'),
+    (
+        "rapidocr-onnxruntime",
+        msg("text in pictures (deidentify, validate --ocr)"),
+        'pip install "medtune[ocr]" && pip install --no-deps rapidocr-onnxruntime',
+    ),
+    ("zstandard", msg("archives packed with Zstandard (.tar.zst)"), 'pip install "medtune[zstd]"'),
+    ("ray", msg("prepare on a Ray cluster (data.engine: ray)"), 'pip install "medtune[ray]"'),
 )
+
+_MODULES = {"python-gdcm": "gdcm", "rapidocr-onnxruntime": "rapidocr_onnxruntime"}
+"""Modules that are not called as their package."""
 
 _SUCCESSORS = {"httpx": "httpx2"}
 """Packages that serve in place of an optional one."""
@@ -149,7 +160,9 @@ def _accelerators() -> Iterator[Finding]:
 
 def _optional() -> Iterator[Finding]:
     for wanted, purpose, pip in _OPTIONAL:
-        package = next((name for name in (wanted, _SUCCESSORS.get(wanted, wanted)) if importlib.util.find_spec(name)), None)
+        package = next(
+            (name for name in (wanted, _SUCCESSORS.get(wanted, wanted)) if importlib.util.find_spec(_MODULES.get(name, name))), None
+        )
         if package is not None:
             yield Finding(
                 subject=package,

@@ -310,6 +310,21 @@ def test_the_evaluation_page_names_every_metric_with_its_values() -> None:
         assert set(rows.get(metric, [])) == {value.name.partition("/")[2] for value in resolve("metric", metric)().values}, metric
 
 
+def test_the_installation_page_and_the_doctor_name_every_optional_part() -> None:
+    """An extra that nobody names is one that nobody installs."""
+    import tomllib
+
+    from medtune.environment import examine
+
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"])
+    page = (ROOT / "docs" / "installation.md").read_text(encoding="utf-8")
+    assert {extra for extra in extras if f"`pip install -e '.[{extra}]'`" not in page} == set()
+    subjects = {finding.subject for finding in examine()}
+    packages = {"bitsandbytes", "modelscope", "python-gdcm", "rapidocr-onnxruntime", "ray", "zstandard"}
+    assert packages <= subjects
+    assert len(packages) == len(extras - {"dev", "openai"}), "an extra that the doctor does not look for"
+
+
 def test_the_architecture_page_names_every_room_and_every_module_beside_them() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     package = ROOT / "src" / "medtune"

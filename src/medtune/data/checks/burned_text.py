@@ -52,7 +52,9 @@ def _engine() -> Any:
         from rapidocr_onnxruntime import RapidOCR
     except ImportError as error:
         raise MissingDependencyError(
-            "rapidocr-onnxruntime", needed_for=msg("Reading text in pictures (--ocr)"), pip="medtune[ocr]"
+            "rapidocr-onnxruntime",
+            needed_for=msg("Reading text in pictures (--ocr)"),
+            pip="'medtune[ocr]' && pip install --no-deps rapidocr-onnxruntime",
         ) from error
     return RapidOCR(intra_op_num_threads=1, inter_op_num_threads=1)
 
