@@ -178,8 +178,10 @@ def check_command(words: list[str], copies: dict[str, str]) -> None:
         project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
         for extra in ",".join(extras).split(",") if extras else []:
             assert re.search(rf"(?m)^{extra} = \[", project), f"pyproject.toml has no extra {extra}"
+    elif program == "python" and words[1] == "-c":
+        compile(words[2], "-c", "exec")
     elif program == "python":
-        assert words[1] == "-m", "only modules can be looked up"
+        assert words[1] == "-m", "only modules and short programs can be looked up"
         assert importlib.util.find_spec(words[2]) is not None, f"there is no module {words[2]}"
     else:
         assert program in ("pre-commit", "git", "cd"), f"nothing here can check {words[0]!r}"
