@@ -73,3 +73,11 @@ def test_both_have_the_same_tables(twin: Path) -> None:
 def test_each_section_names_the_same_things_in_code(twin: Path) -> None:
     for (_, text), (_, other) in zip(sections(twin), sections(english(twin)), strict=True):
         assert code(text) == code(other), text.strip()[:60]
+
+
+def test_the_list_of_findings_is_the_program_s_own_in_chinese() -> None:
+    from medtune.data.checks.meanings import MEANINGS
+
+    page = (ROOT / "docs" / "validation.zh-CN.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"(?m)^\| `([a-z*-]+)` \| [^|]+ \| (.+) \|$", page))
+    assert listed == {code: text.render("zh") for code, text in MEANINGS.items()}
