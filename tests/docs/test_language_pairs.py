@@ -81,3 +81,12 @@ def test_the_list_of_findings_is_the_program_s_own_in_chinese() -> None:
     page = (ROOT / "docs" / "validation.zh-CN.md").read_text(encoding="utf-8")
     listed = dict(re.findall(r"(?m)^\| `([a-z*-]+)` \| [^|]+ \| (.+) \|$", page))
     assert listed == {code: text.render("zh") for code, text in MEANINGS.items()}
+
+
+@PAIR
+def test_each_section_has_the_same_figures(twin: Path) -> None:
+    """Numbers of two digits or more. Chinese counts large round numbers in ten thousands: 5.8 million is 580 of them."""
+    number = re.compile(r"(?<![\w.,])\d[\d,.]*\d(?!\w)")
+    for (_, text), (_, other) in zip(sections(twin), sections(english(twin)), strict=True):
+        found, wanted = (set(number.findall(re.sub(r"\]\([^)]*\)|`[^`]*`", "", part))) for part in (text, other))
+        assert found - {"580"} == wanted - {"5.8"}, text.strip()[:60]
