@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -83,6 +84,14 @@ class RowMaker:
             raise _leave_out(
                 "row-malformed",
                 msg("The record does not make a row: {error}", error=error.errors()[0]["msg"]),
+                msg("Correct the record in the source, or leave it out."),
+            ) from error
+        try:
+            json.dumps(metadata, allow_nan=False)
+        except ValueError as error:
+            raise _leave_out(
+                "row-malformed",
+                msg("The record does not make a row: {error}", error="NaN"),
                 msg("Correct the record in the source, or leave it out."),
             ) from error
         self._ids.add(record_id)

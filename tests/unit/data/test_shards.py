@@ -63,6 +63,21 @@ def test_how_it_is_cut_does_not_show(rad: Path, tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.usefixtures("small")
+def test_a_file_of_lines_is_cut_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One shard for a file of a million lines would be neither resumed nor shared out, and would not fit in memory."""
+    import json
+
+    lines = [{"instruction": f"Question {number}?", "input": "", "output": f"Answer {number}."} for number in range(30)]
+    (tmp_path / "qa.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    made: list[int] = []
+    run = engine.run_job
+    monkeypatch.setattr(engine, "run_job", lambda *given: made.append(given[2].number) or run(*given))
+    chosen = DataSettings.model_validate({"sources": [{"source": "alpaca", "options": {"path": str(tmp_path / "qa.jsonl")}}]})
+    assert sum(prepare(chosen, name="x", folder=tmp_path / "out").num_samples.values()) == 30
+    assert sorted(made) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.usefixtures("small")
 def test_an_id_of_an_earlier_shard_is_left_out(rad: Path, tmp_path: Path) -> None:
     import json
 
