@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -88,6 +89,24 @@ def test_every_command_shows_an_example_of_itself(command: list[str], capsys: py
     text = capsys.readouterr().out
     assert f"medtune {' '.join(command)}" in text.split("\n\n")[-1]
     assert "<str>" not in text
+
+
+@pytest.mark.parametrize("command", [["deidentify"], ["export", "dataset"]], ids=" ".join)
+def test_help_names_no_type_of_the_program(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    run(*command, "--help")
+    shown = capsys.readouterr().out
+    assert "<path>" not in shown
+    assert "<int range>" not in shown
+
+
+def test_the_help_of_deidentify_lists_what_can_be_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    from typing import get_args
+
+    from medtune.imaging.deidentify.choices import Option
+
+    run("deidentify", "--help")
+    shown = re.sub(r"\s+", "", capsys.readouterr().out)
+    assert [name for name in get_args(Option) if name not in shown] == []
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
