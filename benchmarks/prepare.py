@@ -1,7 +1,8 @@
 """Pictures a second of ``medtune prepare`` beside the scripts that users write today, its scaling, and its peak memory.
 
-Run: ``python benchmarks/prepare.py [--rows 3000] [--million]``. Whole processes, start and imports included, one after the other
-on the same synthetic Parquet file; the page cache is warm for all. Prints wall and processor seconds and ratios:
+Run: ``python benchmarks/prepare.py [--rows 20000] [--enhanced-rows 1024] [--million]``. Whole processes, start and imports
+included, one after the other on the same synthetic Parquet files; the page cache is warm for all. Prints wall and processor
+seconds and ratios:
 
 - ``plain``: decode and save again each picture, against ``prepare`` with one process (copies the bytes, checked by header,
   structure and hash).
@@ -49,7 +50,9 @@ def run(*command: str | Path, cwd: Path) -> Usage:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1", "HF_HUB_OFFLINE": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE), environment.get("PYTHONPATH")]))
     before, started = os.times(), time.perf_counter()
-    process = subprocess.Popen([str(part) for part in command], cwd=cwd, env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [str(part) for part in command], cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     peak = [0.0]
     watcher = threading.Thread(target=watch, args=(process.pid, peak))
     watcher.start()
@@ -85,10 +88,12 @@ def write_shard(file: Path, rows: int) -> int:
     random = np.random.default_rng(0)
     across, down = np.meshgrid(np.linspace(-1, 1, 512), np.linspace(-1, 1, 512))
     images, sizes = [], []
+    noise = random.normal(0, 6, (1024, 512)).astype(np.float32)
     for _ in range(rows):
         radius, x, y = random.uniform(0.1, 0.3), *random.uniform(-0.4, 0.4, 2)
         grey = 150.0 * (across**2 + 1.3 * down**2 < 0.7) + 70 * ((across - x) ** 2 + (down - y) ** 2 < radius**2)
-        pixels = np.clip(grey + random.normal(0, 6, grey.shape), 0, 255).astype(np.uint8)
+        start = int(random.integers(0, 512))
+        pixels = np.clip(grey + noise[start : start + 512], 0, 255).astype(np.uint8)
         buffer = io.BytesIO()
         Image.fromarray(pixels).convert("RGB").save(buffer, "JPEG", quality=75)
         images.append({"bytes": buffer.getvalue(), "path": None})
@@ -119,7 +124,8 @@ def recipe(file: Path, shard: Path, *, workers: int, transforms: str = "") -> Pa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=3000)
+    parser.add_argument("--rows", type=int, default=20_000, help="pictures that are copied")
+    parser.add_argument("--enhanced-rows", type=int, default=1024, help="pictures that get CLAHE and letterbox")
     parser.add_argument("--million", action="store_true", help="also measure memory with 1,000,000 rows (some minutes)")
     parser.add_argument("--only-million", action="store_true")
     parser.add_argument("--folder", type=Path, help="where to work; a temporary folder when left out")
@@ -127,31 +133,32 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="benchmark-prepare-", dir=options.folder))
     try:
         if not options.only_million:
-            speed(folder, options.rows)
+            speed(folder, options.rows, options.enhanced_rows)
         if options.million or options.only_million:
             memory(folder)
     finally:
         shutil.rmtree(folder)
 
 
-def speed(folder: Path, rows: int) -> None:
-    shard = folder / "train-00000-of-00001.parquet"
+def speed(folder: Path, rows: int, enhanced_rows: int) -> None:
+    shard, small = folder / "train-copied.parquet", folder / "train-enhanced.parquet"
     size = write_shard(shard, rows)
-    print(f"{rows} pictures of 512 x 512 pixels, {size / 1000:.0f} kB each; {os.cpu_count()} processors\n")
-    medtune = (sys.executable, "-m", "medtune", "prepare")
+    write_shard(small, enhanced_rows)
+    print(f"pictures of 512 x 512 pixels, {size / 1000:.0f} kB each; {os.cpu_count()} processors\n")
+    medtune, peer = (sys.executable, "-m", "medtune", "prepare"), (sys.executable, HERE / "peers" / "plain_prepare.py")
     both = "{transform: clahe}, {transform: letterbox, options: {size: 448}}"
     found: dict[str, Usage] = {}
-    for name, command in {
-        "plain script": (sys.executable, HERE / "peers" / "plain_prepare.py", "plain", shard, folder / "plain"),
-        "medtune, 1 process": (*medtune, recipe(folder / "copy1.yaml", shard, workers=1)),
-        "medtune, 2 processes": (*medtune, recipe(folder / "copy2.yaml", shard, workers=2)),
-        "datasets.map script": (sys.executable, HERE / "peers" / "plain_prepare.py", "enhanced", shard, folder / "enhanced"),
-        "medtune, enhanced, 1": (*medtune, recipe(folder / "both1.yaml", shard, workers=1, transforms=both)),
-        "medtune, enhanced, 2": (*medtune, recipe(folder / "both2.yaml", shard, workers=2, transforms=both)),
-    }.items():
+    for name, number, command in (
+        ("plain script", rows, (*peer, "plain", shard, folder / "plain")),
+        ("medtune, 1 process", rows, (*medtune, recipe(folder / "copy1.yaml", shard, workers=1))),
+        ("medtune, 2 processes", rows, (*medtune, recipe(folder / "copy2.yaml", shard, workers=2))),
+        ("datasets.map script", enhanced_rows, (*peer, "enhanced", small, folder / "enhanced")),
+        ("medtune, enhanced, 1", enhanced_rows, (*medtune, recipe(folder / "both1.yaml", small, workers=1, transforms=both))),
+        ("medtune, enhanced, 2", enhanced_rows, (*medtune, recipe(folder / "both2.yaml", small, workers=2, transforms=both))),
+    ):
         found[name] = usage = run(*command, cwd=folder)
-        speed = f"{rows / usage.wall:8.0f} pictures/s  {rows / usage.cpu:8.0f} per core"
-        print(f"{name:22} wall {usage.wall:7.2f} s  cpu {usage.cpu:7.2f} s  {speed}")
+        speed = f"{number / usage.wall:8.0f} pictures/s  {number / usage.cpu:8.0f} per core"
+        print(f"{name:22} {number:6} pictures  wall {usage.wall:7.2f} s  cpu {usage.cpu:7.2f} s  {speed}", flush=True)
     print()
     for name, one, other in (
         ("copied bytes", "plain script", "medtune, 1 process"),

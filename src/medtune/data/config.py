@@ -98,8 +98,8 @@ class DataSettings(Settings):
     """What training does about records whose picture is missing or damaged, whose image marks are wrong or whose answer is
     empty. They become no rows and are listed in `left_out.jsonl` in either case; `leave-out` goes on without them."""
     storage: Literal["files", "shards"] = "files"
-    """`files`: a file for each picture, which other tools (LLaMA-Factory) read as well. `shards`: the pictures of about a thousand
-    rows in one tar file each, for sets of which a file system would not like so many files."""
+    """`files`: a file for each picture, which other tools (LLaMA-Factory) read as well. `shards`: the pictures of about five
+    hundred rows in one tar file each, for sets of which a file system would not like so many files."""
     local_only: bool = False
     """Nothing made from this data set may leave this machine: no remote generator, tracker or hub. Sources whose licence asks for
     it set it by themselves."""

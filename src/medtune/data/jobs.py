@@ -19,7 +19,7 @@ from medtune.types import Part, PartedSource, Picture, Record
 
 __all__ = ["jobs_of", "settings_hash"]
 
-MAX_RECORDS = 1024
+MAX_RECORDS = 512
 """Records of a shard: what is lost when a preparation is killed, for each process."""
 _FILES_OF_LINES = frozenset({".json", ".jsonl", ".csv", ".tsv", ".arrow"})
 MAX_BYTES = 64 * 1024**2
@@ -62,7 +62,7 @@ def _parts(source: PartedSource, max_samples: int | None) -> list[Part] | None:
     """The parts, as far as ``max_samples`` reaches; None when the source is better read from its head.
 
     That is so when the parts do not tell where ``max_samples`` ends, and for files of lines: each is one part, of any number of
-    rows, and a shard should hold about a thousand.
+    rows, and a shard should hold about five hundred.
     """
     parts = list(source.parts())
     if any(part.stop is None and part.file.suffix.lower() in _FILES_OF_LINES for part in parts):

@@ -1,4 +1,4 @@
-"""One shard of a data set: about a thousand records become rows, in a process of its own.
+"""One shard of a data set: about five hundred records become rows, in a process of its own.
 
 A shard is a folder that appears whole. Which records it holds depends on the sources alone, so the same input gives the same
 shards whatever the number of processes, and a preparation that was killed goes on behind its last whole shard.
