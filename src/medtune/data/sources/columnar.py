@@ -76,7 +76,7 @@ def column_names(file: Path) -> tuple[str, ...]:
         return tuple(table.schema_arrow.names)
 
 
-def parts_of(files: Sequence[Path], rows_per_part: int = 512) -> list[Part]:
+def parts_of(files: Sequence[Path], rows_per_part: int = 256) -> list[Part]:
     """The files as parts that can be read apart: Parquet by whole row groups, at least ``rows_per_part`` rows each but for the
     last, found from the file's footer; other kinds a file each.
 
