@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import pickle
 import threading
+import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from medtune.language import Text, msg
 __all__ = ["local_engine", "ray_engine", "run_job"]
 
 _LOOK_SECONDS = 0.5
+_READING_SECONDS = 3600.0
+"""The longest that a source may take for the records of a shard."""
 _RAY_WINDOW = 256
 """Jobs that Ray is given at a time: their records wait in its object store."""
 
@@ -60,6 +64,7 @@ def run_job(settings: DataSettings, work: Path, job: Job, done: dict[int, int] |
         try:
             with borrow(max_memory=settings.limits.max_memory * 1024**2, seconds=settings.limits.seconds) as child:
                 stop.children.add(child)
+                child.may_be_silent = partial(_is_reading, work, job.number, time.monotonic())
                 try:
                     with contextlib.closing(child.run("medtune.data.shard:make_shard", settings, work, job, deaths)) as numbers:
                         for num_records in map(int, numbers):
@@ -83,6 +88,11 @@ def run_job(settings: DataSettings, work: Path, job: Job, done: dict[int, int] |
                 ) from error
             deaths[position] = (error.death, error.what)
     return num_records
+
+
+def _is_reading(work: Path, number: int, started: float) -> bool:
+    """Whether a shard's process is at the source and at no picture: the first to come may index a file of millions of rows."""
+    return position_in(work, number) == 0 and time.monotonic() - started < _READING_SECONDS
 
 
 def local_engine(settings: DataSettings, work: Path, jobs: Iterator[Job]) -> Generator[tuple[str, int], None, None]:

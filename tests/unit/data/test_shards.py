@@ -246,6 +246,14 @@ def test_a_picture_that_kills_costs_its_record(
     assert sum(manifest.num_samples.values()) == 100 - len(lost)
 
 
+def test_a_source_may_take_its_time(tmp_path: Path) -> None:
+    """Reading is no decoding: an index of a large file is made before the first record comes."""
+    chosen = DataSettings.model_validate(
+        {"sources": [{"source": "toy_sources:Slow", "options": {"seconds": 2.5}}], "num_workers": 1, "limits": {"seconds": 1}}
+    )
+    assert sum(prepare(chosen, name="x", folder=tmp_path / "out").num_samples.values()) == 3
+
+
 def test_two_at_once(rad: Path, tmp_path: Path) -> None:
     work = work_folder(tmp_path / "out")
     work.mkdir()
