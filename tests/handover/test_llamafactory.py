@@ -80,14 +80,22 @@ def test_it_trains_on_a_prepared_folder_as_it_stands(family: str, template: str,
     assert (tmp_path / "out" / "run" / "adapter_model.safetensors").stat().st_size > 0
 
 
-def test_it_reads_an_export_of_shards_with_much_text_before_the_first_picture(tmp_path: Path) -> None:
-    """A prepared folder of this kind it cannot read: see medtune.data.export.llamafactory."""
-    dataset = made(tmp_path / "data", num_text=3000, text_length=100, storage="shards")
-    assert (dataset.folder / "train.jsonl").stat().st_size > 11_000_000
-    assert not next(iter(dataset.rows("train"))).images
+def test_it_reads_a_prepared_folder_with_much_text_before_the_first_picture(tmp_path: Path) -> None:
+    """``prepare`` puts one row with a picture at the head; without it LLaMA-Factory reads nothing."""
+    dataset = made(tmp_path / "data", num_text=3000, text_length=100)
+    rows = dataset.folder / "train.jsonl"
+    assert rows.stat().st_size > 11_000_000
+    first = result_of(llamafactory("qwen2-vl", "qwen2_vl", dataset.folder, tmp_path / "out", 0))
+    assert (first["rows"], first["rows_with_pictures"]) == (100, 1)  # max_samples
+    head, _, rest = rows.read_text(encoding="utf-8").partition("\n")
+    rows.write_text(f"{rest}{head}\n", encoding="utf-8")
     refused = llamafactory("qwen2-vl", "qwen2_vl", dataset.folder, tmp_path / "refused", 0)
     assert refused.returncode != 0
     assert "string to null" in refused.stderr
+
+
+def test_it_reads_an_export_of_shards(tmp_path: Path) -> None:
+    dataset = made(tmp_path / "data", num_text=3000, text_length=100, storage="shards")
     export_dataset(dataset, tmp_path / "exported", "llamafactory")
     result = result_of(llamafactory("qwen2-vl", "qwen2_vl", tmp_path / "exported", tmp_path / "out", 0))
     assert result["rows"] == 100  # max_samples
