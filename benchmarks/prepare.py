@@ -172,6 +172,20 @@ def speed(folder: Path, rows: int, enhanced_rows: int) -> None:
         ("CLAHE and letterbox", "medtune, enhanced, 1", "medtune, enhanced, 2"),
     ):
         print(f"two processes, {name}: {found[one].wall / found[other].wall:.2f} times one")
+    print(f"two processes that only count: {counting():.2f} times one (what this machine gives at this moment)")
+
+
+def counting() -> float:
+    """Work of two processes that share nothing against that of one, in the same time."""
+
+    def seconds(processes: int) -> float:
+        started = time.perf_counter()
+        command = [sys.executable, "-c", "sum(range(200_000_000))"]
+        for process in [subprocess.Popen(command) for _ in range(processes)]:
+            process.wait()
+        return time.perf_counter() - started
+
+    return 2 * min(seconds(1) for _ in range(3)) / min(seconds(2) for _ in range(3))
 
 
 def memory(folder: Path) -> None:

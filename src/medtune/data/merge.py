@@ -7,8 +7,6 @@ and groups that move to another split. Only the shards concerned are read line b
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import json
 import shutil
@@ -26,7 +24,7 @@ from medtune.data.config import DataSettings, Fractions
 from medtune.data.dataset import LeftOut
 from medtune.data.keys import KeyFiles, KeyTable
 from medtune.data.shard import ROW, TAGS, Summary, shard_folder
-from medtune.data.split import SPLITS, assigned_splits, digest_of, draw_all, fill_strata, place_of
+from medtune.data.split import SPLITS, assigned_splits, digest_of, draw_all, fill_strata, group_line, place_of
 from medtune.language import msg
 from medtune.types import Fault, SplitName
 
@@ -267,12 +265,15 @@ class _Merge:
         skip = set(self.repeated_groups.get(number, np.empty(0, np.int64)).tolist())
         pairs = np.load(folder / "groups.npy")
         splits = self._final(pairs)
+        if not skip and not self.listed and (splits == pairs["split"]).all():
+            _append(folder / "groups.csv", into)
+            return
         with (folder / "groups.jsonl").open(encoding="utf-8") as lines:
             for place, line in enumerate(lines):
                 if place not in skip:
                     group = json.loads(line)[0]
                     self.totals.num_listed_groups += group in self.listed
-                    into.write(_csv_line(group, SPLITS[splits[place]]))
+                    into.write(group_line(group, SPLITS[splits[place]]).encode())
 
     def _rows(self, number: int) -> NDArray[Any]:
         rows: NDArray[Any] = np.load(shard_folder(self.work, number) / "rows.npy")
@@ -352,10 +353,3 @@ class _Limited:
 def _append(file: Path, into: IO[bytes]) -> None:
     with file.open("rb") as content:
         shutil.copyfileobj(content, into, 1 << 20)
-
-
-def _csv_line(*fields: str) -> bytes:
-    text = io.StringIO()
-    # csv puts a field in quotes when it holds a character of the line end: a bare carriage return would end a line for readers.
-    csv.writer(text, lineterminator="\r\n").writerow(fields)
-    return text.getvalue().encode("utf-8").removesuffix(b"\r\n") + b"\n"

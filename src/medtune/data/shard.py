@@ -8,7 +8,7 @@ shards whatever the number of processes, and a preparation that was killed goes 
     shards/000012/
       train.jsonl, validation.jsonl, test.jsonl, images.jsonl, left_out.jsonl
                       lines as the data set will hold them
-      groups.jsonl    one [group, split] a line, each pair once
+      groups.jsonl    one [group, split] a line, each pair once; the same as the data set's list: groups.csv
       rows.npy        a record (ROW) for each row, in the order of the three split files
       images.npy      uint64 for each line of images.jsonl: the first 64 bits of its sha256
       groups.npy      a record (GROUP) for each line of groups.jsonl
@@ -39,7 +39,7 @@ from medtune.data.construct import construct
 from medtune.data.dataset import LeftOut, image_line, write_row
 from medtune.data.pictures import TEMPORARY, FileStore, PictureReader, PictureStore, ReadPicture, ShardStore
 from medtune.data.rows import LeaveOut, RowMaker
-from medtune.data.split import SPLITS, assigned_splits, digest_of, place_of
+from medtune.data.split import SPLITS, assigned_splits, digest_of, group_line, place_of
 from medtune.errors import DataError, RunError, UnreadableImageError, system_reason
 from medtune.imaging.child import Death
 from medtune.imaging.display import display_of
@@ -171,7 +171,7 @@ class _Shard(contextlib.ExitStack):
         self.reader = PictureReader(transforms, settings.limits)
         self.maker = RowMaker(self.reader, settings.task_options)
         self.assigned = assigned_splits(settings.split)
-        names = (*(f"{split}.jsonl" for split in SPLITS), "images.jsonl", "left_out.jsonl", "groups.jsonl")
+        names = (*(f"{split}.jsonl" for split in SPLITS), "images.jsonl", "left_out.jsonl", "groups.jsonl", "groups.csv")
         self.files: dict[str, IO[str]] = {
             name: self.enter_context((folder / name).open("w", encoding="utf-8", newline="\n")) for name in names
         }
@@ -272,6 +272,7 @@ class _Shard(contextlib.ExitStack):
         if (sample.group, split) not in self.groups:
             self.groups[sample.group, split] = digest
             self.files["groups.jsonl"].write(json.dumps([sample.group, SPLITS[split]], ensure_ascii=False) + "\n")
+            self.files["groups.csv"].write(group_line(sample.group, SPLITS[split]))
 
     def _split(self, record: Record, sample: Sample, digest: int) -> int:
         if self.settings.split.kind == "group-hash":

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -135,6 +136,14 @@ def split_record(settings: SplitSettings) -> dict[str, Any]:
     if settings.assigned is not None:
         record |= {"assigned": settings.assigned.name, "assigned_sha256": digest_of_list(settings)}
     return record
+
+
+def group_line(group: str, split: SplitName) -> str:
+    """A line of ``groups.csv``, with its end."""
+    text = io.StringIO()
+    # csv puts a field in quotes when it holds a character of the line end: a bare carriage return would end a line for readers.
+    csv.writer(text, lineterminator="\r\n").writerow((group, split))
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def fill_strata(
