@@ -35,7 +35,17 @@ from medtune.errors import DataError
 from medtune.language import Field, Text, msg
 from medtune.types import Document, Fault, ImageRef, Manifest, Message, Sample, SplitName
 
-__all__ = ["Dataset", "LeftOut", "RowError", "RowSequence", "file_sha256", "image_line", "sample_of", "write_row"]
+__all__ = [
+    "Dataset",
+    "LeftOut",
+    "RowError",
+    "RowSequence",
+    "file_sha256",
+    "image_line",
+    "llamafactory_entry",
+    "sample_of",
+    "write_row",
+]
 
 
 class LeftOut(Document):
@@ -98,6 +108,22 @@ def write_row(sample: Sample) -> str:
         "metadata": json.dumps(sample.metadata, ensure_ascii=False, sort_keys=True),
     }
     return json.dumps(row, ensure_ascii=False)
+
+
+def llamafactory_entry(file_name: str, *, with_pictures: bool = True) -> dict[str, Any]:
+    """What ``dataset_info.json`` says of a file of rows (LLaMA-Factory's ``data/README.md`` describes the keys)."""
+    return {
+        "file_name": file_name,
+        "formatting": "sharegpt",
+        "columns": {"messages": "messages", "images": "images"} if with_pictures else {"messages": "messages"},
+        "tags": {
+            "role_tag": "role",
+            "content_tag": "content",
+            "user_tag": "user",
+            "assistant_tag": "assistant",
+            "system_tag": "system",
+        },
+    }
 
 
 def image_line(ref: ImageRef) -> str:

@@ -7,6 +7,7 @@ and groups that move to another split. Only the shards concerned are read line b
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
 import shutil
@@ -145,12 +146,10 @@ class _Merge:
             _count_strata(found, counts)
         counts = counts[: len(self.strata)]
         if split.kind == "group-hash" and split.fill_strata:
-            before = counts.sum(axis=0)
             self.moved = fill_strata(counts, split.fractions, self._movable(files))
             for digest, place in self.moved.items():
                 per_split[place_of(digest, split.fractions)] -= 1
                 per_split[place] += 1
-            assert before.sum() == counts.sum()
         files.close()
         self.totals.num_moved_groups = len(self.moved)
         self.totals.num_uncounted_strata = len(self.strata) - len(counts)
@@ -268,12 +267,15 @@ class _Merge:
         if not skip and not self.listed and (splits == pairs["split"]).all():
             _append(folder / "groups.csv", into)
             return
-        with (folder / "groups.jsonl").open(encoding="utf-8") as lines:
-            for place, line in enumerate(lines):
-                if place not in skip:
-                    group = json.loads(line)[0]
-                    self.totals.num_listed_groups += group in self.listed
-                    into.write(group_line(group, SPLITS[splits[place]]).encode())
+        limit = csv.field_size_limit(2**31 - 1)  # a group may be longer than the 128 KiB that csv takes for a field
+        try:
+            with (folder / "groups.csv").open(encoding="utf-8", newline="") as lines:
+                for place, (group, _) in enumerate(csv.reader(lines)):
+                    if place not in skip:
+                        self.totals.num_listed_groups += group in self.listed
+                        into.write(group_line(group, SPLITS[splits[place]]).encode())
+        finally:
+            csv.field_size_limit(limit)
 
     def _rows(self, number: int) -> NDArray[Any]:
         rows: NDArray[Any] = np.load(shard_folder(self.work, number) / "rows.npy")

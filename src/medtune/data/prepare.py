@@ -21,7 +21,7 @@ from medtune import __version__
 from medtune.data.card import write_card
 from medtune.data.config import DataSettings
 from medtune.data.construct import construct
-from medtune.data.dataset import Dataset, file_sha256
+from medtune.data.dataset import Dataset, file_sha256, llamafactory_entry
 from medtune.data.engine import local_engine, ray_engine
 from medtune.data.jobs import jobs_of, settings_hash
 from medtune.data.merge import SourceTotals, Totals, merge
@@ -258,23 +258,8 @@ class _Preparation:
         return manifest
 
     def _write_dataset_info(self, totals: Totals) -> None:
-        """Register each split that has rows with LLaMA-Factory (its ``data/README.md`` describes the keys)."""
-        entries = {
-            f"{self.name}_{split}": {
-                "file_name": f"{split}.jsonl",
-                "formatting": "sharegpt",
-                "columns": {"messages": "messages", "images": "images"},
-                "tags": {
-                    "role_tag": "role",
-                    "content_tag": "content",
-                    "user_tag": "user",
-                    "assistant_tag": "assistant",
-                    "system_tag": "system",
-                },
-            }
-            for split in SPLITS
-            if totals.num_samples[split]
-        }
+        """Register each split that has rows with LLaMA-Factory."""
+        entries = {f"{self.name}_{split}": llamafactory_entry(f"{split}.jsonl") for split in SPLITS if totals.num_samples[split]}
         (self.work / "out" / "dataset_info.json").write_text(
             json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
         )

@@ -8,10 +8,10 @@ shards whatever the number of processes, and a preparation that was killed goes 
     shards/000012/
       train.jsonl, validation.jsonl, test.jsonl, images.jsonl, left_out.jsonl
                       lines as the data set will hold them
-      groups.jsonl    one [group, split] a line, each pair once; the same as the data set's list: groups.csv
+      groups.csv      group,split: each pair once, without a head
       rows.npy        a record (ROW) for each row, in the order of the three split files
       images.npy      uint64 for each line of images.jsonl: the first 64 bits of its sha256
-      groups.npy      a record (GROUP) for each line of groups.jsonl
+      groups.npy      a record (GROUP) for each row of groups.csv
       summary.json    a Summary; written last
 """
 
@@ -20,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import json
 import mmap
 import os
 import shutil
@@ -171,7 +170,7 @@ class _Shard(contextlib.ExitStack):
         self.reader = PictureReader(transforms, settings.limits)
         self.maker = RowMaker(self.reader, settings.task_options)
         self.assigned = assigned_splits(settings.split)
-        names = (*(f"{split}.jsonl" for split in SPLITS), "images.jsonl", "left_out.jsonl", "groups.jsonl", "groups.csv")
+        names = (*(f"{split}.jsonl" for split in SPLITS), "images.jsonl", "left_out.jsonl", "groups.csv")
         self.files: dict[str, IO[str]] = {
             name: self.enter_context((folder / name).open("w", encoding="utf-8", newline="\n")) for name in names
         }
@@ -271,7 +270,6 @@ class _Shard(contextlib.ExitStack):
         self.tasks[sample.task] += 1
         if (sample.group, split) not in self.groups:
             self.groups[sample.group, split] = digest
-            self.files["groups.jsonl"].write(json.dumps([sample.group, SPLITS[split]], ensure_ascii=False) + "\n")
             self.files["groups.csv"].write(group_line(sample.group, SPLITS[split]))
 
     def _split(self, record: Record, sample: Sample, digest: int) -> int:

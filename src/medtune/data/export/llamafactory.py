@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from medtune.data.dataset import write_row
+from medtune.data.dataset import llamafactory_entry, write_row
 from medtune.data.export.rows import Rows
 
 __all__ = ["write_llamafactory"]
@@ -37,17 +37,5 @@ def write_llamafactory(rows: Rows, folder: Path, max_shard_bytes: int) -> None: 
                 lines.write(write_row(sample) + "\n")
             if without:
                 lines.writelines(write_row(sample) + "\n" for sample in rows.again(split) if not sample.images)
-        columns = {"messages": "messages", "images": "images"} if with_pictures else {"messages": "messages"}
-        entries[f"{rows.name}_{split}"] = {
-            "file_name": file.name,
-            "formatting": "sharegpt",
-            "columns": columns,
-            "tags": {
-                "role_tag": "role",
-                "content_tag": "content",
-                "user_tag": "user",
-                "assistant_tag": "assistant",
-                "system_tag": "system",
-            },
-        }
+        entries[f"{rows.name}_{split}"] = llamafactory_entry(file.name, with_pictures=bool(with_pictures))
     (folder / "dataset_info.json").write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
