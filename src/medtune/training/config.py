@@ -80,9 +80,15 @@ class TrainSettings(Settings):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     """Peak learning rate."""
     batch_size: Annotated[int, Field(gt=0)] = 2
-    """Rows per device and micro-batch; also for the validation loss."""
+    """Times ``gradient_accumulation_steps``: the rows of an optimizer step on each device."""
     gradient_accumulation_steps: Annotated[int, Field(gt=0)] = 8
-    """Micro-batches in one optimizer step."""
+    """Times ``batch_size``: the rows of an optimizer step on each device. How many go through the model at once is
+    ``micro_batch_tokens``; without packing it is ``batch_size``."""
+    packing: Literal["auto"] | bool = "auto"
+    """Put rows one behind the other, without padding and without attention across rows. ``auto``: where the family can."""
+    micro_batch_tokens: Literal["auto"] | Annotated[int, Field(gt=0)] = "auto"
+    """Tokens that go through the model at once, with packing. The rows of an optimizer step are spread over as few passes as
+    that allows, evenly; the result does not depend on it. ``auto``: as many as fit the memory."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Course of the learning rate after the warm-up; cosine and linear end at zero."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -95,8 +101,16 @@ class TrainSettings(Settings):
     """Gradients are scaled down to this global 2-norm; 0 = never."""
     precision: Literal["auto", "bf16", "float32"] = "auto"
     """Of the computation. ``auto``: bf16 on a GPU that has it, float32 on a CPU."""
-    gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: far less memory, about a third more time."""
+    gradient_checkpointing: Literal["auto", "none", "all", "offload"] | Annotated[int, Field(gt=1)] = "auto"
+    """Compute activations again in the backward pass: far less memory, up to a third more time. ``all`` layers, every so
+    many-th layer (a number: 2 = every second), or ``offload``: all layers, and what is kept of each rests in the main memory.
+    ``auto``: as little as the memory asks for. ``true`` and ``false`` are read as ``all`` and ``none``."""
+    vision_cache: Literal["auto", "none", "memory", "disk"] = "auto"
+    """Keep what a frozen vision tower makes of a picture, in the main memory or in the run folder, so that later epochs do not
+    compute it again. ``auto``: when it is used again and fits."""
+    compile: Literal["auto"] | bool = "auto"
+    """Compile the decoder layers with ``torch.compile``. ``auto``: on a GPU, when the run is long enough to win back the half
+    minute that it takes."""
     max_tokens: Annotated[int, Field(gt=0)] = 2048
     """Longest row, image tokens included. Nothing is ever cut: see ``too_long``."""
     too_long: Literal["error", "leave-out"] = "error"
@@ -123,6 +137,11 @@ class TrainSettings(Settings):
     """Of the order of the rows, of dropout and of everything else that is drawn."""
     hf: dict[str, JsonValue] = Field(default_factory=dict)
     """Further arguments of ``transformers.TrainingArguments``, checked by name. None that medtune sets itself."""
+
+    @field_validator("gradient_checkpointing", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {True: "all", False: "none"}[value] if isinstance(value, bool) else value
 
     @field_validator("warmup_steps", mode="before")
     @classmethod
