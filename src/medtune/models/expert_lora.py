@@ -1,0 +1,150 @@
+"""LoRA on fused expert weights as two thin grouped products, instead of a delta the size of all experts.
+
+PEFT adapts a fused weight (E, out, in) by adding ``scaling * B @ A`` to all experts in every forward pass, and autograd keeps
+the sum. Here the pairs of token and expert are sorted by expert once, and what LoRA adds is computed from the tokens, as in a
+linear layer (Hu et al. 2021, arXiv:2106.09685, equation 3). The parameters are PEFT's own, and so is what is saved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from medtune.models.four_bit import four_bit_grouped_linear, four_bit_weight, grouped_linear
+
+if TYPE_CHECKING:
+    from peft.tuners.lora.layer import ParamWrapper
+
+__all__ = ["low_rank_experts"]
+
+_WEIGHTS = ("gate_up_proj", "down_proj")
+
+
+@contextlib.contextmanager
+def low_rank_experts(model: nn.Module) -> Iterator[int]:
+    """Run the experts of ``model`` in low rank while the context lasts.
+
+    Served are fused gated experts as transformers writes them (``use_experts_implementation``) that carry an adapter or are
+    packed in 4 bits; every other module is left alone. Outputs and gradients are those of PEFT's own forward.
+
+    Yields:
+        Blocks of experts that are served.
+    """
+    served: list[nn.Module] = []
+    for outer, experts, wrappers in _blocks(model):
+        outer.forward = _forward_of(outer, experts, wrappers)
+        served.append(outer)
+    try:
+        yield len(served)
+    finally:
+        for outer in served:
+            del outer.forward
+
+
+def _blocks(model: nn.Module) -> list[tuple[nn.Module, nn.Module, dict[str, ParamWrapper]]]:
+    """(outermost module, experts, name of a weight -> its PEFT wrapper) of every block that can be served."""
+    from peft.tuners.lora.layer import ParamWrapper
+
+    inner: set[int] = set()
+    found = []
+    for module in model.modules():
+        if id(module) in inner:
+            continue
+        wrappers: dict[str, ParamWrapper] = {}
+        experts: Any = module
+        while isinstance(experts, ParamWrapper):
+            wrappers[experts.parameter_name] = experts
+            experts = experts.base_layer
+            inner.add(id(experts))
+        if not _is_gated(experts) or not set(wrappers) <= set(_WEIGHTS):
+            continue
+        if wrappers or any(four_bit_weight(experts, name) is not None for name in _WEIGHTS):
+            found.append((module, experts, wrappers))
+    return found
+
+
+def _is_gated(experts: Any) -> bool:
+    """Whether a module is a block of fused experts of the one form that is computed here: act(gate(x)) * up(x), then down."""
+    return (
+        all(hasattr(experts, name) for name in ("_apply_gate", "num_experts", *_WEIGHTS))
+        and bool(experts.has_gate)
+        and not experts.has_bias
+        and not getattr(experts, "has_post_expert_norm", False)
+        and not getattr(experts, "_is_expert_parallel", False)
+    )
+
+
+def _forward_of(outer: nn.Module, experts: Any, wrappers: dict[str, ParamWrapper]) -> Callable[..., Tensor]:
+    own_forward = outer.forward
+
+    def forward(hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+        """(T, hidden), (T, k) expert of each token, (T, k) its weight -> (T, hidden)."""
+        if any(wrapper.disable_adapters or wrapper.merged or len(wrapper.active_adapters) != 1 for wrapper in wrappers.values()):
+            result: Tensor = own_forward(hidden_states, top_k_index, top_k_weights)
+            return result
+        num_tokens, k = top_k_index.shape
+        sorted_experts, order = torch.sort(top_k_index.reshape(-1))
+        offsets = _group_ends(sorted_experts, experts.num_experts)
+        rows = hidden_states[order // k]
+        gate_up = _project(rows, experts, "gate_up_proj", wrappers.get("gate_up_proj"), offsets)
+        down = _project(experts._apply_gate(gate_up), experts, "down_proj", wrappers.get("down_proj"), offsets)
+        weighted = down * top_k_weights.reshape(-1)[order, None]
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order), device=order.device)
+        # A gather and a sum, not index_add: that one adds in any order on a GPU.
+        return weighted[place].view(num_tokens, k, -1).sum(dim=1).to(hidden_states.dtype)
+
+    return forward
+
+
+def _group_ends(sorted_experts: Tensor, num_experts: int) -> Tensor:
+    """(E,) int32: how many pairs belong to the experts up to each. Searched, not counted: neither waits for the GPU, and this
+    one exists for every device and type."""
+    experts = torch.arange(num_experts, device=sorted_experts.device, dtype=sorted_experts.dtype)
+    return torch.searchsorted(sorted_experts, experts, right=True).to(torch.int32)
+
+
+def _project(x: Tensor, experts: Any, name: str, wrapper: ParamWrapper | None, offsets: Tensor) -> Tensor:
+    """The base weight of each row's expert times the row, plus LoRA's part: (N, in) -> (N, out)."""
+    packed = four_bit_weight(experts, name)
+    if packed is not None:
+        dtype = packed[1].state.dtype
+        out = four_bit_grouped_linear(x.to(dtype), *packed, offsets, experts.is_transposed)
+    else:
+        weight: Tensor = getattr(experts, name)
+        dtype = weight.dtype
+        out = grouped_linear(x, weight, offsets, is_transposed=experts.is_transposed)
+    if wrapper is None:
+        return out
+    down, up, scaling = _factors(wrapper, experts.is_transposed, dtype)
+    low = grouped_linear(x, down, offsets, is_transposed=True)
+    return torch.add(out, grouped_linear(low, up, offsets, is_transposed=True), alpha=scaling)
+
+
+def _factors(wrapper: ParamWrapper, is_transposed: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor, float]:
+    """The adapter of one weight: (E, in, r), (E, r, out), scaling.
+
+    PEFT keeps (r E, .) with the expert outermost in A, and (., r E) with the expert innermost in B. A reads the layer's input
+    where PEFT swaps the axes of a weight that is not ``is_transposed``; PEFT 0.18 does not, and there A is beside the output.
+    """
+    adapter = wrapper.active_adapters[0]
+    num_experts: int = wrapper.num_experts
+    first: Tensor = wrapper.lora_A[adapter].weight
+    second: Tensor = wrapper.lora_B[adapter].weight
+    rank: int = wrapper.r[adapter]
+    by_expert = first.to(dtype).view(num_experts, rank, -1)
+    by_rank = second.to(dtype).view(second.shape[0], rank, num_experts)
+    # grouped_mm wants rows of whole 16 bytes; zeros beyond the rank add nothing.
+    missing = -rank % (16 // dtype.itemsize)
+    if missing:
+        by_expert = nn.functional.pad(by_expert, (0, 0, 0, missing))
+        by_rank = nn.functional.pad(by_rank, (0, 0, 0, missing))
+    if is_transposed or getattr(wrapper, "_did_swap_in_out_features", False):
+        down, up = by_expert.transpose(1, 2), by_rank.permute(2, 1, 0).contiguous()
+    else:
+        down, up = by_rank.permute(2, 0, 1).contiguous(), by_expert
+    return down, up, float(wrapper.scaling[adapter])

@@ -1,0 +1,215 @@
+"""Low-rank experts against PEFT's own forward, which adds the delta to every expert."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from medtune.models.expert_lora import low_rank_experts
+
+NUM_EXPERTS = 6
+GATE_UP, DOWN = "mlp.experts.gate_up_proj", "mlp.experts.down_proj"
+
+
+def text_model(model_type: str, **changes: Any) -> Any:
+    """A tiny mixture of experts with a language head, random float32."""
+    import transformers
+
+    settings: dict[str, Any] = {
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "moe_intermediate_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "num_experts": NUM_EXPERTS,
+        "num_experts_per_tok": 2,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "norm_topk_prob": True,
+        "tie_word_embeddings": False,
+        "dtype": "float32",
+        **changes,
+    }
+    torch.manual_seed(0)
+    if model_type == "qwen3_moe":
+        return transformers.Qwen3MoeForCausalLM(transformers.Qwen3MoeConfig(**settings))
+    settings["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1], "mrope_interleaved": True}
+    vision = {
+        "depth": 1,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_heads": 2,
+        "out_hidden_size": settings["hidden_size"],
+        "deepstack_visual_indexes": [],
+    }
+    config = transformers.Qwen3VLMoeConfig(text_config=settings, vision_config=vision, image_token_id=60, tie_word_embeddings=False)
+    return transformers.Qwen3VLMoeForConditionalGeneration(config)
+
+
+def adapted(model: Any, *, parameters: tuple[str, ...] = (GATE_UP, DOWN), rank: int = 4, rslora: bool = False) -> Any:
+    """With adapters on experts (none of them zero) and on the queries."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(1)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=16,
+        use_rslora=rslora,
+        target_modules=["q_proj"],
+        target_parameters=list(parameters),
+        task_type="CAUSAL_LM",
+    )
+    model = get_peft_model(model, config)
+    for name, parameter in model.named_parameters():
+        if ".lora_B." in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def step(model: Any, *, num_tokens: int = 11) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Logits and gradients of one training step."""
+    device = next(model.parameters()).device
+    torch.manual_seed(2)
+    ids = torch.randint(0, 60, (2, num_tokens)).to(device)
+    model.train()
+    model.zero_grad(set_to_none=True)
+    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    (logits.float() ** 2).mean().backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    return logits.detach(), gradients
+
+
+def assert_same(found: Any, wanted: Any, *, tolerance: float = 1e-5) -> None:
+    torch.testing.assert_close(found[0], wanted[0], rtol=tolerance, atol=tolerance)
+    assert found[1].keys() == wanted[1].keys()
+    for name, gradient in wanted[1].items():
+        assert gradient.abs().max() > 0 or "q_proj" in name, name  # a lone token attends to itself whatever its query
+        torch.testing.assert_close(found[1][name], gradient, rtol=tolerance, atol=tolerance * float(gradient.abs().max()), msg=name)
+
+
+@pytest.mark.parametrize("model_type", ["qwen3_moe", "qwen3_vl_moe"])
+@pytest.mark.parametrize(
+    ("parameters", "rank", "rslora", "num_tokens"),
+    [
+        ((GATE_UP, DOWN), 4, False, 11),
+        ((GATE_UP, DOWN), 3, True, 11),
+        ((GATE_UP,), 8, False, 11),
+        ((DOWN,), 1, False, 11),
+        ((GATE_UP, DOWN), 4, False, 1),
+    ],
+    ids=["both", "rslora, odd rank", "gate-up only", "down only", "experts without tokens"],
+)
+def test_equals_peft(model_type: str, parameters: tuple[str, ...], rank: int, rslora: bool, num_tokens: int) -> None:
+    model = adapted(text_model(model_type), parameters=parameters, rank=rank, rslora=rslora)
+    wanted = step(model, num_tokens=num_tokens)
+    with low_rank_experts(model) as served:
+        assert served == 2
+        assert_same(step(model, num_tokens=num_tokens), wanted)
+    assert not any("forward" in vars(module) for module in model.modules())
+    assert torch.equal(step(model, num_tokens=num_tokens)[0], wanted[0])
+
+
+def test_no_delta_of_all_experts(monkeypatch: pytest.MonkeyPatch) -> None:
+    from peft.tuners.lora.layer import ParamWrapper
+
+    model = adapted(text_model("qwen3_moe"))
+    monkeypatch.setattr(ParamWrapper, "_activate_lora", lambda *_: pytest.fail("PEFT built the delta"))
+    with low_rank_experts(model):
+        step(model)
+
+
+def test_with_gradient_checkpointing() -> None:
+    model = adapted(text_model("qwen3_moe"))
+    wanted = step(model)
+    model.enable_input_require_grads()
+    model.base_model.model.gradient_checkpointing_enable({"use_reentrant": False})
+    with low_rank_experts(model):
+        assert_same(step(model), wanted)
+
+
+def test_router_can_be_trained_beside() -> None:
+    model = adapted(text_model("qwen3_moe"))
+    for name, parameter in model.named_parameters():
+        if "mlp.gate." in name:
+            parameter.requires_grad_(True)
+    wanted = step(model)
+    assert any("mlp.gate." in name for name in wanted[1])
+    with low_rank_experts(model):
+        assert_same(step(model), wanted)
+
+
+def test_switched_off_adapter_is_the_base_model() -> None:
+    model = adapted(text_model("qwen3_moe"))
+    ids = torch.arange(5)[None]
+    with torch.no_grad(), model.disable_adapter():
+        wanted = model(input_ids=ids).logits
+        with low_rank_experts(model):
+            assert torch.equal(model(input_ids=ids).logits, wanted)
+
+
+def test_models_without_adapted_experts_are_left_alone() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(text_model("qwen3_moe"), LoraConfig(r=2, target_modules=["q_proj"]))
+    with low_rank_experts(model) as served:
+        assert served == 0
+        assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_taken_away_after_an_error() -> None:
+    model = adapted(text_model("qwen3_moe"))
+    with pytest.raises(RuntimeError, match="stop"), low_rank_experts(model):
+        raise RuntimeError("stop")
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_loads_in_plain_peft(tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    model = adapted(text_model("qwen3_vl_moe"), rslora=True)
+    optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1.0)
+    with low_rank_experts(model):
+        before, _ = step(model)
+        optimizer.step()
+        after, _ = step(model)
+        model.save_pretrained(tmp_path)
+    assert not torch.allclose(before, after, atol=1e-4)
+    plain = PeftModel.from_pretrained(text_model("qwen3_vl_moe"), str(tmp_path), is_trainable=True)
+    torch.testing.assert_close(step(plain)[0], after, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", ["qwen3_moe", "qwen3_vl_moe"])
+def test_experts_without_adapter_run_in_one_kernel(model_type: str) -> None:
+    """Attention-only LoRA leaves the experts to transformers, whose default must not be the loop over experts."""
+    config = text_model(model_type).config.get_text_config()
+    assert config._experts_implementation == "grouped_mm"
+
+
+def test_compiles_without_a_graph_break() -> None:
+    model = adapted(text_model("qwen3_moe"))
+    layer = model.base_model.model.model.layers[0].mlp
+    x = torch.randn(1, 7, 32)
+    with low_rank_experts(model):
+        wanted = layer(x)
+        compiled = torch.compile(layer.forward, backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(x), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("rank", [8, 3])
+@pytest.mark.parametrize("num_tokens", [64, 1])
+def test_equals_peft_in_bf16_on_a_gpu(rank: int, num_tokens: int) -> None:
+    model = text_model("qwen3_moe", hidden_size=128, moe_intermediate_size=64).to("cuda", torch.bfloat16)
+    model = adapted(model, rank=rank)
+    wanted = step(model, num_tokens=num_tokens)
+    with low_rank_experts(model):
+        found = step(model, num_tokens=num_tokens)
+    assert (found[0] - wanted[0]).float().norm() < 0.02 * wanted[0].float().norm()
+    for name, gradient in wanted[1].items():
+        assert (found[1][name] - gradient).float().norm() < 0.05 * gradient.float().norm(), name
