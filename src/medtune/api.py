@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from medtune import assembly, runs
 from medtune.environment import Finding, examine
-from medtune.errors import DataError, MedtuneError, RecipeError, RunError
+from medtune.errors import DataError, RecipeError
 from medtune.language import language, msg
 from medtune.recipe import (
     Recipe,
@@ -34,7 +34,7 @@ from medtune.recipe import (
     run_folder,
     shipped_recipes,
 )
-from medtune.runs import Run, atomic_write, is_run, now
+from medtune.runs import Run, atomic_write, is_run
 from medtune.types import Comparison, Event, Generator, Listener, Report, RunRecord, Sample, ValidationReport
 
 if TYPE_CHECKING:
@@ -322,43 +322,11 @@ def train(recipe: RecipeLike, overrides: Sequence[str] = (), *, resume: bool = F
         RecipeError: A resumed run began with other settings, or settings do not fit the model.
         TrainingError: The training cannot start or go on.
     """
-    from medtune.training.locality import locked_by, refuse_sending
-
     loaded = _recipe(recipe, overrides)
     folder = run_folder(loaded)
     if resume and isinstance(recipe, (str, Path)) and is_run(recipe):
         folder = Path(recipe)  # a run folder may have been moved since its recipe was written
-    run = assembly.resumable(folder, loaded) if resume else None
-    if run is None and folder.exists():
-        raise RunError(
-            msg("The run folder exists already."),
-            file=folder,
-            remedy=msg("Choose another name with run.name=..., continue it with --resume, or delete the folder."),
-        )
-    assembly.check_startable(loaded)
-    dataset = assembly.make_dataset(loaded, listener)
-    refuse_sending(loaded.train, locked_by(dataset, loaded.adapter))
-    assembly.refuse_errors(dataset, loaded, listener)
-    record = RunRecord(
-        name=folder.name,
-        status="created",
-        created=now(),
-        updated=now(),
-        recipe=loaded.name,
-        base_model=loaded.model.base,
-        base_revision=loaded.model.revision,
-        dataset=dataset.manifest.name,
-        dataset_hash=dataset.manifest.hash,
-        seed=loaded.train.seed,
-    )
-    begun = run or Run.create(folder, recipe_text=dump_recipe(loaded), record=record)
-    try:
-        assembly.tune(begun, loaded, dataset, resume=resume, listener=listener)
-    except MedtuneError:
-        if run is None:
-            assembly.discard_unstarted(begun)
-        raise
-    return show_run(begun)
+    return show_run(assembly.train(loaded, folder, resume=resume, listener=listener))
 
 
 # ------------------------------------------------------------------------------------------------------------- evaluation

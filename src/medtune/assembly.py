@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
-from medtune.errors import DataError, GenerationError, PluginError, RecipeError, RunError
+from medtune.errors import DataError, GenerationError, MedtuneError, PluginError, RecipeError, RunError
 from medtune.language import msg
 from medtune.models.config import QloraSettings
 from medtune.plugins import Kind, resolve, resolve_stored
-from medtune.recipe import Recipe, dataset_folder, diff_settings, find_recipe, load_recipe, make_recipe, run_folder
-from medtune.runs import Run, find_run, is_run, list_runs
-from medtune.types import Event, Generator, Listener, ValidationReport
+from medtune.recipe import Recipe, dataset_folder, diff_settings, dump_recipe, find_recipe, load_recipe, make_recipe, run_folder
+from medtune.runs import Run, find_run, is_run, list_runs, now
+from medtune.types import Event, Generator, Listener, RunRecord, ValidationReport
 
 if TYPE_CHECKING:
     from medtune.data.dataset import Dataset
@@ -45,6 +45,7 @@ __all__ = [
     "say",
     "show_findings",
     "tell_of_boxes",
+    "train",
     "trained",
     "tune",
     "weights_hash",
@@ -165,6 +166,49 @@ _FREE_ON_RESUME = (
     "train.save_total_limit",
 )
 """Settings that may differ when a run is resumed: they change no weight."""
+
+
+def train(recipe: Recipe, folder: Path, *, resume: bool = False, listener: Listener | None = None) -> Run:
+    """Tune the model of a recipe in the run folder ``folder``; the data set is made first when it is missing.
+
+    A run that fails before its first step leaves no folder behind.
+
+    Raises:
+        MedtuneError: As :func:`medtune.api.train`.
+    """
+    from medtune.training.locality import locked_by, refuse_sending
+
+    run = resumable(folder, recipe) if resume else None
+    if run is None and folder.exists():
+        raise RunError(
+            msg("The run folder exists already."),
+            file=folder,
+            remedy=msg("Choose another name with run.name=..., continue it with --resume, or delete the folder."),
+        )
+    check_startable(recipe)
+    dataset = make_dataset(recipe, listener)
+    refuse_sending(recipe.train, locked_by(dataset, recipe.adapter))
+    refuse_errors(dataset, recipe, listener)
+    record = RunRecord(
+        name=folder.name,
+        status="created",
+        created=now(),
+        updated=now(),
+        recipe=recipe.name,
+        base_model=recipe.model.base,
+        base_revision=recipe.model.revision,
+        dataset=dataset.manifest.name,
+        dataset_hash=dataset.manifest.hash,
+        seed=recipe.train.seed,
+    )
+    begun = run or Run.create(folder, recipe_text=dump_recipe(recipe), record=record)
+    try:
+        tune(begun, recipe, dataset, resume=resume, listener=listener)
+    except MedtuneError:
+        if run is None:
+            discard_unstarted(begun)
+        raise
+    return begun
 
 
 def resumable(folder: Path, recipe: Recipe) -> Run:

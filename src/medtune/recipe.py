@@ -44,6 +44,7 @@ __all__ = [
     "load_recipe",
     "make_recipe",
     "read_head",
+    "read_yaml",
     "recipe_schema",
     "rename",
     "run_folder",
@@ -120,9 +121,13 @@ def run_folder(recipe: Recipe) -> Path:
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Name -> file of the recipes that come with medtune. The name is the path below ``recipes/`` without ``.yaml``."""
+    """Name -> file of the recipes that come with medtune. The name is the path below ``recipes/`` without ``.yaml``.
+
+    ``<name>.sweep.yaml`` beside a recipe is no recipe but the search space of :func:`medtune.api.sweep`.
+    """
     root = Path(str(resources.files("medtune") / "recipes"))
-    return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
+    files = [path for path in sorted(root.rglob("*.yaml")) if not path.name.endswith(".sweep.yaml")]
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in files}
 
 
 def find_recipe(path_or_name: str | Path) -> Path:
@@ -165,7 +170,7 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Reci
         RecipeError: The file is missing or not YAML, or settings are wrong: every fault is listed with its dotted key.
     """
     path = find_recipe(path_or_name)
-    data = _read_yaml(path)
+    data = read_yaml(path)
     data.setdefault("name", path.stem)
     return make_recipe(data, overrides, file=path)
 
@@ -246,7 +251,12 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file.
+
+    Raises:
+        RecipeError: The file cannot be read, is not YAML, names a key twice, or is no group of settings.
+    """
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except yaml.MarkedYAMLError as error:

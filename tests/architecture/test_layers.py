@@ -15,6 +15,8 @@ ROOT = Path(medtune.__file__).parent
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("cli", "server", "web"),
     ("api",),
+    ("hpo",),
+    ("assembly",),
     ("recipe", "environment"),
     ("evaluation", "training"),
     ("generation", "retrieval"),
@@ -30,12 +32,25 @@ SHARED_ROOM = {
     "runs": "ground",
     "language": "ground",
     "schema": "ground",
-    "assembly": "api",
     "__main__": "cli",
 }
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
-HEAVY = {"torch", "transformers", "peft", "datasets", "pyarrow", "cv2", "jieba", "nltk", "matplotlib", "PIL", "numpy", "accelerate"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "peft",
+    "datasets",
+    "pyarrow",
+    "cv2",
+    "jieba",
+    "nltk",
+    "matplotlib",
+    "PIL",
+    "numpy",
+    "accelerate",
+    "optuna",
+}
 
 MODULES = sorted(ROOT.rglob("*.py"))
 
