@@ -1,0 +1,317 @@
+"""Samples a second of ``medtune train`` beside LLaMA-Factory on the same pictures, model and card.
+
+Run on a machine with a GPU::
+
+    python benchmarks/train.py --model CONFIG --tokenizer FOLDER --work FOLDER --out train.json --peer-python PYTHON
+
+``CONFIG`` is a folder with ``config.json``, the processor's settings and the chat template of a Qwen-VL model; no weights are
+needed: they are drawn at random (``material.py``), which measures speed and memory, never quality. ``--peer-python`` is the Python
+of an environment that LLaMA-Factory is installed in (``pip install llamafactory==0.9.5``); ``--peer-site`` is instead a folder made
+by ``pip install --target``, put in front of what this Python has. Each program runs in a process of its own.
+
+Both read the same folder: what ``medtune prepare`` makes is a LLaMA-Factory data set. 560 grey JPEG pictures of 512 x 512 pixels
+with a caption of 150 words, 16 rows an optimizer step, LoRA of rank 8 on the language model's linear layers, vision tower frozen,
+bf16.
+
+Stages, in the order in which they run (``--only`` chooses):
+
+- ``cached``: medtune, output of the vision tower kept. Two epochs; the first computes it, the second is the steady state.
+- ``online``: medtune, every picture through the tower every time.
+- ``peer-best``: LLaMA-Factory, 8 rows x 2, gradient checkpointing off.
+- ``peer-8x2``, ``peer-2x8``: 8 rows x 2 and 2 rows x 8 with its default checkpointing. The last is the setting of its examples.
+
+medtune's settings are the defaults, but for ``compile``: a run as short as this one would not choose it by itself, a real run does
+(``--compile auto`` leaves the choice to it). The first five steps count for nothing.
+
+Losses: that of step 1 is, for both, the mean over the supervised tokens of 16 rows under the same base weights, before any update,
+but not of the same rows. So the two agree to sampling noise and to the difference of the chat templates, not to the last digit.
+
+Results are added to ``--out`` after every stage; a stage that runs into its limit leaves what it measured until then. ``--table``
+prints the table of a file and measures nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from material import Shape, data_section, write_pictures
+from speed import Mark, marks_of, table, window
+
+HERE = Path(__file__).parent
+WARM_UP = 5
+LOG_EVERY = 5
+ROWS_A_STEP = 16
+PEER_SETTINGS = {"peer-best": (8, 2, False), "peer-8x2": (8, 2, True), "peer-2x8": (2, 8, True)}
+"""(batch size, gradient accumulation steps, gradient checkpointing)."""
+STAGES = ("cached", "online", *PEER_SETTINGS)
+TEMPLATES = {"qwen2_vl": "qwen2_vl", "qwen3_vl": "qwen3_vl_nothink", "qwen3_vl_moe": "qwen3_vl_nothink"}
+"""Model type to LLaMA-Factory's name of its chat template."""
+
+
+def run(command: list[str | Path], log: Path, *, limit: float, environment: dict[str, str]) -> str | None:
+    """Run a command and what it starts; None, or why it did not end well."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            # Loading processes and workers as well: what is left would hold the GPU's memory during the next stage.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if code == 0:
+        return None
+    end = log.read_text(encoding="utf-8", errors="replace")[-2000:]
+    return f"cut after {limit:.0f} s" if code is None else f"exit code {code}: {end}"
+
+
+class Benchmark:
+    """The stages of one model, and where their results go."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.work: Path = options.work.absolute()
+        self.deadline = time.monotonic() + options.budget
+        self.name = options.model.name + (f", {options.layers} layers" if options.layers else "")
+        self.environment = {
+            **os.environ,
+            "HF_HOME": str(self.work / "cache"),
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        self.made: dict[str, Any] = {}
+
+    @property
+    def base(self) -> Path:
+        return self.work / "model"
+
+    def limit(self) -> float:
+        """Seconds that the next stage may take."""
+        return min(float(self.options.limit), self.deadline - time.monotonic())
+
+    def make(self) -> None:
+        """Model folder, pictures and data set, unless an earlier call has left them in the working folder."""
+        self.work.mkdir(parents=True, exist_ok=True)
+        note = self.work / "model.json"
+        if not note.is_file():
+            shutil.rmtree(self.base, ignore_errors=True)
+            command = [sys.executable, HERE / "material.py", self.options.model, self.options.tokenizer, self.base]
+            command += ["--layers", str(self.options.layers)] if self.options.layers else []
+            command += ["--tiny"] if self.options.tiny else []
+            self.must(command, "model")
+            note.write_text((self.work / "model.log").read_text(encoding="utf-8").splitlines()[-1], encoding="utf-8")
+        self.made = json.loads(note.read_text(encoding="utf-8"))
+        shard, recipe = self.work / "train-0.parquet", self.work / "data.yaml"
+        if not (self.work / "data").is_dir():
+            write_pictures(shard, self.options.rows)
+            recipe.write_text(f"name: speed\nmodel: {{base: '{self.base}'}}\n" + data_section(self.work / "data", shard), "utf-8")
+            self.must([sys.executable, "-m", "medtune", "prepare", recipe], "data")
+
+    def must(self, command: list[str | Path], name: str) -> None:
+        started = time.monotonic()
+        fault = run(command, self.work / f"{name}.log", limit=self.limit(), environment=self.environment)
+        if fault:
+            raise SystemExit(f"{name}: {fault}")
+        print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
+
+    # ------------------------------------------------------------------------------------------------------------ stages
+
+    def medtune(self, stage: str) -> list[dict[str, Any]]:
+        options = self.options
+        folder = self.work / "runs" / stage
+        shutil.rmtree(folder, ignore_errors=True)
+        cached = stage == "cached"
+        length = f"epochs: {options.epochs}" if cached else f"max_steps: {options.steps}"
+        experts = ", targets: [language, experts]" if options.experts else ""
+        recipe = self.work / f"{stage}.yaml"
+        recipe.write_text(
+            f"name: {stage}\n{data_section(self.work / 'data', self.work / 'train-0.parquet')}"
+            f"model: {{base: '{self.base}'}}\nadapter: {{kind: lora, rank: 8, alpha: 16{experts}}}\nrun: {{folder: '{folder}'}}\n"
+            f"train: {{{length}, vision_cache: {'memory' if cached else 'none'}, compile: {options.compile}, learning_rate: 1.0e-4,"
+            f" log_every: {LOG_EVERY}, hf: {{logging_first_step: true}}, save_every: never, evaluate_every: never,"
+            f" keep_best: false{options.train}}}\n",
+            encoding="utf-8",
+        )
+        began = time.time()
+        fault = run(
+            [sys.executable, "-m", "medtune", "train", recipe],
+            self.work / f"{stage}.log",
+            limit=self.limit(),
+            environment=self.environment,
+        )
+        file = folder / "events.jsonl"
+        events = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+        marks = marks_of(events)
+        first = next((event["time"] for event in events if event["kind"] == "log"), None)
+        row = {
+            "fault": fault,
+            "seconds_before": None if first is None else round(first - began - marks[0].seconds, 1),
+            "peak_memory_mib": max((event["peak_memory_mib"] for event in events if "peak_memory_mib" in event), default=None),
+            "losses": [mark.loss for mark in marks],
+            "said": [event["text"] for event in events if "text" in event],
+        }
+        row["tokens_per_sample"] = tokens_per_sample = _tokens_per_sample(events)
+        epoch = self.options.rows // ROWS_A_STEP
+        parts = {"first epoch": (WARM_UP, epoch), "later epochs": (epoch, None)} if cached else {"": (WARM_UP, None)}
+        label = "vision cached" if cached else "vision online"
+        return [
+            {"setting": ", ".join(filter(None, (label, part))), **row, **self.speed(marks, start, end, tokens_per_sample)}
+            for part, (start, end) in parts.items()
+        ]
+
+    def peer(self, stage: str) -> list[dict[str, Any]]:
+        options = self.options
+        batch_size, accumulation, checkpointing = PEER_SETTINGS[stage]
+        on_gpu = self.made["ceiling"] is not None
+        config = json.loads((self.base / "config.json").read_text(encoding="utf-8"))
+        settings = {
+            "stage": "sft",
+            "do_train": True,
+            "finetuning_type": "lora",
+            "lora_rank": 8,
+            "lora_target": "all",
+            "freeze_vision_tower": True,
+            "freeze_multi_modal_projector": True,
+            "model_name_or_path": str(self.base),
+            "template": TEMPLATES[config["model_type"]],
+            "dataset_dir": str(self.work / "data"),
+            "dataset": "speed_train",
+            "cutoff_len": 2048,
+            "image_max_pixels": 589824,
+            # Its examples say 16. Each process takes about two seconds to start, and none of it is measured here.
+            "preprocessing_num_workers": 1,
+            "dataloader_num_workers": 4 if on_gpu else 0,
+            "flash_attn": "auto",
+            "bf16": on_gpu,
+            "use_cpu": not on_gpu,
+            "per_device_train_batch_size": batch_size,
+            "gradient_accumulation_steps": accumulation,
+            "disable_gradient_checkpointing": not checkpointing,
+            "learning_rate": 1e-4,
+            "lr_scheduler_type": "cosine",
+            "max_steps": options.steps,
+            "logging_steps": LOG_EVERY,
+            "logging_first_step": True,
+            "save_strategy": "no",
+            "report_to": "none",
+            "output_dir": str(self.work / "runs" / stage),
+        }
+        wanted, found = self.work / f"{stage}.json", self.work / f"{stage}-found.json"
+        wanted.write_text(json.dumps(settings), encoding="utf-8")
+        found.unlink(missing_ok=True)
+        shutil.rmtree(settings["output_dir"], ignore_errors=True)  # it refuses a folder that holds something
+        environment = {name: value for name, value in self.environment.items() if name != "PYTHONPATH"}
+        if options.peer_site is not None:
+            environment["PYTHONPATH"] = str(options.peer_site.absolute())
+        fault = run(
+            [options.peer_python, HERE / "peers" / "llamafactory_speed.py", wanted, found],
+            self.work / f"{stage}.log",
+            limit=self.limit(),
+            environment=environment,
+        )
+        row: dict[str, Any] = json.loads(found.read_text(encoding="utf-8")) if found.is_file() else {}
+        marks = [Mark(**mark) for mark in row.pop("marks", [])]
+        setting = f"{batch_size} x {accumulation}, checkpointing {'on' if checkpointing else 'off'}"
+        row |= {"setting": setting, "fault": fault, "losses": [mark.loss for mark in marks]}
+        return [{**row, **self.speed(marks, WARM_UP, None, row.get("tokens_per_sample"))}]
+
+    def speed(self, marks: list[Mark], start: int, end: int | None, tokens: float | None) -> dict[str, Any]:
+        found = window(marks, start, end, rows_a_step=ROWS_A_STEP)
+        if found and tokens is not None:
+            known = {name: self.made[name] for name in Shape.__dataclass_fields__}
+            rate = found["samples_per_second"] * Shape(**known).useful_flops(tokens)
+            found["useful_tflops"] = rate / 1e12
+            found["mfu"] = rate / self.made["ceiling"] if self.made["ceiling"] else None
+        return found
+
+    def main(self) -> None:
+        self.make()
+        for stage in self.options.only:
+            if self.limit() < 20:
+                print(f"{stage}: not started, {self.deadline - time.monotonic():.0f} s are left of --budget", flush=True)
+                continue
+            started = time.monotonic()
+            rows = self.peer(stage) if stage in PEER_SETTINGS else self.medtune(stage)
+            program = "LLaMA-Factory" if stage in PEER_SETTINGS else "medtune"
+            for row in rows:
+                row |= {"model": self.name, "stage": stage, "program": program, "wall_seconds": time.monotonic() - started}
+                row["machine"], row["ceiling"] = self.made["versions"], self.made["ceiling"]
+                speed = row.get("samples_per_second")
+                print(f"{self.name} {program} {row['setting']}: {'-' if speed is None else f'{speed:.2f} samples/s'}", flush=True)
+            if rows[0]["fault"]:
+                print(f"{stage}: {rows[0]['fault']}", flush=True)
+            results = read_results(self.options.out)
+            kept = [old for old in results if (old["model"], old["stage"]) != (self.name, stage)]
+            write_results(self.options.out, [*kept, *rows])
+
+
+def _tokens_per_sample(events: list[dict[str, Any]]) -> float | None:
+    """From the speed between two logs: a log says tokens a second, and when."""
+    tokens, since, step = 0.0, 0.0, 0
+    for event in events:
+        if event["kind"] == "log" and "tokens_per_second" in event:
+            tokens += event["tokens_per_second"] * (event["seconds"] - since)
+            since, step = event["seconds"], event["done"]
+    return tokens / (step * ROWS_A_STEP) if step else None
+
+
+def read_results(file: Path) -> list[dict[str, Any]]:
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+
+
+def write_results(file: Path, rows: list[dict[str, Any]]) -> None:
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    partial.replace(file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="folder with config.json of the model")
+    parser.add_argument("--tokenizer", type=Path, help="folder with its tokenizer")
+    parser.add_argument("--work", type=Path, help="folder with room for the weights, such as /dev/shm; used again if it is there")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file of results")
+    parser.add_argument("--only", nargs="+", choices=STAGES, default=list(STAGES), metavar="STAGE", help=", ".join(STAGES))
+    parser.add_argument("--peer-python", type=Path, default=Path(sys.executable))
+    parser.add_argument("--peer-site", type=Path, help="folder with LLaMA-Factory's packages, for PYTHONPATH")
+    parser.add_argument("--layers", type=int, help="decoder layers, for both programs")
+    parser.add_argument("--experts", action="store_true", help="medtune also adapts the experts; LLaMA-Factory cannot")
+    parser.add_argument("--rows", type=int, default=560)
+    parser.add_argument("--steps", type=int, default=20, help="of the stages that do not count epochs")
+    parser.add_argument("--epochs", type=int, default=2, help="of the stage `cached`")
+    parser.add_argument("--compile", choices=("auto", "true", "false"), default="true")
+    parser.add_argument("--train", default="", help="further settings of medtune, such as `micro_batch_tokens: 7040`")
+    parser.add_argument("--limit", type=float, default=600, help="seconds for a stage")
+    parser.add_argument("--budget", type=float, default=86_400, help="seconds for all of it; no stage runs longer")
+    parser.add_argument("--tiny", action="store_true", help="two narrow layers: a rehearsal on the CPU")
+    parser.add_argument("--table", action="store_true", help="only print the table of --out")
+    options = parser.parse_args()
+    options.train = f", {options.train}" if options.train else ""
+    if not options.table:
+        if not (options.model and options.tokenizer and options.work):
+            parser.error("--model, --tokenizer and --work are needed, or --table")
+        Benchmark(options).main()
+    print(table(read_results(options.out)))
+
+
+if __name__ == "__main__":
+    main()
