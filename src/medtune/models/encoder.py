@@ -170,6 +170,60 @@ class Encoder:
         num_target_tokens = int((labels[:, 1:] != IGNORE_INDEX).sum())
         return Batch(tuple(row.sample_id for row in features), inputs, num_target_tokens)
 
+    def pack(self, features: Sequence[Features], *, multiple: int = 1) -> Batch:
+        """Put rows one behind the other, for training with :func:`medtune.models.packed_forward.packed_forward`.
+
+        ``inputs``: ``input_ids`` and ``labels`` (1, T); ``position_ids`` (1, T), or (3, 1, T) where the model reads pictures,
+        beginning anew with each row; ``cu_seq_lens_q`` (rows + 1,) int32; ``picture_places`` (N,), where picture tokens stand;
+        ``pixel_values`` and ``image_grid_thw`` as in :meth:`collate`.
+
+        Args:
+            multiple: T is filled up to a multiple of this with a row of padding that carries no loss.
+
+        Raises:
+            ValueError: ``features`` is empty.
+        """
+        import torch
+
+        if not features:
+            raise ValueError("a batch needs at least one row")
+        ids = [row.input_ids for row in features]
+        # Position t predicts the label at t + 1, and a row's last position must not predict the next row's first token.
+        labels = [torch.cat([torch.full_like(row.labels[:1], IGNORE_INDEX), row.labels[1:]]) for row in features]
+        positions = [self._positions(row) for row in features]
+        fill = -sum(map(len, ids)) % multiple
+        if fill:
+            ids.append(torch.full((fill,), self.pad_token_id))
+            labels.append(torch.full((fill,), IGNORE_INDEX))
+            positions.append(torch.arange(fill).expand_as(positions[0][..., :1].expand(*positions[0].shape[:-1], fill)))
+        joined = torch.cat(ids)
+        borders = torch.tensor([0, *map(len, ids)]).cumsum(0).to(torch.int32)
+        inputs = {
+            "input_ids": joined.unsqueeze(0),
+            "labels": torch.cat(labels).unsqueeze(0),
+            "position_ids": torch.cat(positions, dim=-1).unsqueeze(-2),
+            "cu_seq_lens_q": borders,
+        }
+        for name in dict.fromkeys(name for row in features for name in row.tensors if name not in _TOKEN_ALIGNED):
+            inputs[name] = self._join([row.tensors[name] for row in features if name in row.tensors])
+        if self.image_token_id is not None:
+            types = torch.cat([row.tensors.get("mm_token_type_ids", torch.zeros_like(row.input_ids)) for row in features])
+            inputs["picture_places"] = types.nonzero()[:, 0]
+        num_target_tokens = int((inputs["labels"] != IGNORE_INDEX).sum())
+        return Batch(tuple(row.sample_id for row in features), inputs, num_target_tokens)
+
+    def _positions(self, row: Features) -> Tensor:
+        """(T,), or (3, T) where the model reads pictures."""
+        import torch
+
+        length = len(row.input_ids)
+        if self.pictures is None:
+            return torch.arange(length)
+        if "image_grid_thw" not in row.tensors:
+            return torch.arange(length).expand(3, length)
+        types, mask = row.tensors["mm_token_type_ids"][None], torch.ones(1, length, dtype=torch.int64)
+        return picture_positions(types, mask, row.tensors["image_grid_thw"], merge_size=self.pictures.merge_size)[:, 0]
+
     def decode(self, ids: Sequence[int] | Tensor) -> str:
         """The text of generated tokens, without special tokens, otherwise untouched."""
         # Not cleaned up: the tokenizer would take away the blank of "5 ." and make scores depend on it.

@@ -14,6 +14,7 @@ from medtune.models.config import ModelSettings, QloraSettings
 from medtune.models.contract import check_contract, read_contract, with_contract
 from medtune.models.family import Family, find_family
 from medtune.models.hub import base_folder, config_hash, read_config, require_safetensors
+from medtune.models.patch_embedding import use_matrix_product
 from medtune.models.vision_attention import use_grouped_attention
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ def load_adapter(model: Any, adapter: Path, *, trainable: bool) -> PeftModel:
     from peft import PeftModel
     from safetensors import SafetensorError
 
+    from medtune.models.expert_lora import keep_low_rank
+
     if not (adapter / "adapter_model.safetensors").is_file():
         raise ModelError(
             msg("The adapter folder has no adapter_model.safetensors."),
@@ -76,13 +79,15 @@ def load_adapter(model: Any, adapter: Path, *, trainable: bool) -> PeftModel:
         )
     try:
         with quiet_peft():
-            return PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable, autocast_adapter_dtype=True)
+            adapted = PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable, autocast_adapter_dtype=True)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(
             msg("The adapter does not fit the model: {error}", error=str(error).splitlines()[0]),
             file=adapter,
             remedy=msg("Use the base model that the adapter was trained on."),
         ) from error
+    keep_low_rank(adapted)
+    return adapted
 
 
 @contextlib.contextmanager
@@ -121,7 +126,7 @@ def _load_base(
     if settings.attention != "auto":
         options["attn_implementation"] = settings.attention
     if quantization is not None:
-        options["quantization_config"] = _quantization_config(quantization)
+        options["quantization_config"] = _quantization_config(quantization, family, folder, options["dtype"])
         options["device_map"] = {"": device}
     loader = getattr(transformers, family.auto_class)
     try:
@@ -148,33 +153,25 @@ def _load_base(
             key="model.base",
             remedy=msg("Fetch the whole model again."),
         )
+    use_matrix_product(model)
     if settings.attention == "auto":
         use_grouped_attention(model)
     return model if quantization is not None else model.to(device)
 
 
-def _quantization_config(settings: QloraSettings) -> Any:
+def _quantization_config(settings: QloraSettings, family: Family, folder: Path, dtype: Any) -> Any:
     import importlib.util
 
     import torch
 
     if importlib.util.find_spec("bitsandbytes") is None:
         raise MissingDependencyError("bitsandbytes", needed_for=msg("adapter.kind=qlora"), pip="'medtune[qlora]'")
-    if not torch.cuda.is_available():
-        raise ModelError(
-            msg("adapter.kind=qlora needs a CUDA device, and there is none."),
-            key="adapter.kind",
-            remedy=msg("Use adapter.kind=lora, or a machine with an NVIDIA GPU."),
-        )
-    import transformers
+    if "quantization_config" in read_config(folder):
+        # Packed by others already: transformers reads how from the folder.
+        return None
+    from medtune.models.four_bit_load import FourBitConfig
 
-    config: Any = transformers.BitsAndBytesConfig
-    return config(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=settings.quantization,
-        bnb_4bit_use_double_quant=settings.double_quantization,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
+    return FourBitConfig(settings, family, torch.bfloat16 if dtype == "auto" else dtype)
 
 
 @contextlib.contextmanager

@@ -1,15 +1,18 @@
 """Attention of a vision tower over many pictures at once.
 
 transformers runs the vision attention of Qwen-VL picture by picture in a Python loop unless a FlashAttention package is
-installed. The pictures of a batch are often of one size, and then one call over all of them computes the same numbers: the
-sequences are grouped by length, each group is one batched ``scaled_dot_product_attention``. It is registered through
-transformers' own ``AttentionInterface``; nothing is patched.
+installed. On a GPU torch's own kernel for rows of different lengths takes all pictures at once. Elsewhere, the pictures of a
+batch are often of one size, and then one call over all of them computes the same numbers: the sequences are grouped by length,
+each group is one batched ``scaled_dot_product_attention``. It is registered through transformers' own ``AttentionInterface``;
+nothing is patched.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+
+from medtune.models.packing import attend_rows, has_varlen
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -44,6 +47,7 @@ def grouped_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     cu_seq_lens_q: Tensor | None = None,
+    max_length_q: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Full attention inside each sequence, none across.
@@ -51,6 +55,7 @@ def grouped_attention(
     Args:
         query: (1, heads, tokens, head_dim), all sequences one after the other; likewise ``key`` and ``value``.
         cu_seq_lens_q: (num_sequences + 1,), cumulative lengths, from 0 to tokens.
+        max_length_q: Tokens of the longest sequence.
 
     Returns:
         (1, tokens, heads, head_dim), and no attention weights.
@@ -59,6 +64,9 @@ def grouped_attention(
 
     del module, attention_mask, kwargs
     _, num_heads, num_tokens, head_dim = query.shape
+    if cu_seq_lens_q is not None and max_length_q is not None and not dropout and has_varlen(query):
+        q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
+        return attend_rows(q, k, v, cu_seq_lens_q, max_length_q, scaling=scaling, causal=False).unsqueeze(0), None
     bounds = [0, num_tokens] if cu_seq_lens_q is None else cu_seq_lens_q.tolist()
     lengths = [end - start for start, end in pairwise(bounds)]
     if len(set(lengths)) == 1:

@@ -101,8 +101,13 @@ def num_workers(settings: TrainSettings, *, cached: bool) -> int:
     return min(8, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
 
 
-def training_arguments(settings: TrainSettings, folder: Path, *, num_steps: int, cached: bool) -> TrainingArguments:
+def training_arguments(
+    settings: TrainSettings, folder: Path, *, num_steps: int, cached: bool, autocast: bool = True
+) -> TrainingArguments:
     """The arguments for the trainer; when to evaluate and to save is decided by :mod:`medtune.training.callbacks`.
+
+    Args:
+        autocast: A 16-bit computation needs autocast; see :func:`medtune.training.engine.needs_autocast`.
 
     Raises:
         RecipeError: ``train.hf`` holds an unknown name, or a value that ``TrainingArguments`` refuses.
@@ -118,14 +123,15 @@ def training_arguments(settings: TrainSettings, folder: Path, *, num_steps: int,
         "output_dir": str(folder),
         "max_steps": num_steps,
         "learning_rate": settings.learning_rate,
-        "per_device_train_batch_size": settings.batch_size,
+        # To the trainer an optimizer step is one batch: medtune.training.batches cuts it.
+        "per_device_train_batch_size": settings.batch_size * settings.gradient_accumulation_steps,
         "per_device_eval_batch_size": settings.batch_size,
-        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
+        "gradient_accumulation_steps": 1,
         "lr_scheduler_type": {"constant": "constant_with_warmup"}.get(settings.schedule, settings.schedule),
         "warmup_steps": warmup_steps,
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
-        "bf16": use_bf16(settings),
+        "bf16": use_bf16(settings) and autocast,
         "seed": settings.seed,
         "logging_strategy": "steps",
         "logging_steps": settings.log_every,

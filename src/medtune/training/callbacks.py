@@ -7,7 +7,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -20,7 +20,7 @@ from medtune.training.config import TrainSettings
 from medtune.training.trainer import TokenWeightedTrainer, best_step
 from medtune.types import Event, Listener
 
-__all__ = ["EventCallback", "Journal", "ScheduleCallback", "StopRequest"]
+__all__ = ["EventCallback", "Journal", "NothingLeft", "ScheduleCallback", "StopRequest", "out_of_patience"]
 
 
 class StopRequest:
@@ -86,8 +86,25 @@ class Journal:
         return True
 
 
+class NothingLeft(Exception):
+    """A resumed run had made its last step already. The trainer holds all of the checkpoint when this is raised."""
+
+
+def out_of_patience(settings: TrainSettings, log_history: Sequence[dict[str, Any]]) -> bool:
+    """Whether early stopping ends a run with these validation losses."""
+    best = best_step(log_history)
+    if settings.patience is None or best is None:
+        return False
+    worse = {entry["step"] for entry in log_history if "eval_loss" in entry and entry["step"] > best}
+    return len(worse) >= settings.patience
+
+
 class ScheduleCallback(TrainerCallback):
-    """Decides when to evaluate, to save and to stop. Keeps no state of its own: a resumed run decides alike."""
+    """Decides when to evaluate, to save and to stop. Keeps no state of its own: a resumed run decides alike.
+
+    All of it happens at the end of a step, and a step's validation comes before its checkpoint. So a checkpoint lies between
+    two steps, with nothing of the one before it left to do: whoever goes on from it repeats nothing and misses nothing.
+    """
 
     def __init__(self, settings: TrainSettings, *, has_validation: bool, stop: StopRequest) -> None:
         self._settings = settings
@@ -95,34 +112,42 @@ class ScheduleCallback(TrainerCallback):
         self._stop = stop
         self.trainer: TokenWeightedTrainer | None = None
 
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002
+        if state.global_step and (state.global_step >= state.max_steps or out_of_patience(self._settings, state.log_history)):
+            # The trainer would make one more step before it looks.
+            raise NothingLeft
+
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,  # noqa: ARG002
+        state: TrainerState,  # noqa: ARG002
+        control: TrainerControl,  # noqa: ARG002
+        **kwargs: Any,  # noqa: ARG002
+    ) -> None:
+        if self.trainer is not None:
+            self.trainer.updating = True
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> TrainerControl:  # noqa: ARG002
-        step = state.global_step
-        last = step >= state.max_steps
-        # Else the steps since the last log would be in no picture and no mean.
-        control.should_log = control.should_log or last
-        if self._has_validation and isinstance(self._settings.evaluate_every, int):
-            control.should_evaluate = last or step % self._settings.evaluate_every == 0
-        if isinstance(self._settings.save_every, int):
-            control.should_save = last or step % self._settings.save_every == 0
+        if self.trainer is not None:
+            self.trainer.updating = False
+            self.trainer.meter.finish_step()
+        last = state.global_step >= state.max_steps
+        if self._has_validation:
+            control.should_evaluate = last or _is_due(self._settings.evaluate_every, state)
+        if self._settings.save_every != "never":
+            control.should_save = last or _is_due(self._settings.save_every, state)
         if self._asked_to_stop():
             control.should_training_stop = True
             control.should_save = True
-        return control
-
-    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> TrainerControl:  # noqa: ARG002
-        if not self._stop.requested:
-            control.should_evaluate = self._has_validation and self._settings.evaluate_every == "epoch"
-            control.should_save = self._settings.save_every == "epoch"
+        # The loss since the last log is in no checkpoint, so it is logged before one. A validation may lead to one.
+        control.should_log = control.should_log or last or control.should_save or control.should_evaluate
         return control
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> TrainerControl:  # noqa: ARG002
-        best = best_step(state.log_history)
-        if self._settings.keep_best and best == state.global_step:
+        if self._settings.keep_best and best_step(state.log_history) == state.global_step:
             control.should_save = True
-        if self._settings.patience is not None and best is not None:
-            worse = {entry["step"] for entry in state.log_history if "eval_loss" in entry and entry["step"] > best}
-            if len(worse) >= self._settings.patience:
-                control.should_training_stop = True
+        if out_of_patience(self._settings, state.log_history):
+            control.should_training_stop = True
         return control
 
     def _asked_to_stop(self) -> bool:
@@ -132,6 +157,13 @@ class ScheduleCallback(TrainerCallback):
             asked = torch.tensor(float(self._stop.requested), device=trainer.args.device)
             self._stop.requested = bool(trainer.accelerator.reduce(asked, reduction="sum") > 0)
         return self._stop.requested
+
+
+def _is_due(every: str | int, state: TrainerState) -> bool:
+    if isinstance(every, int):
+        return state.global_step % every == 0
+    # Exact: the trainer adds (step + 1) / steps to the number of the epoch, which is 1.0 at the last one.
+    return every == "epoch" and float(state.epoch or 0.5).is_integer()
 
 
 class EventCallback(TrainerCallback):
@@ -152,10 +184,12 @@ class EventCallback(TrainerCallback):
         self._journal(Event("phase", msg("Training: {steps} steps.", steps=state.max_steps), state.global_step, state.max_steps))
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002
-        self._tell_epoch(state)
         assert self.trainer is not None
+        if state.global_step == self._first_step:
+            self.tell_resumed_epoch(args, state)
+        self._tell_epoch(state)
         # A fraction of an epoch that was resumed still has that epoch's order; the tolerance is for 2.9999999.
-        self.trainer.sampler.epoch = int((state.epoch or 0.0) + 1e-6)
+        self.trainer.sampler.order.epoch = int((state.epoch or 0.0) + 1e-6)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002
         self._journal(Event("progress", done=state.global_step, total=state.max_steps))
@@ -170,13 +204,32 @@ class EventCallback(TrainerCallback):
     ) -> None:
         if logs is None or ("loss" not in logs and "eval_loss" not in logs):
             return
-        names = ("loss", "eval_loss", "learning_rate", "grad_norm", "epoch", "tokens_per_second", "seconds", "peak_memory_mib")
+        names = (
+            "loss",
+            "eval_loss",
+            "learning_rate",
+            "grad_norm",
+            "epoch",
+            "tokens_per_second",
+            "data_wait_share",
+            "seconds",
+            "peak_memory_mib",
+        )
         values: dict[str, float | int | str | None] = {"step": state.global_step}
         values |= {name: logs[name] for name in names if name in logs}
         self._speed = logs.get("tokens_per_second", self._speed)
         self._journal(Event("log", done=state.global_step, total=state.max_steps, values=values))
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002
+        self._end_epoch(args, state)
+
+    def tell_resumed_epoch(self, args: TrainingArguments, state: TrainerState) -> None:
+        """Tell of the epoch that ends with the checkpoint a run goes on from: the run before it may not have come to it."""
+        if state.global_step and float(state.epoch or 0.5).is_integer():
+            self._end_epoch(args, state)
+            self._tell_epoch(state)
+
+    def _end_epoch(self, args: TrainingArguments, state: TrainerState) -> None:
         assert self.trainer is not None
         epoch = state.epoch or 0.0
         if abs(epoch - round(epoch)) > 1e-6 and state.global_step < state.max_steps:

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 from torch.utils import data
 
 from medtune.errors import MedtuneError, TrainingError
 from medtune.imaging.read import open_picture
 from medtune.language import msg
 from medtune.training.loss import target_positions
-from medtune.types import AdapterContract, Batch, Features, ImageRef, Sample
+from medtune.types import IGNORE_INDEX, AdapterContract, Batch, Features, ImageRef, Sample
 
-__all__ = ["CACHE_LIMIT_BYTES", "Collator", "EncodedRows", "RowEncoder", "RowSampler", "encoded_bytes", "measure_lengths"]
+__all__ = [
+    "CACHE_LIMIT_BYTES",
+    "EncodedRows",
+    "MicroBatches",
+    "RowEncoder",
+    "RowSampler",
+    "StepCollator",
+    "encoded_bytes",
+    "measure_lengths",
+]
 
 CACHE_LIMIT_BYTES = 2 * 1024**3
 """Encoded rows that are estimated to need no more than this are kept in memory with ``cache_encoded: auto``."""
@@ -36,6 +47,8 @@ class RowEncoder(Protocol):
 
     def collate(self, features: Sequence[Features], *, padding: Any = "right") -> Batch: ...
 
+    def pack(self, features: Sequence[Features], *, multiple: int = 1) -> Batch: ...
+
     def count_tokens(self, messages: Any, sizes: Any, *, sample_id: str = "") -> int: ...
 
     def contract(self) -> AdapterContract: ...
@@ -45,7 +58,7 @@ class EncodedRows(data.Dataset[Any]):
     """Encodes row ``index`` on demand; after :meth:`keep` each row only once.
 
     A fault of the user's data comes back as the error itself, not raised: an exception that crosses the border of a worker
-    process loses its fields. :class:`Collator` hands it on, and the trainer raises it.
+    process loses its fields. :class:`StepCollator` hands it on, and the trainer raises it.
     """
 
     def __init__(self, rows: Sequence[Sample], encoder: RowEncoder, picture: Callable[[ImageRef], Path | bytes]) -> None:
@@ -83,31 +96,96 @@ class EncodedRows(data.Dataset[Any]):
         return features
 
 
-class Collator:
-    """Features -> what the trainer passes on: the model's inputs, and four keys of its own that it takes out again.
+class MicroBatches(data.Dataset[Any]):
+    """The rows of a micro-batch, for a ``DataLoader`` whose batches are optimizer steps: lists of micro-batches."""
 
-    ``sample_ids`` (tuple of B strings), ``num_target_tokens`` (int, labels that carry loss), ``num_tokens`` (int, without
-    padding) and ``positions`` (see :func:`medtune.training.loss.target_positions`). Numbers and positions are found here, on
-    the CPU, so that nothing has to wait for the GPU. ``{"error": ...}`` alone when a row is at fault.
+    def __init__(self, rows: EncodedRows) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: tuple[int, ...]) -> list[Features | MedtuneError]:
+        return [self.rows[row] for row in rows]
+
+
+class StepCollator:
+    """Micro-batches of features -> one optimizer step, as the trainer takes it.
+
+    ``micro_batches``: for each, ``inputs`` (what goes to the model, with ``labels``), ``positions`` and ``targets`` (see
+    :class:`medtune.training.loss.TokenLoss`) and ``sample_ids``. ``num_target_tokens`` and ``num_tokens`` (without padding) are
+    those of the whole step on this device. All is counted here, on the CPU, so that nothing has to wait for the GPU.
+    ``{"error": ...}`` alone when a row is at fault.
+
+    Args:
+        packing: Rows lie one behind the other (:meth:`medtune.models.encoder.Encoder.pack`); else they are padded.
+        layout: Of the vision tower, with packing; None where there is no tower.
+        longest: No row has more tokens.
+        multiple: A packed micro-batch has a multiple of so many tokens.
+        pixel_type: Pixels are turned into this; a tower that computes in 16 bits would do it first thing.
+        blank: Stands for a micro-batch without rows, with no loss; needed where every device must run the model.
     """
 
-    def __init__(self, encoder: RowEncoder) -> None:
+    def __init__(
+        self,
+        encoder: RowEncoder,
+        *,
+        packing: bool = False,
+        layout: Callable[[Tensor], dict[str, Any]] | None = None,
+        longest: int = 0,
+        multiple: int = 1,
+        pixel_type: torch.dtype | None = None,
+        blank: Callable[[], Features | MedtuneError] | None = None,
+    ) -> None:
         self.encoder = encoder
+        self.packing = packing
+        self.layout = layout
+        self.longest = longest
+        self.multiple = multiple
+        self.pixel_type = pixel_type
+        self.blank = blank
 
-    def __call__(self, features: Sequence[Features | MedtuneError]) -> dict[str, Any]:
-        sound: list[Features] = []
-        for item in features:
-            if isinstance(item, MedtuneError):
-                return {"error": item}
-            sound.append(item)
-        batch = self.encoder.collate(sound, padding="right")
-        return {
-            **batch.inputs,
-            "sample_ids": batch.sample_ids,
-            "num_target_tokens": batch.num_target_tokens,
-            "positions": target_positions(batch.inputs["labels"]),
-            "num_tokens": sum(len(item.input_ids) for item in sound),
-        }
+    def __call__(self, step: Sequence[Sequence[Features | MedtuneError]]) -> dict[str, Any]:
+        micro_batches = []
+        num_target_tokens = num_tokens = 0
+        for items in step:
+            sound: list[Features] = []
+            for item in items or self._stand_in():
+                if isinstance(item, MedtuneError):
+                    return {"error": item}
+                sound.append(item)
+            if not items:
+                sound = [replace(row, sample_id="", labels=torch.full_like(row.labels, IGNORE_INDEX)) for row in sound]
+            else:
+                num_tokens += sum(len(row.input_ids) for row in sound)
+            batch = self._packed(sound) if self.packing else self.encoder.collate(sound, padding="right")
+            labels = batch.inputs["labels"]
+            positions = target_positions(labels)
+            num_target_tokens += len(positions)
+            micro_batches.append(
+                {
+                    "inputs": batch.inputs,
+                    "positions": positions,
+                    "targets": labels.flatten().index_select(0, positions + 1),
+                    "sample_ids": batch.sample_ids,
+                }
+            )
+        return {"micro_batches": micro_batches, "num_target_tokens": num_target_tokens, "num_tokens": num_tokens}
+
+    def _stand_in(self) -> list[Features | MedtuneError]:
+        if self.blank is None:
+            raise ValueError("a micro-batch without rows, and nothing to stand for it")
+        return [self.blank()]
+
+    def _packed(self, rows: Sequence[Features]) -> Batch:
+        batch = self.encoder.pack(rows, multiple=self.multiple)
+        inputs: dict[str, Any] = batch.inputs
+        inputs["max_length_q"] = max(self.longest, self.multiple, *(len(row.input_ids) for row in rows))
+        if self.layout is not None and "image_grid_thw" in inputs:
+            inputs["vision"] = self.layout(inputs["image_grid_thw"])
+        if self.pixel_type is not None and "pixel_values" in inputs:
+            inputs["pixel_values"] = inputs["pixel_values"].to(self.pixel_type)
+        return batch
 
 
 class RowSampler(data.Sampler[int]):

@@ -97,7 +97,7 @@ def launch_command(
                 f"--zero_stage={distributed.zero_stage}",
                 f"--offload_optimizer_device={distributed.offload}",
                 f"--offload_param_device={distributed.offload if distributed.zero_stage == 3 else 'none'}",
-                f"--gradient_accumulation_steps={settings.gradient_accumulation_steps}",
+                "--gradient_accumulation_steps=1",
                 f"--gradient_clipping={settings.max_grad_norm}",
                 f"--zero3_save_16bit_model={'true' if distributed.zero_stage == 3 else 'false'}",
             ]

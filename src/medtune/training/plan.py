@@ -13,10 +13,10 @@ from typing import Any
 from torch import nn
 
 from medtune.errors import TrainingError
-from medtune.language import msg
+from medtune.language import Text, msg
 from medtune.runs import Run, atomic_write
 from medtune.training.callbacks import Journal
-from medtune.training.checkpoints import all_checkpoints, check_same, describe
+from medtune.training.checkpoints import check_same, describe, last_sound
 from medtune.training.config import TrainSettings
 from medtune.training.data import CACHE_LIMIT_BYTES, EncodedRows, RowEncoder, encoded_bytes, measure_lengths
 from medtune.types import Event, ImageRef, Sample
@@ -35,6 +35,7 @@ class Plan:
     cached: Encoded rows stay in memory.
     description: What must be the same when the run is resumed.
     checkpoint: Where to go on from; None = start at the beginning.
+    damaged: Newer checkpoints that are not whole.
     """
 
     train: EncodedRows
@@ -45,6 +46,7 @@ class Plan:
     cached: bool
     description: dict[str, Any]
     checkpoint: Path | None
+    damaged: tuple[Path, ...] = ()
 
 
 def world_size() -> int:
@@ -97,14 +99,17 @@ def make_plan(
     if cached:
         train.keep()
         validation.keep()
-    num_batches = math.ceil(math.ceil(len(train_rows) / settings.batch_size) / world_size())
-    steps_per_epoch = math.ceil(num_batches / settings.gradient_accumulation_steps)
+    rows_per_step = settings.batch_size * settings.gradient_accumulation_steps * world_size()
+    steps_per_epoch = math.ceil(len(train_rows) / rows_per_step)
     description = describe(settings, model=model, train_rows=train_rows, validation_rows=validation_rows)
     checkpoint = None
+    damaged: list[tuple[Path, Text]] = []
     if resume:
-        checkpoints = all_checkpoints(run.checkpoints)
-        if checkpoints:
-            step, checkpoint = checkpoints[-1]
+        found, damaged = last_sound(run.checkpoints)
+        for path, problem in damaged:
+            journal(Event("note", msg("{name} is damaged and is not used: {problem}.", name=path.name, problem=str(problem))))
+        if found is not None:
+            step, checkpoint = found
             check_same(checkpoint, description)
             journal(Event("note", msg("Continuing after step {step}.", step=step), values={"step": step}))
         else:
@@ -118,6 +123,7 @@ def make_plan(
         cached=cached,
         description=description,
         checkpoint=checkpoint,
+        damaged=tuple(path for path, _ in damaged),
     )
 
 

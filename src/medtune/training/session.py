@@ -49,7 +49,7 @@ def memory_errors_explained(settings: TrainSettings) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
             raise
-        advice = [] if settings.gradient_checkpointing else ["train.gradient_checkpointing=true"]
+        advice = [] if settings.gradient_checkpointing in ("all", "offload") else ["train.gradient_checkpointing=all"]
         if settings.batch_size > 1:
             accumulation = settings.gradient_accumulation_steps * 2
             advice.append(f"train.batch_size={settings.batch_size // 2} train.gradient_accumulation_steps={accumulation}")
@@ -65,7 +65,7 @@ def memory_errors_explained(settings: TrainSettings) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def left_as_it_came(model: nn.Module, settings: TrainSettings) -> Iterator[None]:
+def left_as_it_came(model: nn.Module) -> Iterator[None]:
     """Switch on what training needs, and take back afterwards what training has changed about the model besides its weights.
 
     Enter it before the trainer is built: that already changes ``config.use_cache``, which would make generation slow.
@@ -73,13 +73,9 @@ def left_as_it_came(model: nn.Module, settings: TrainSettings) -> Iterator[None]
     config: Any = getattr(model, "config", None)
     had_cache = hasattr(config, "use_cache")
     use_cache = getattr(config, "use_cache", None)
-    if settings.gradient_checkpointing:
-        _switch_checkpointing(model, "enable", {"use_reentrant": False})
     try:
         yield
     finally:
-        if settings.gradient_checkpointing:
-            _switch_checkpointing(model, "disable")
         # Without the autocast that accelerate wraps around forward.
         extract_model_from_parallel(model, keep_fp32_wrapper=False)
         if had_cache:
@@ -87,14 +83,6 @@ def left_as_it_came(model: nn.Module, settings: TrainSettings) -> Iterator[None]
         elif hasattr(config, "use_cache"):
             del config.use_cache
         model.eval()
-
-
-def _switch_checkpointing(model: nn.Module, switch: str, *arguments: Any) -> None:
-    # Renamed in transformers 5.2x; the old name warns there.
-    method = getattr(model, f"activation_checkpointing_{switch}", None) or getattr(model, f"gradient_checkpointing_{switch}", None)
-    if method is None:
-        raise TrainingError(msg("This model cannot recompute activations."), key="train.gradient_checkpointing")
-    method(*arguments)
 
 
 @contextlib.contextmanager

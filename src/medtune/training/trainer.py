@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import math
 import resource
 import shutil
@@ -15,16 +15,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
-from medtune.errors import TrainingError
-from medtune.language import msg
-from medtune.training.checkpoints import STAGING, load_weights, publish, remove_old, save_weights, write_description
-from medtune.training.data import Collator, EncodedRows, RowSampler
+from medtune.training.batches import EvalBatches, StepSampler
+from medtune.training.checkpoints import STAGING, publish, remove_old, write_description
+from medtune.training.data import EncodedRows, MicroBatches, StepCollator
+from medtune.training.divergence import all_finite, diverged
 from medtune.training.loss import TokenLoss
+from medtune.training.weights import load_weights, save_weights
+from medtune.types import AdapterContract
 
 __all__ = ["TokenWeightedTrainer", "best_step"]
 
@@ -42,8 +45,8 @@ class TokenWeightedTrainer(Trainer):
     parent would average batch means (evaluation), tokens are weighted alike too.
 
     Args:
-        sampler: The order of the training rows.
-        eval_lengths: Tokens of each validation row; long rows go first and rows of similar length together.
+        sampler: The micro-batches of each optimizer step. To the parent, a step is one batch.
+        eval_batches: Those of the validation loss.
         description: Saved with each checkpoint, see :func:`medtune.training.checkpoints.describe`.
         save_total_limit: Newest checkpoints that are kept, besides the best.
     """
@@ -55,9 +58,9 @@ class TokenWeightedTrainer(Trainer):
         args: TrainingArguments,
         train_dataset: EncodedRows,
         eval_dataset: EncodedRows | None,
-        collator: Collator,
-        sampler: RowSampler,
-        eval_lengths: Sequence[int],
+        collator: StepCollator,
+        sampler: StepSampler,
+        eval_batches: EvalBatches,
         callbacks: list[TrainerCallback],
         description: dict[str, Any],
         save_total_limit: int,
@@ -66,8 +69,8 @@ class TokenWeightedTrainer(Trainer):
             model=model,
             args=args,
             data_collator=collator,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
+            train_dataset=MicroBatches(train_dataset),
+            eval_dataset=None if eval_dataset is None else MicroBatches(eval_dataset),
             callbacks=callbacks,
         )
         self.remove_callback(PrinterCallback)
@@ -77,7 +80,7 @@ class TokenWeightedTrainer(Trainer):
         self.rows, self.eval_rows = train_dataset, eval_dataset
         self.folder = Path(args.output_dir or "")
         self.sampler = sampler
-        self.eval_lengths = eval_lengths
+        self.collator, self.eval_batches = collator, eval_batches
         self.description = description
         self.save_total_limit = save_total_limit
         self.token_loss = TokenLoss(model)
@@ -86,6 +89,9 @@ class TokenWeightedTrainer(Trainer):
         self._eval_loader: DataLoader[Any] | None = None
         self._unchecked: list[tuple[tuple[str, ...], Tensor]] = []
         self._staging: Path | None = None
+        self.contract: AdapterContract | None = None
+        self.updating = False
+        """The optimizer is changing weights: what is in memory is no whole step."""
 
     def close(self) -> None:
         """End the loading processes and take the hook off the model."""
@@ -101,72 +107,97 @@ class TokenWeightedTrainer(Trainer):
     # ------------------------------------------------------------------------------------------------------------- data
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self.rows, self.sampler, self._train_batch_size)
+        return self._loader(self.rows, self.sampler)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:  # noqa: ARG002
         if self._eval_loader is None:
             assert self.eval_rows is not None
-            order = sorted(range(len(self.eval_lengths)), key=lambda index: -self.eval_lengths[index])
-            self._eval_loader = self._loader(self.eval_rows, order, self.args.eval_batch_size)
+            self._eval_loader = self._loader(self.eval_rows, self.eval_batches)
         return self._eval_loader
 
-    def _loader(self, rows: EncodedRows, sampler: Any, batch_size: int) -> DataLoader[Any]:
+    def _loader(self, rows: EncodedRows, sampler: Any) -> DataLoader[Any]:
+        # Not given to accelerate, which would deal batches out to the devices: the sampler has dealt them out already.
         loader: DataLoader[Any] = DataLoader(
-            rows,
-            batch_size=batch_size,
-            sampler=sampler,
-            collate_fn=self.data_collator,
+            MicroBatches(rows),
+            batch_sampler=sampler,
+            collate_fn=self.collator,
             num_workers=self.args.dataloader_num_workers,
             persistent_workers=self.args.dataloader_persistent_workers,
             prefetch_factor=self.args.dataloader_prefetch_factor,
             pin_memory=self.args.dataloader_pin_memory,
             worker_init_fn=_start_worker,
         )
-        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
-        # accelerate wraps, and builds a second loader inside.
-        self._loaders.append(getattr(prepared, "base_dataloader", prepared))
-        return prepared
+        self._loaders.append(loader)
+        return loader
 
     def get_batch_samples(
-        self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
+        self,
+        epoch_iterator: Iterator[dict[str, Any]],
+        num_batches: int,  # noqa: ARG002
+        device: torch.device,
     ) -> tuple[list[dict[str, Any]], Tensor]:
-        """The micro-batches of one optimizer step, and the supervised tokens in all of them on all devices."""
-        batches = list(itertools.islice(epoch_iterator, num_batches))
-        for batch in batches:
-            if "error" in batch:
-                raise batch["error"]
-        self.meter.add_tokens(sum(batch["num_tokens"] for batch in batches))
-        num_targets = torch.tensor(sum(batch["num_target_tokens"] for batch in batches), device=device, dtype=torch.float32)
+        """The next optimizer step, and the supervised tokens in it on all devices."""
+        started = time.monotonic()
+        step = next(epoch_iterator)
+        if "error" in step:
+            raise step["error"]
+        self.meter.waited(time.monotonic() - started)
+        self.meter.add_tokens(step["num_tokens"])
+        num_targets = torch.tensor(step["num_target_tokens"], device=device, dtype=torch.float32)
         if self.accelerator.num_processes > 1:
             num_targets = self.accelerator.reduce(num_targets, reduction="sum")
-        return batches, num_targets
+        return [step], num_targets
 
     # ------------------------------------------------------------------------------------------------------------- loss
 
-    def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
-    ) -> Any:
-        sample_ids: tuple[str, ...] = inputs.pop("sample_ids", ())
-        positions: Tensor | None = inputs.pop("positions", None)
-        for name in ("num_target_tokens", "num_tokens"):
-            inputs.pop(name, None)
-        sums, counts, outputs = self.token_loss(model, inputs, positions)
-        total = sums.sum()
-        self._remember(sample_ids, total.detach())
-        self.meter.add_loss(total.detach(), counts.sum())
-        # DDP averages gradients over the processes; the factor turns that into the sum that the common divisor needs.
-        loss = total * self.accelerator.num_processes / (counts.sum() if num_items_in_batch is None else num_items_in_batch)
-        loss = loss + self._router_loss(outputs)
-        return (loss, outputs) if return_outputs else loss
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None) -> Tensor:
+        """Forward and backward pass of every micro-batch of a step. Gradients of several devices meet at the last one."""
+        model.train()
+        micro_batches = inputs["micro_batches"]
+        total = torch.zeros((), device=self.args.device)
+        for number, micro_batch in enumerate(micro_batches):
+            is_last = number == len(micro_batches) - 1
+            self.accelerator.gradient_state._set_sync_gradients(is_last)
+            waiting = contextlib.nullcontext() if is_last or self._shards_by_deepspeed else self.accelerator.no_sync(model)
+            with waiting:
+                with self.compute_loss_context_manager():
+                    loss = self._loss(model, self._to_device(micro_batch), num_items_in_batch, len(micro_batches))
+                options = {"scale_wrt_gas": False} if self._shards_by_deepspeed else {}
+                self.accelerator.backward(loss, **options)
+            total += loss.detach()
+        return total
 
-    def _router_loss(self, outputs: Any) -> Tensor | float:
+    @property
+    def _shards_by_deepspeed(self) -> bool:
+        return bool(self.accelerator.distributed_type == DistributedType.DEEPSPEED)
+
+    def _to_device(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(self.args.device, non_blocking=True)
+        if isinstance(value, dict):
+            return {name: self._to_device(item) for name, item in value.items()}
+        return value
+
+    def _loss(
+        self, model: nn.Module, micro_batch: dict[str, Any], num_targets: Tensor | int | None, num_micro_batches: int
+    ) -> Tensor:
+        losses, outputs = self.token_loss(model, micro_batch["inputs"], micro_batch["positions"], micro_batch["targets"])
+        total = losses.sum()
+        count = len(losses)
+        self._remember(micro_batch["sample_ids"], total.detach())
+        self.meter.add_loss(total.detach(), count)
+        # DDP averages gradients over the processes; the factor turns that into the sum that the common divisor needs.
+        loss: Tensor = total * self.accelerator.num_processes / (count if num_targets is None else num_targets)
+        return loss + self._router_loss(outputs, num_micro_batches)
+
+    def _router_loss(self, outputs: Any, num_micro_batches: int) -> Tensor | float:
         """The balancing loss of a mixture of experts whose config asks for router logits, averaged over the micro-batches."""
         router_loss = outputs.get("aux_loss") if isinstance(outputs, dict) else None
         if router_loss is None:
             return 0.0
         config = self.accelerator.unwrap_model(self.model).config.get_text_config()
         coefficient: float = getattr(config, "router_aux_loss_coef", 0.0)
-        return coefficient * router_loss / self.current_gradient_accumulation_steps  # type: ignore[no-any-return]
+        return coefficient * router_loss / num_micro_batches  # type: ignore[no-any-return]
 
     def _remember(self, sample_ids: tuple[str, ...], total: Tensor) -> None:
         self._unchecked.append((sample_ids, total))
@@ -185,7 +216,7 @@ class TokenWeightedTrainer(Trainer):
         finite = torch.isfinite(torch.stack([total for _, total in seen])).tolist()
         if not all(finite):
             sample_ids = seen[finite.index(False)][0]
-            raise _diverged(self.state.global_step, sample=", ".join(sample_ids))
+            raise diverged(self.state.global_step, sample=", ".join(sample_ids))
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:  # noqa: ARG002
         # The parent walks over all parameters at every micro-batch for a number that nobody reads.
@@ -195,7 +226,7 @@ class TokenWeightedTrainer(Trainer):
         if "loss" in logs:
             self.check_finite()
             if not math.isfinite(logs.get("grad_norm") or 0.0):
-                raise _diverged(self.state.global_step)
+                raise diverged(self.state.global_step)
             logs = {**logs, **self.meter.read(self.accelerator.num_processes)}
         super().log(logs, start_time)
 
@@ -209,25 +240,27 @@ class TokenWeightedTrainer(Trainer):
         ignore_keys: list[str] | None = None,  # noqa: ARG002
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Token-weighted mean loss; the rows that pad the last batch of several devices are not counted twice."""
+        """Token-weighted mean loss; every row is on one device only."""
         self.check_finite()
         model = self.model_wrapped
         model.eval()
-        total, num_targets = 0.0, 0
+        totals = torch.zeros(2, device=self.args.device, dtype=torch.float64)
         started = time.monotonic()
         with torch.no_grad():
-            for batch in dataloader:
-                if "error" in batch:
-                    raise batch["error"]
-                inputs = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
-                sums, counts, _ = self.token_loss(model, inputs, inputs.pop("positions"))
-                if self.accelerator.num_processes > 1:
-                    sums, counts = self.accelerator.gather_for_metrics((sums, counts))
-                total += float(sums.sum(dtype=torch.float64))
-                num_targets += int(counts.sum())
+            for step in dataloader:
+                if "error" in step:
+                    raise step["error"]
+                for item in step["micro_batches"]:
+                    micro_batch = self._to_device(item)
+                    losses, _ = self.token_loss(model, micro_batch["inputs"], micro_batch["positions"], micro_batch["targets"])
+                    totals += torch.stack([losses.sum(dtype=torch.float64), totals.new_tensor(len(losses))])
+        if self.accelerator.num_processes > 1:
+            totals = self.accelerator.reduce(totals, reduction="sum")
+        total, num_targets = totals.tolist()
         self.meter.pause(time.monotonic() - started)
         metrics = {f"{metric_key_prefix}_loss": total / max(1, num_targets)}
-        return EvalLoopOutput(predictions=np.empty(0), label_ids=None, metrics=metrics, num_samples=len(self.eval_lengths))
+        num_rows = len(self.eval_rows) if self.eval_rows is not None else 0
+        return EvalLoopOutput(predictions=np.empty(0), label_ids=None, metrics=metrics, num_samples=num_rows)
 
     # ------------------------------------------------------------------------------------------------------ checkpoints
 
@@ -236,6 +269,12 @@ class TokenWeightedTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.check_finite()
+        # A gradient that was not finite spoils the weights one step before any loss shows it.
+        spoiled = torch.tensor(float(not all_finite(self._trained_weights())), device=self.args.device)
+        if self.accelerator.num_processes > 1:
+            spoiled = self.accelerator.reduce(spoiled, reduction="sum")
+        if spoiled > 0:
+            raise diverged(self.state.global_step)
         folder, staging = self.folder, self.folder / STAGING
         if self.args.should_save:
             shutil.rmtree(staging, ignore_errors=True)
@@ -246,9 +285,10 @@ class TokenWeightedTrainer(Trainer):
         finally:
             self._staging = None
         self.accelerator.wait_for_everyone()
+        totals = self._keep_epoch_totals()
         if self.args.should_save:
             step = int(self.state.global_step)
-            write_description(staging / f"checkpoint-{step}", self.description)
+            write_description(staging / f"checkpoint-{step}", {**self.description, "epoch": totals}, self.contract)
             publish(staging, folder, step)
             remove_old(folder, keep=self.save_total_limit, best_step=best_step(self.state.log_history))
         self.accelerator.wait_for_everyone()
@@ -264,6 +304,36 @@ class TokenWeightedTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             load_weights(self.tuned, Path(resume_from_checkpoint))
+
+    def save_now(self) -> None:
+        """Save a checkpoint of the last whole step, after an error has ended the loop in the next one."""
+        self._unchecked = []
+        self.meter.forget_unfinished()
+        self.model.zero_grad(set_to_none=True)
+        num_steps = self.state.global_step - self._globalstep_last_logged
+        if num_steps:
+            self.log({"loss": float(self._tr_loss) / num_steps, "learning_rate": self._get_learning_rate()})
+        self._save_checkpoint(self.model_wrapped, None)
+        self.callback_handler.on_save(self.args, self.state, self.control)
+
+    def _keep_epoch_totals(self) -> dict[str, float]:
+        """The summed loss and the tokens of the epoch so far, on all devices; :meth:`resume_epoch_totals` brings them back."""
+        totals = self.meter.epoch_totals().to(self.args.device)
+        if self.accelerator.num_processes > 1:
+            totals = self.accelerator.reduce(totals, reduction="sum")
+        loss, num_targets = totals.tolist()
+        kept = {"loss": loss, "targets": num_targets}
+        self.resume_epoch_totals(kept)
+        return kept
+
+    def resume_epoch_totals(self, totals: dict[str, float]) -> None:
+        """Begin with the totals of a checkpoint. They are of all devices, so one of them counts them."""
+        if self.is_world_process_zero():
+            self.meter.add_loss(torch.tensor(totals["loss"], device=self.args.device, dtype=torch.float64), int(totals["targets"]))
+            self.meter.finish_step()
+
+    def _trained_weights(self) -> list[Tensor]:
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def load_best(self, checkpoint: Path) -> None:
         """Put the weights of a checkpoint back into the model."""
@@ -289,14 +359,29 @@ class Meter:
         self._tokens = 0
         self.started = self._since = clock()
         self._loss: list[Tensor] = []
-        self._targets: list[Tensor] = []
+        self._targets = 0
+        self._finished = (0, 0)
+        self._waited = 0.0
+
+    def waited(self, seconds: float) -> None:
+        """Count time in which the next step's data was not there yet."""
+        self._waited += seconds
 
     def add_tokens(self, num_tokens: int) -> None:
         self._tokens += num_tokens
 
-    def add_loss(self, total: Tensor, num_targets: Tensor) -> None:
+    def add_loss(self, total: Tensor, num_targets: int) -> None:
         self._loss.append(total)
-        self._targets.append(num_targets)
+        self._targets += num_targets
+
+    def finish_step(self) -> None:
+        """What was added so far is of whole optimizer steps."""
+        self._finished = (len(self._loss), self._targets)
+
+    def forget_unfinished(self) -> None:
+        """Take out what was added since the last whole step."""
+        del self._loss[self._finished[0] :]
+        self._targets = self._finished[1]
 
     def pause(self, seconds: float) -> None:
         """Take time out that was not spent on training."""
@@ -305,10 +390,13 @@ class Meter:
     def read(self, num_processes: int) -> dict[str, float]:
         """Speed since the last reading (this process's tokens, times the processes), time since the start, peak memory."""
         now = self._clock()
-        tokens_per_second = self._tokens * num_processes / max(1e-9, now - self._since)
-        self._tokens, self._since = 0, now
+        elapsed = max(1e-9, now - self._since)
+        tokens_per_second = self._tokens * num_processes / elapsed
+        waited = min(1.0, self._waited / elapsed)
+        self._tokens, self._since, self._waited = 0, now, 0.0
         return {
             "tokens_per_second": round(tokens_per_second, 1),
+            "data_wait_share": round(waited, 4),
             "seconds": round(now - self.started, 2),
             "peak_memory_mib": peak_memory_mib(),
         }
@@ -317,8 +405,9 @@ class Meter:
         """(2,) float64: summed loss and supervised tokens since the last call."""
         if not self._loss:
             return torch.zeros(2, dtype=torch.float64)
-        totals = torch.stack([torch.stack(self._loss).double().sum(), torch.stack(self._targets).double().sum()])
-        self._loss, self._targets = [], []
+        total = torch.stack(self._loss).double().sum()
+        totals = torch.stack([total, total.new_tensor(self._targets)])
+        self._loss, self._targets, self._finished = [], 0, (0, 0)
         return totals
 
 
@@ -334,14 +423,3 @@ def _start_worker(worker: int) -> None:  # noqa: ARG001
     # A forked process inherits the handlers of StopRequest. Ctrl-C is for the trainer alone; SIGTERM must end the worker.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _diverged(step: int, *, sample: str | None = None) -> TrainingError:
-    return TrainingError(
-        msg("The loss is no longer a number after step {step}: the training has diverged.", step=step),
-        sample=sample,
-        key="train.learning_rate",
-        remedy=msg(
-            "Lower train.learning_rate, lengthen the warm-up or set train.max_grad_norm=1.0, and look at the samples named here."
-        ),
-    )

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from medtune.errors import MedtuneError
-from medtune.training.data import Collator, EncodedRows, RowSampler, encoded_bytes, measure_lengths
+from medtune.training.data import EncodedRows, RowSampler, StepCollator, encoded_bytes, measure_lengths
 from medtune.types import Features
 from tiny_training import Setup
 
@@ -51,15 +51,30 @@ def test_a_faulty_row_travels_as_an_error_with_its_sample(setup: Setup, tmp_path
     sound, faulty = rows[0], rows[1]
     assert isinstance(faulty, MedtuneError)
     assert faulty.sample == "row-01"
-    assert Collator(setup.encoder)([sound, faulty]) == {"error": faulty}
+    assert StepCollator(setup.encoder)([[sound], [sound, faulty]]) == {"error": faulty}
 
 
 def test_collated_counts(setup: Setup) -> None:
     rows = EncodedRows(setup.rows, setup.encoder, setup.image_path)
-    batch = Collator(setup.encoder)([rows[0], rows[1]])
-    assert batch["sample_ids"] == ("row-00", "row-01")
-    assert batch["num_tokens"] == int(batch["attention_mask"].sum())
-    assert batch["num_target_tokens"] == int((batch["labels"][:, 1:] != -100).sum())
+    step = StepCollator(setup.encoder)([[rows[0], rows[1]], [rows[2]]])
+    first, second = step["micro_batches"]
+    assert first["sample_ids"] == ("row-00", "row-01")
+    assert second["sample_ids"] == ("row-02",)
+    inputs = [first["inputs"], second["inputs"]]
+    assert step["num_tokens"] == sum(int(batch["attention_mask"].sum()) for batch in inputs)
+    assert step["num_target_tokens"] == sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in inputs)
+    assert step["num_target_tokens"] == len(first["targets"]) + len(second["targets"])
+
+
+def test_a_micro_batch_without_rows_is_a_row_without_loss(setup: Setup) -> None:
+    rows = EncodedRows(setup.rows, setup.encoder, setup.image_path)
+    step = StepCollator(setup.encoder, packing=True, blank=lambda: rows[0])([[rows[1]], []])
+    full, empty = step["micro_batches"]
+    assert len(empty["targets"]) == 0
+    assert (empty["inputs"]["labels"] == -100).all()
+    assert "pixel_values" in empty["inputs"]
+    assert step["num_target_tokens"] == len(full["targets"])
+    assert step["num_tokens"] == len(rows[1].input_ids)  # type: ignore[union-attr]
 
 
 def test_an_answer_without_tokens_is_an_error(setup: Setup) -> None:

@@ -38,23 +38,16 @@ def test_equals_the_models_own_loss_and_gradients(family: str, tmp_path: Path) -
     own.backward()
     expected = gradients(model)
 
-    shapes: list[torch.Size] = []
-    model.get_output_embeddings().register_forward_hook(lambda *call: shapes.append(call[2].shape))
     token_loss = TokenLoss(model)
-    sums, counts, _ = token_loss(model, inputs)
-    assert shapes == [torch.Size([int(counts.sum()), model.get_output_embeddings().weight.shape[0]])]
-    loss = sums.sum() / counts.sum()
+    losses, _ = token_loss(model, inputs)
+    assert len(losses) == int((inputs["labels"][:, 1:] >= 0).sum())
+    loss = losses.mean()
     loss.backward()
     assert torch.testing.assert_close(loss, own, rtol=1e-5, atol=1e-6) is None
     found = gradients(model)
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)
-
-    # Row by row: each sum is what the row loses on its own.
-    for row, (total, count) in enumerate(zip(sums.tolist(), counts.tolist(), strict=True)):
-        assert count == int((inputs["labels"][row, 1:] >= 0).sum())
-        assert total > 0
 
     token_loss.close()
     assert model(**inputs).logits.shape[:2] == inputs["labels"].shape
@@ -63,7 +56,7 @@ def test_equals_the_models_own_loss_and_gradients(family: str, tmp_path: Path) -
 def test_a_model_without_an_output_head_is_served_from_its_full_logits(setup: Setup) -> None:
     model = setup.model()
     inputs = batch_of(setup)
-    short, counts, _ = TokenLoss(model)(model, inputs)
+    short, _ = TokenLoss(model)(model, inputs)
 
     class Hidden(torch.nn.Module):
         def __init__(self) -> None:
@@ -74,15 +67,43 @@ def test_a_model_without_an_output_head_is_served_from_its_full_logits(setup: Se
             return self.inner(**kwargs)
 
     hidden = Hidden()
-    full, full_counts, outputs = TokenLoss(hidden)(hidden, inputs)
+    full, outputs = TokenLoss(hidden)(hidden, inputs)
     assert outputs.logits.dim() == 3
     torch.testing.assert_close(full, short, rtol=1e-5, atol=1e-6)
-    assert counts.tolist() == full_counts.tolist()
 
 
 def test_an_adapter_on_the_output_head_is_trained_too(setup: Setup) -> None:
     model = setup.model(LoraSettings(rank=2, extra=("lm_head",)))
-    sums, _, _ = TokenLoss(model)(model, batch_of(setup))
-    sums.sum().backward()
+    losses, _ = TokenLoss(model)(model, batch_of(setup))
+    losses.sum().backward()
     touched = [name for name in gradients(model) if "lm_head" in name]
     assert touched
+
+
+@pytest.mark.parametrize("adapter", [LoraSettings(rank=2), FullSettings(freeze=())], ids=["frozen head", "trained head"])
+def test_the_logits_of_all_tokens_are_never_there_at_once(setup: Setup, monkeypatch: pytest.MonkeyPatch, adapter: Any) -> None:
+    model: Any = setup.model(adapter)
+    inputs = batch_of(setup)
+    whole, _ = TokenLoss(model)(model, inputs)
+    weights = torch.linspace(0.1, 2.0, len(whole))
+    (whole * weights).sum().backward()
+    expected = gradients(model)
+    model.zero_grad()
+
+    monkeypatch.setattr("medtune.training.loss.CHUNK_TOKENS", 7)
+    seen: list[int] = []
+    linear = torch.nn.functional.linear
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+
+    def watched(values: Any, weight: Any, bias: Any = None) -> Any:
+        if weight.shape[0] == vocabulary:
+            seen.append(len(values))
+        return linear(values, weight, bias)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", watched)
+    losses, _ = TokenLoss(model)(model, inputs)
+    (losses * weights).sum().backward()
+    assert max(seen) == 7
+    torch.testing.assert_close(losses, whole, rtol=1e-5, atol=1e-6)
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
