@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from medtune.errors import RecipeError
 from medtune.language import Text, msg
-from medtune.models.config import AdapterSettings, FullSettings, LoraSettings, Scope
+from medtune.models.config import AdapterSettings, FullSettings, LoraSettings
 from medtune.models.contract import check_contract, read_contract
 from medtune.models.family import Family, find_family
 from medtune.models.load import load_adapter, quiet_peft
@@ -43,11 +43,14 @@ def add_adapter(
         return _continue(model, settings, family, contract)
     from peft import LoraConfig, get_peft_model
 
-    if "experts" in settings.targets and (settings.dropout or settings.dora):
+    from medtune.models.expert_lora import keep_low_rank
+    from medtune.models.four_bit import as_plain_parameters
+
+    if ("experts" in settings.targets or settings.train_router) and (settings.dropout or settings.dora):
         raise RecipeError(
-            msg("Adapters on experts take neither dropout nor DoRA."),
+            msg("Adapters on experts and routers take neither dropout nor DoRA."),
             key="adapter.dropout" if settings.dropout else "adapter.dora",
-            remedy=msg("Set adapter.dropout=0 and adapter.dora=false, or leave experts out of adapter.targets."),
+            remedy=msg("Set adapter.dropout=0 and adapter.dora=false, or leave experts and router as they are."),
         )
     modules = target_modules(model, settings, family)
     parameters = target_parameters(model, settings, family)
@@ -65,8 +68,10 @@ def add_adapter(
         target_parameters=parameters or None,
         task_type="CAUSAL_LM",
     )
-    with quiet_peft():
-        return get_peft_model(model, config, autocast_adapter_dtype=True)
+    with quiet_peft(), as_plain_parameters(model):
+        adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
+    keep_low_rank(adapted)
+    return adapted
 
 
 def target_modules(model: torch.nn.Module, settings: LoraSettings, family: Family) -> list[str]:
@@ -106,18 +111,48 @@ def target_modules(model: torch.nn.Module, settings: LoraSettings, family: Famil
 
 
 def target_parameters(model: torch.nn.Module, settings: LoraSettings, family: Family) -> list[str]:
-    """Full names of the fused expert weights, (num_experts, ..., ...), that get an adapter; empty without ``experts``.
+    """Full names of the parameters outside of linear modules that get an adapter: fused expert weights, (num_experts, ..., ...),
+    with ``experts`` among the targets, and the weights of routers, (num_experts, hidden), with ``train_router``.
 
     Raises:
-        RecipeError: ``experts`` is a target and the model has none.
+        RecipeError: What is asked for is not in the model.
     """
+    return [*_expert_weights(model, settings, family), *_router_weights(model, settings)]
+
+
+def _expert_weights(model: torch.nn.Module, settings: LoraSettings, family: Family) -> list[str]:
     if "experts" not in settings.targets:
         return []
-    chosen = [name for name, parameter in model.named_parameters() if family.scope_of(name) == "experts" and parameter.ndim == 3]
+    chosen = [name for name, is_fused in _weights(model) if is_fused and family.scope_of(name) == "experts"]
     # Experts that are a list of linear layers are modules like any other.
     if not chosen and not any(family.scope_of(name) == "experts" for name, _ in model.named_modules()):
         raise _nothing("experts", family)
     return [name for name in chosen if not any(re.search(pattern, name) for pattern in settings.exclude)]
+
+
+def _router_weights(model: torch.nn.Module, settings: LoraSettings) -> list[str]:
+    if not settings.train_router:
+        return []
+    routers = _routers([name for name, _ in _weights(model)])
+    if not routers:
+        raise RecipeError(
+            msg("This model has no router to train."),
+            key="adapter.train_router",
+            remedy=msg("Only a mixture of experts has one: leave adapter.train_router out."),
+        )
+    return [f"{name}.weight" for name in routers]
+
+
+def _weights(model: torch.nn.Module) -> list[tuple[str, bool]]:
+    """(name, whether it is a fused expert weight) of every parameter, as it would be called without adapter and packing."""
+    return [(_plain_name(name), _is_fused(name, parameter)) for name, parameter in model.named_parameters()]
+
+
+def _routers(names: Iterable[str]) -> list[str]:
+    """The modules beside experts that choose among them."""
+    names = list(names)
+    blocks = {name[: name.index(".experts.")] for name in names if ".experts." in name}
+    return [name.removesuffix(".weight") for name in names if re.sub(r"\.(gate|router)\.weight$", "", name) in blocks]
 
 
 class AdapterRow(NamedTuple):
@@ -155,15 +190,17 @@ def adapter_report(model: torch.nn.Module) -> AdapterReport:
     family = find_family({"model_type": config.model_type}, None)
     total = trainable = 0
     counts: dict[str, int] = {}
-    base: dict[str, tuple[Scope | None, int]] = {}
+    base: dict[str, tuple[str | None, int]] = {}
     touched: set[str] = set()
+    routers = set(_routers(name for name, _ in _weights(model)))
     for full_name, parameter in model.named_parameters():
-        count = _num_elements(parameter)
+        count = num_elements(parameter)
         total += count
         module = _module_name(model, full_name, parameter)
         kind = re.sub(r"\.\d+\b", ".*", module)
         if ".lora_" not in full_name:
-            base[kind] = (family.scope_of(module), base.get(kind, (None, 0))[1] + count)
+            part = "router" if module in routers else family.scope_of(module)
+            base[kind] = (part, base.get(kind, (None, 0))[1] + count)
         if parameter.requires_grad:
             trainable += count
             touched.add(kind)
@@ -172,7 +209,7 @@ def adapter_report(model: torch.nn.Module) -> AdapterReport:
     return AdapterReport(rows, trainable, total, tuple(_untouched(base, touched, total)))
 
 
-def _untouched(base: dict[str, tuple[Scope | None, int]], touched: set[str], total: int) -> Iterator[Text]:
+def _untouched(base: dict[str, tuple[str | None, int]], touched: set[str], total: int) -> Iterator[Text]:
     touched_scopes = {scope for kind, (scope, _) in base.items() if kind in touched}
     left: dict[str, int] = {}
     for kind, (scope, count) in base.items():
@@ -210,8 +247,9 @@ def _continue(model: PreTrainedModel, settings: LoraSettings, family: Family, co
     if contract is not None:
         check_contract(earlier, contract, settings.init_from)
     wanted: set[str] | None = None
-    if settings.model_fields_set & {"targets", "exclude", "extra"}:
-        wanted = {*target_modules(model, settings, family), *target_parameters(model, settings, family)}
+    if settings.model_fields_set & {"targets", "exclude", "extra", "train_router"}:
+        parameters = (name.removesuffix(".weight") for name in target_parameters(model, settings, family))
+        wanted = {*target_modules(model, settings, family), *parameters}
     adapted = load_adapter(model, settings.init_from, trainable=True)
     config: Any = adapted.peft_config["default"]
     held = (
@@ -264,15 +302,28 @@ def _output_layer(model: torch.nn.Module) -> torch.nn.Module | None:
 def _module_name(model: torch.nn.Module, full_name: str, parameter: torch.nn.Parameter) -> str:
     """The base model's name of the module that a parameter belongs to, or that an adapter parameter adapts. A fused expert
     weight, (num_experts, ..., ...), counts as a module of its own."""
-    name = full_name.removeprefix("base_model.model.").replace(".base_layer", "")
+    name = _plain_name(full_name)
     if ".lora_" not in full_name:
-        return name if parameter.ndim == 3 else name.rpartition(".")[0]
+        return name if _is_fused(full_name, parameter) else name.rpartition(".")[0]
     owner: Any = model.get_submodule(full_name[: full_name.index(".lora_")])
-    fused = getattr(owner, "parameter_name", None)
+    fused = getattr(owner, "parameter_name", "weight")
     module = name[: name.index(".lora_")]
-    return f"{module}.{fused}" if fused else module
+    return module if fused == "weight" else f"{module}.{fused}"
 
 
-def _num_elements(parameter: torch.nn.Parameter) -> int:
-    # bitsandbytes packs two 4-bit numbers into a byte.
-    return parameter.numel() * 2 if type(parameter).__name__ == "Params4bit" else parameter.numel()
+def _plain_name(full_name: str) -> str:
+    """Without what PEFT's wrapping and 4-bit packing put into the name of a parameter."""
+    name = full_name.removeprefix("base_model.model.").replace(".base_layer", "")
+    return re.sub(r"\.parametrizations\.(\w+)\.original$", r".\1", name)
+
+
+def _is_fused(full_name: str, parameter: torch.nn.Parameter) -> bool:
+    # Packed, it is a column of bytes.
+    return parameter.ndim == 3 or full_name.endswith(".original")
+
+
+def num_elements(parameter: torch.nn.Parameter) -> int:
+    """Numbers that a parameter holds; 4-bit weights are packed, two in a byte."""
+    import torch
+
+    return parameter.numel() * 2 if parameter.dtype == torch.uint8 else parameter.numel()

@@ -15,7 +15,7 @@ Hub = Literal["auto", "local", "huggingface", "modelscope"]
 Scope = Literal["language", "vision", "projector", "experts"]
 ResizeBackend = Literal["pil", "torchvision"]
 SCOPES: tuple[Scope, ...] = ("language", "vision", "projector", "experts")
-HELD = frozenset({"rank", "alpha", "dropout", "rslora", "dora", "targets", "exclude", "extra"})
+HELD = frozenset({"rank", "alpha", "dropout", "rslora", "dora", "targets", "exclude", "extra", "train_router"})
 """Settings of a LoRA adapter that the earlier one decides under ``init_from``."""
 
 
@@ -79,6 +79,9 @@ class LoraSettings(Settings):
     """Regular expressions; a module of ``targets`` whose full name contains a match gets no adapter."""
     extra: tuple[str, ...] = ()
     """Regular expressions; linear modules outside ``targets`` whose full name contains a match get one."""
+    train_router: bool = False
+    """Adapt what chooses among the experts of a mixture too (the weight of each router, by LoRA of the same rank). Not with
+    dropout or DoRA. ``train.router_aux_loss`` keeps the experts evenly used."""
     init_from: Path | None = None
     """An earlier adapter folder to continue from. Its rank, alpha, dropout, variant and modules hold: what is set beside it
     must agree with them."""
@@ -105,7 +108,10 @@ class LoraSettings(Settings):
 
 
 class QloraSettings(LoraSettings):
-    """LoRA beside 4-bit base weights (Dettmers et al. 2023, arXiv:2305.14314). Needs CUDA and bitsandbytes."""
+    """LoRA beside 4-bit base weights (Dettmers et al. 2023, arXiv:2305.14314). Needs bitsandbytes.
+
+    Packed are the linear layers of the language model and the fused weights of experts. Embeddings, output layer, routers and
+    vision tower stay as they are stored."""
 
     kind: Literal["qlora"] = "qlora"  # type: ignore[assignment]
     """Tag of this choice."""

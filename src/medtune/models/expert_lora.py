@@ -1,4 +1,4 @@
-"""LoRA on fused expert weights as two thin grouped products, instead of a delta the size of all experts.
+"""LoRA on fused expert weights as two thin grouped products, instead of a delta the size of all experts; and on routers.
 
 PEFT adapts a fused weight (E, out, in) by adding ``scaling * B @ A`` to all experts in every forward pass, and autograd keeps
 the sum. Here the pairs of token and expert are sorted by expert once, and what LoRA adds is computed from the tokens, as in a
@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from medtune.models.four_bit import four_bit_grouped_linear, four_bit_weight, grouped_linear
 
-if TYPE_CHECKING:
-    from peft.tuners.lora.layer import ParamWrapper
-
-__all__ = ["low_rank_experts"]
+__all__ = ["keep_low_rank", "low_rank_experts"]
 
 _WEIGHTS = ("gate_up_proj", "down_proj")
 
@@ -29,42 +27,58 @@ def low_rank_experts(model: nn.Module) -> Iterator[int]:
     """Run the experts of ``model`` in low rank while the context lasts.
 
     Served are fused gated experts as transformers writes them (``use_experts_implementation``) that carry an adapter or are
-    packed in 4 bits; every other module is left alone. Outputs and gradients are those of PEFT's own forward.
+    packed in 4 bits, and adapted routers; every other module is left alone. Outputs and gradients are those of PEFT's own
+    forward. The modules stay in place and only their class changes, so that all layers share one compiled graph.
 
     Yields:
         Blocks of experts that are served.
     """
-    served: list[nn.Module] = []
-    for outer, experts, wrappers in _blocks(model):
-        outer.forward = _forward_of(outer, experts, wrappers)
-        served.append(outer)
+    blocks = [(block, _forward) for block in _blocks(model)]
+    served = [(module, type(module)) for module, _ in (*blocks, *_routers(model))]
+    for module, forward in (*blocks, *_routers(model)):
+        module.__class__ = _low_rank_class(type(module), forward)
     try:
-        yield len(served)
+        yield len(blocks)
     finally:
-        for outer in served:
-            del outer.forward
+        for module, own_class in served:
+            module.__class__ = own_class
 
 
-def _blocks(model: nn.Module) -> list[tuple[nn.Module, nn.Module, dict[str, ParamWrapper]]]:
-    """(outermost module, experts, name of a weight -> its PEFT wrapper) of every block that can be served."""
-    from peft.tuners.lora.layer import ParamWrapper
+def keep_low_rank(model: nn.Module) -> None:
+    """Run adapted experts that are packed in 4 bits in low rank for good.
 
+    PEFT's own forward would be wrong there: it lays its delta over the parameter for the time of a forward pass, and where
+    something else (the unpacking) lies over it already, does not find its delta again to take it away (0.21; it warns).
+    """
+    for block in _blocks(model):
+        wrappers, experts = _unwrap(block)
+        if wrappers and any(four_bit_weight(experts, name) is not None for name in _WEIGHTS):
+            block.__class__ = _low_rank_class(type(block), _forward)
+
+
+def _blocks(model: nn.Module) -> list[nn.Module]:
+    """The outermost module of every block that can be served: PEFT wraps experts once for each adapted weight."""
     inner: set[int] = set()
     found = []
     for module in model.modules():
         if id(module) in inner:
             continue
-        wrappers: dict[str, ParamWrapper] = {}
-        experts: Any = module
-        while isinstance(experts, ParamWrapper):
-            wrappers[experts.parameter_name] = experts
-            experts = experts.base_layer
-            inner.add(id(experts))
+        wrappers, experts = _unwrap(module)
+        inner |= {id(wrapper) for wrapper in wrappers.values()} | {id(experts)}
         if not _is_gated(experts) or not set(wrappers) <= set(_WEIGHTS):
             continue
         if wrappers or any(four_bit_weight(experts, name) is not None for name in _WEIGHTS):
-            found.append((module, experts, wrappers))
+            found.append(module)
     return found
+
+
+def _unwrap(block: Any) -> tuple[dict[str, Any], Any]:
+    """Name of a weight -> the PEFT wrapper that adapts it; the experts inside."""
+    wrappers: dict[str, Any] = {}
+    while hasattr(block, "parameter_name"):
+        wrappers[block.parameter_name] = block
+        block = block.base_layer
+    return wrappers, block
 
 
 def _is_gated(experts: Any) -> bool:
@@ -78,27 +92,60 @@ def _is_gated(experts: Any) -> bool:
     )
 
 
-def _forward_of(outer: nn.Module, experts: Any, wrappers: dict[str, ParamWrapper]) -> Callable[..., Tensor]:
-    own_forward = outer.forward
+_classes: dict[tuple[type[nn.Module], Callable[..., Any]], type[nn.Module]] = {}
 
-    def forward(hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
-        """(T, hidden), (T, k) expert of each token, (T, k) its weight -> (T, hidden)."""
-        if any(wrapper.disable_adapters or wrapper.merged or len(wrapper.active_adapters) != 1 for wrapper in wrappers.values()):
-            result: Tensor = own_forward(hidden_states, top_k_index, top_k_weights)
-            return result
-        num_tokens, k = top_k_index.shape
-        sorted_experts, order = torch.sort(top_k_index.reshape(-1))
-        offsets = _group_ends(sorted_experts, experts.num_experts)
-        rows = hidden_states[order // k]
-        gate_up = _project(rows, experts, "gate_up_proj", wrappers.get("gate_up_proj"), offsets)
-        down = _project(experts._apply_gate(gate_up), experts, "down_proj", wrappers.get("down_proj"), offsets)
-        weighted = down * top_k_weights.reshape(-1)[order, None]
-        place = torch.empty_like(order)
-        place[order] = torch.arange(len(order), device=order.device)
-        # A gather and a sum, not index_add: that one adds in any order on a GPU.
-        return weighted[place].view(num_tokens, k, -1).sum(dim=1).to(hidden_states.dtype)
 
-    return forward
+def _low_rank_class(own_class: type[nn.Module], forward: Callable[..., Any]) -> type[nn.Module]:
+    """``own_class`` with another forward pass; the same class for the same arguments."""
+    if hasattr(own_class, "_own_forward"):
+        return own_class
+    key = own_class, forward
+    if key not in _classes:
+        # PEFT asks for the name of the class in places.
+        _classes[key] = type(own_class.__name__, (own_class,), {"forward": forward, "_own_forward": own_class.forward})
+    return _classes[key]
+
+
+def _is_plain(wrapper: Any) -> bool:
+    return not wrapper.disable_adapters and not wrapper.merged and len(wrapper.active_adapters) == 1
+
+
+def _forward(self: Any, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+    """(T, hidden), (T, k) experts of each token, (T, k) their weights -> (T, hidden)."""
+    wrappers, experts = _unwrap(self)
+    if not all(_is_plain(wrapper) for wrapper in wrappers.values()):
+        plain: Tensor = self._own_forward(hidden_states, top_k_index, top_k_weights)
+        return plain
+    num_tokens, k = top_k_index.shape
+    sorted_experts, order = torch.sort(top_k_index.reshape(-1))
+    offsets = _group_ends(sorted_experts, experts.num_experts)
+    rows = hidden_states[order // k]
+    gate_up = _project(rows, experts, "gate_up_proj", wrappers.get("gate_up_proj"), offsets)
+    down = _project(experts._apply_gate(gate_up), experts, "down_proj", wrappers.get("down_proj"), offsets)
+    weighted = down * top_k_weights.reshape(-1)[order, None]
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order), device=order.device)
+    # A gather and a sum, not index_add: that one adds in any order on a GPU.
+    return weighted[place].view(num_tokens, k, -1).sum(dim=1).to(hidden_states.dtype)
+
+
+def _routers(model: nn.Module) -> list[tuple[nn.Module, Callable[..., Any]]]:
+    """Adapted routers: a single matrix, whose delta is small enough to be added."""
+    return [
+        (module, _router_forward)
+        for module in model.modules()
+        if getattr(module, "parameter_name", None) == "weight" and getattr(module, "num_experts", 0) == 1
+    ]
+
+
+def _router_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+    """As PEFT computes it, without registering a parametrization in every pass, which torch.compile cannot follow."""
+    if not _is_plain(self):
+        return self._own_forward(*args, **kwargs)
+    adapter = self.active_adapters[0]
+    weight: Tensor = self.base_layer.weight
+    delta = (self.lora_B[adapter].weight @ self.lora_A[adapter].weight) * self.scaling[adapter]
+    return functional_call(self.base_layer, {"weight": weight + delta.to(weight.dtype)}, args, kwargs)
 
 
 def _group_ends(sorted_experts: Tensor, num_experts: int) -> Tensor:
@@ -108,7 +155,7 @@ def _group_ends(sorted_experts: Tensor, num_experts: int) -> Tensor:
     return torch.searchsorted(sorted_experts, experts, right=True).to(torch.int32)
 
 
-def _project(x: Tensor, experts: Any, name: str, wrapper: ParamWrapper | None, offsets: Tensor) -> Tensor:
+def _project(x: Tensor, experts: Any, name: str, wrapper: Any, offsets: Tensor) -> Tensor:
     """The base weight of each row's expert times the row, plus LoRA's part: (N, in) -> (N, out)."""
     packed = four_bit_weight(experts, name)
     if packed is not None:
@@ -125,7 +172,7 @@ def _project(x: Tensor, experts: Any, name: str, wrapper: ParamWrapper | None, o
     return torch.add(out, grouped_linear(low, up, offsets, is_transposed=True), alpha=scaling)
 
 
-def _factors(wrapper: ParamWrapper, is_transposed: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor, float]:
+def _factors(wrapper: Any, is_transposed: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor, float]:
     """The adapter of one weight: (E, in, r), (E, r, out), scaling.
 
     PEFT keeps (r E, .) with the expert outermost in A, and (., r E) with the expert innermost in B. A reads the layer's input
@@ -136,8 +183,8 @@ def _factors(wrapper: ParamWrapper, is_transposed: bool, dtype: torch.dtype) -> 
     first: Tensor = wrapper.lora_A[adapter].weight
     second: Tensor = wrapper.lora_B[adapter].weight
     rank: int = wrapper.r[adapter]
-    by_expert = first.to(dtype).view(num_experts, rank, -1)
-    by_rank = second.to(dtype).view(second.shape[0], rank, num_experts)
+    by_expert: Tensor = first.to(dtype).view(num_experts, rank, -1)
+    by_rank: Tensor = second.to(dtype).view(second.shape[0], rank, num_experts)
     # grouped_mm wants rows of whole 16 bytes; zeros beyond the rank add nothing.
     missing = -rank % (16 // dtype.itemsize)
     if missing:

@@ -8,37 +8,29 @@ quantized constants, Dettmers et al. 2023, arXiv:2305.14314, section 3) and stay
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-__all__ = ["BLOCK_SIZE", "FourBitWeight", "attach_packed", "four_bit_grouped_linear", "four_bit_weight", "pack"]
+__all__ = [
+    "BLOCK_SIZE",
+    "FourBitWeight",
+    "Packed",
+    "as_plain_parameters",
+    "attach",
+    "four_bit_grouped_linear",
+    "four_bit_weight",
+    "grouped_linear",
+    "pack",
+]
 
 BLOCK_SIZE = 64
 """Neighbouring values that share one constant (arXiv:2305.14314, section 4)."""
-
-
-def pack(weight: Tensor, *, quantization: str, double_quantization: bool) -> tuple[Tensor, Any]:
-    """Quantize a weight of any shape.
-
-    Args:
-        quantization: ``nf4`` or ``fp4``.
-        double_quantization: Quantize the constants of the blocks too, to 8 bits in blocks of 256.
-
-    Returns:
-        (N / 2, 1) uint8, two values in a byte, and bitsandbytes' ``QuantState`` of the flat weight.
-    """
-    from bitsandbytes import functional
-
-    # Flat, because bitsandbytes' kernel for the CPU starts a new block in every row: rows that are no multiple of 64 long
-    # come back wrong (seen in 0.50.2). The bytes are the same either way.
-    packed, state = functional.quantize_4bit(
-        weight.reshape(-1), blocksize=BLOCK_SIZE, quant_type=quantization, compress_statistics=double_quantization
-    )
-    return packed, state
 
 
 class FourBitWeight(nn.Module):
@@ -65,7 +57,7 @@ class FourBitWeight(nn.Module):
             return weight.reshape(self.shape)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FourBitWeight:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.state.to(fn(torch.empty(0, device=self.state.absmax.device)).device)
         return self
 
@@ -73,12 +65,53 @@ class FourBitWeight(nn.Module):
         return f"shape={tuple(self.shape)}, dtype={self.state.dtype}"
 
 
-def attach_packed(module: nn.Module, name: str, packed: Tensor, state: Any, shape: torch.Size) -> None:
-    """Let ``module.<name>`` be the packed weight, spread out whenever it is read. It is frozen."""
-    module._parameters.pop(name, None)
-    module.register_parameter(name, nn.Parameter(packed, requires_grad=False))
-    # unsafe: a parametrization that changes shape and type, which is the point.
-    parametrize.register_parametrization(module, name, FourBitWeight(state, shape), unsafe=True)
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A quantized weight.
+
+    Attributes:
+        values: (N / 2, 1) uint8, two values in a byte.
+        state: bitsandbytes' ``QuantState`` of the flat weight.
+        shape: Of the weight.
+    """
+
+    values: Tensor
+    state: Any
+    shape: torch.Size
+
+
+_shared_classes: dict[tuple[type[nn.Module], tuple[str, ...]], type[nn.Module]] = {}
+
+
+def pack(weight: Tensor, *, quantization: str, double_quantization: bool) -> Packed:
+    """Quantize a weight of any shape.
+
+    Args:
+        quantization: ``nf4`` or ``fp4``.
+        double_quantization: Quantize the constants of the blocks too, to 8 bits in blocks of 256.
+    """
+    from bitsandbytes import functional
+
+    # Flat, because bitsandbytes' kernel for the CPU starts a new block in every row: rows that are no multiple of 64 long
+    # come back wrong (seen in 0.50.2). The bytes are the same either way.
+    values, state = functional.quantize_4bit(
+        weight.reshape(-1), blocksize=BLOCK_SIZE, quant_type=quantization, compress_statistics=double_quantization
+    )
+    return Packed(values, state, weight.shape)
+
+
+def attach(module: nn.Module, weights: Mapping[str, Packed]) -> None:
+    """Let ``module.<name>`` be the packed weight, spread out whenever it is read; frozen. Once for each module."""
+    key = type(module), tuple(sorted(weights))
+    # In the module's order, not the file's: see as_plain_parameters.
+    for name in [name for name in module._parameters if name in weights]:
+        weight = weights[name]
+        module._parameters[name] = nn.Parameter(weight.values, requires_grad=False)
+        # unsafe: a parametrization that changes shape and type, which is the point.
+        parametrize.register_parametrization(module, name, FourBitWeight(weight.state, weight.shape), unsafe=True)
+    # parametrize makes a class for every module, and torch.compile a graph for every class. The properties of one class serve
+    # all modules with the same packed weights.
+    module.__class__ = _shared_classes.setdefault(key, type(module))
 
 
 def four_bit_weight(module: nn.Module, name: str) -> tuple[Tensor, FourBitWeight] | None:
@@ -89,6 +122,35 @@ def four_bit_weight(module: nn.Module, name: str) -> tuple[Tensor, FourBitWeight
         return None
     entry = parametrizations[name]
     return (entry.original, entry[0]) if isinstance(entry[0], FourBitWeight) else None
+
+
+@contextlib.contextmanager
+def as_plain_parameters(model: nn.Module) -> Iterator[None]:
+    """Inside, packed weights look like ordinary parameters of their shape, type and device, without content.
+
+    For PEFT to put adapters on: it nests what it wraps around a module in the order of the module's parameters, but by name
+    where they are parametrized, and the nesting is in the names of the saved adapter. It would not fit the unpacked model.
+    """
+    held: list[tuple[nn.Module, type[nn.Module], Any]] = []
+    for module in list(model.modules()):
+        parametrizations: Any = module._modules.get("parametrizations")
+        if parametrizations is None or not all(isinstance(entry[0], FourBitWeight) for entry in parametrizations.values()):
+            continue
+        held.append((module, type(module), parametrizations))
+        module.__class__ = type(module).__bases__[0]
+        del module._modules["parametrizations"]
+        for name, entry in parametrizations.items():
+            # One number, seen as many.
+            number = torch.zeros((), dtype=entry[0].state.dtype, device=entry.original.device)
+            module._parameters[name] = nn.Parameter(number.expand(entry[0].shape), requires_grad=False)
+    try:
+        yield
+    finally:
+        for module, own_class, parametrizations in held:
+            module.__class__ = own_class
+            module._modules["parametrizations"] = parametrizations
+            for name in parametrizations:
+                del module._parameters[name]
 
 
 def four_bit_grouped_linear(x: Tensor, packed: Tensor, weight: FourBitWeight, offsets: Tensor, is_transposed: bool) -> Tensor:

@@ -70,6 +70,7 @@ def load_adapter(model: Any, adapter: Path, *, trainable: bool) -> PeftModel:
     from safetensors import SafetensorError
 
     from medtune.models.expert_lora import keep_low_rank
+    from medtune.models.four_bit import as_plain_parameters
 
     if not (adapter / "adapter_model.safetensors").is_file():
         raise ModelError(
@@ -78,7 +79,7 @@ def load_adapter(model: Any, adapter: Path, *, trainable: bool) -> PeftModel:
             remedy=msg("Pickled adapters (.bin) are not read. Use an adapter that medtune trained."),
         )
     try:
-        with quiet_peft():
+        with quiet_peft(), as_plain_parameters(model):
             adapted = PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable, autocast_adapter_dtype=True)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(

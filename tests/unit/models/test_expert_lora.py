@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch._dynamo.testing
 
 from medtune.models.expert_lora import low_rank_experts
 
 NUM_EXPERTS = 6
-GATE_UP, DOWN = "mlp.experts.gate_up_proj", "mlp.experts.down_proj"
+GATE_UP, DOWN, ROUTER = "mlp.experts.gate_up_proj", "mlp.experts.down_proj", "mlp.gate.weight"
 
 
 def text_model(model_type: str, **changes: Any) -> Any:
@@ -85,6 +86,10 @@ def step(model: Any, *, num_tokens: int = 11) -> tuple[torch.Tensor, dict[str, t
     return logits.detach(), gradients
 
 
+def is_plain(model: Any) -> bool:
+    return not any(hasattr(module, "_own_forward") for module in model.modules())
+
+
 def assert_same(found: Any, wanted: Any, *, tolerance: float = 1e-5) -> None:
     torch.testing.assert_close(found[0], wanted[0], rtol=tolerance, atol=tolerance)
     assert found[1].keys() == wanted[1].keys()
@@ -111,7 +116,7 @@ def test_equals_peft(model_type: str, parameters: tuple[str, ...], rank: int, rs
     with low_rank_experts(model) as served:
         assert served == 2
         assert_same(step(model, num_tokens=num_tokens), wanted)
-    assert not any("forward" in vars(module) for module in model.modules())
+    assert is_plain(model)
     assert torch.equal(step(model, num_tokens=num_tokens)[0], wanted[0])
 
 
@@ -133,14 +138,16 @@ def test_with_gradient_checkpointing() -> None:
         assert_same(step(model), wanted)
 
 
-def test_router_can_be_trained_beside() -> None:
-    model = adapted(text_model("qwen3_moe"))
-    for name, parameter in model.named_parameters():
-        if "mlp.gate." in name:
-            parameter.requires_grad_(True)
+@pytest.mark.parametrize("parameters", [(GATE_UP, DOWN, ROUTER), (ROUTER,)])
+def test_routers(parameters: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    from peft.tuners.lora.layer import ParamWrapper
+
+    model = adapted(text_model("qwen3_moe"), parameters=parameters)
     wanted = step(model)
-    assert any("mlp.gate." in name for name in wanted[1])
-    with low_rank_experts(model):
+    assert sum("mlp.gate." in name for name in wanted[1]) == 4
+    monkeypatch.setattr(ParamWrapper, "_activate_lora", lambda *_: pytest.fail("PEFT registered a parametrization"))
+    with low_rank_experts(model) as served:
+        assert served == 2 * (len(parameters) > 1)
         assert_same(step(model), wanted)
 
 
@@ -159,14 +166,14 @@ def test_models_without_adapted_experts_are_left_alone() -> None:
     model = get_peft_model(text_model("qwen3_moe"), LoraConfig(r=2, target_modules=["q_proj"]))
     with low_rank_experts(model) as served:
         assert served == 0
-        assert not any("forward" in vars(module) for module in model.modules())
+        assert is_plain(model)
 
 
 def test_taken_away_after_an_error() -> None:
     model = adapted(text_model("qwen3_moe"))
     with pytest.raises(RuntimeError, match="stop"), low_rank_experts(model):
         raise RuntimeError("stop")
-    assert not any("forward" in vars(module) for module in model.modules())
+    assert is_plain(model)
 
 
 def test_loads_in_plain_peft(tmp_path: Path) -> None:
@@ -191,14 +198,18 @@ def test_experts_without_adapter_run_in_one_kernel(model_type: str) -> None:
     assert config._experts_implementation == "grouped_mm"
 
 
-def test_compiles_without_a_graph_break() -> None:
-    model = adapted(text_model("qwen3_moe"))
-    layer = model.base_model.model.model.layers[0].mlp
+def test_all_layers_share_one_compiled_graph() -> None:
+    model = adapted(text_model("qwen3_moe", num_hidden_layers=3), parameters=(GATE_UP, DOWN, ROUTER))
+    blocks = [layer.mlp for layer in model.base_model.model.model.layers]
     x = torch.randn(1, 7, 32)
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounter()
     with low_rank_experts(model):
-        wanted = layer(x)
-        compiled = torch.compile(layer.forward, backend="eager", fullgraph=True)
-        torch.testing.assert_close(compiled(x), wanted, rtol=1e-5, atol=1e-5)
+        wanted = [block(x) for block in blocks]
+        compiled = torch.compile(lambda block, x: block(x), backend=counter, fullgraph=True)
+        for block, output in zip(blocks, wanted, strict=True):
+            torch.testing.assert_close(compiled(block, x), output, rtol=1e-5, atol=1e-5)
+    assert counter.frame_count == 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
