@@ -553,6 +553,22 @@ class Comparison(Document):
 RunStatus = Literal["created", "training", "interrupted", "failed", "trained"]
 
 
+class Performance(Document):
+    """What a training run needs of its machine: foretold by the plan, or measured."""
+
+    device: str
+    """Of one device."""
+    num_devices: int = 1
+    peak_gib: float
+    """Most memory in use on one device, as torch's allocator counts it; of the process where there is no GPU. GiB."""
+    seconds_per_step: float
+    """Of an optimizer step, on average over the run; compilation, validation and checkpoints are not counted."""
+    tokens_per_second: float
+    """All devices together, without padding."""
+    seconds: float
+    """Of the whole run."""
+
+
 class RunRecord(Document):
     """``run.json``: what a run is and how far it came."""
 
@@ -580,6 +596,16 @@ class RunRecord(Document):
     """``trainable`` and ``total`` parameters."""
     versions: dict[str, str] = {}
     error: Text | None = None
+    diverged_step: int | None = None
+    """The last step before a loss was no number; None when the latest attempt did not diverge."""
+    num_divergences: int = 0
+    """Attempts in a row that diverged there."""
+    engine: dict[str, JsonValue] = {}
+    """What was chosen for this machine where the recipe left it open, corrected where memory ran out."""
+    validation_losses: dict[str, float] = {}
+    """Of the weights that could be kept: ``best``, ``last`` and ``average``, as far as they were measured."""
+    kept: Literal["best", "last", "average"] | None = None
+    """Which weights the result holds."""
 
 
 class AdapterContract(Document):

@@ -1,38 +1,40 @@
-"""Checkpoints: complete or absent, and tied to the settings and rows that made them."""
+"""Checkpoints: complete or absent, verified before an older one goes, and tied to the settings and rows that made them."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from medtune.errors import TrainingError
-from medtune.language import msg
+from medtune.language import Text, msg
+from medtune.models.contract import write_contract
 from medtune.runs import atomic_write
 from medtune.training.config import TrainSettings
-from medtune.types import Sample
+from medtune.training.seal import damage, flush, flush_folder, write_seal
+from medtune.training.weights import trained
+from medtune.types import AdapterContract, Sample
 
 __all__ = [
     "FREE_TO_CHANGE",
     "STAGING",
     "all_checkpoints",
     "check_same",
+    "checkpoint_bytes",
     "describe",
     "hash_rows",
-    "is_peft",
-    "load_weights",
+    "last_sound",
     "publish",
+    "read_description",
     "remove_old",
-    "save_weights",
+    "set_aside",
     "write_description",
 ]
 
@@ -40,10 +42,26 @@ STAGING = ".saving"
 """Folder under ``checkpoints/`` in which a checkpoint is written before it gets its name."""
 
 _DESCRIPTION = "medtune.json"
-_WEIGHTS = "trainable.safetensors"
 
-FREE_TO_CHANGE = frozenset({"log_every", "save_every", "save_total_limit", "num_workers", "cache_encoded", "keep_best", "patience"})
-"""Settings that a resumed run may change: they do not touch what an optimizer step computes."""
+FREE_TO_CHANGE = frozenset(
+    {
+        "cache_encoded",
+        "compile",
+        "gradient_checkpointing",
+        "keep_best",
+        "log_every",
+        "micro_batch_tokens",
+        "num_workers",
+        "on_out_of_memory",
+        "patience",
+        "save_every",
+        "save_total_limit",
+        "trackers",
+        "trackers_online",
+        "vision_cache",
+    }
+)
+"""Settings that a resumed run may change: beyond rounding, they do not touch what an optimizer step computes."""
 
 
 def all_checkpoints(folder: Path) -> list[tuple[int, Path]]:
@@ -58,89 +76,70 @@ def all_checkpoints(folder: Path) -> list[tuple[int, Path]]:
 
 
 def publish(staging: Path, folder: Path, step: int) -> Path:
-    """Give the finished folder ``staging/checkpoint-<step>`` its place under ``folder``, flushed to disk before."""
+    """Give the finished folder ``staging/checkpoint-<step>`` its place under ``folder``, on the disk before and looked at after.
+
+    Raises:
+        TrainingError: What was written cannot be read back. Older checkpoints are still there.
+    """
     source = staging / f"checkpoint-{step}"
-    for path in source.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+    write_seal(source)
+    flush_folder(source)
     target = folder / source.name
     if target.exists():
-        shutil.rmtree(target)
+        _remove(target)
     os.replace(source, target)
+    flush(folder)
     shutil.rmtree(staging, ignore_errors=True)
+    problem = damage(target, contents=False)
+    if problem is not None:
+        raise TrainingError(
+            msg("The checkpoint that was just written cannot be read back: {problem}.", problem=str(problem)),
+            file=target,
+            remedy=msg("Look at the disk and the free space there, then go on with --resume from the checkpoint before it."),
+        )
     return target
 
 
 def remove_old(folder: Path, *, keep: int, best_step: int | None) -> None:
-    """Delete all but the newest ``keep`` checkpoints and the best one."""
+    """Delete all but the newest ``keep`` checkpoints and the best one. Call it only after the newest was published."""
     for step, path in all_checkpoints(folder)[:-keep]:
         if step != best_step:
-            # Out of sight first: a crash while deleting must not leave half a checkpoint under its name.
-            doomed = path.with_name(f".{path.name}.old")
-            os.replace(path, doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+            _remove(path)
 
 
-def save_weights(model: nn.Module, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
-    """Save what is trained: a PEFT adapter as PEFT saves it, else the trainable parameters under their names in the module.
-
-    Args:
-        weights: The gathered state dict, where the model's own is spread over several devices. Only for an adapter.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    if is_peft(model):
-        # "auto" would ask the hub for the base model's config, to compare vocabulary sizes; medtune never resizes them.
-        model.save_pretrained(folder, save_embedding_layers=False, state_dict=weights)  # type: ignore[operator]
-        with contextlib.suppress(FileNotFoundError):
-            (folder / "README.md").unlink()
-        return
-    from safetensors.torch import save_file
-
-    save_file({name: value.detach().cpu().contiguous() for name, value in _trainable(model).items()}, folder / _WEIGHTS)
+def _remove(path: Path) -> None:
+    # Out of sight first: a crash while deleting must not leave half a checkpoint under its name.
+    doomed = path.with_name(f".{path.name}.old")
+    shutil.rmtree(doomed, ignore_errors=True)
+    os.replace(path, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
-def load_weights(model: nn.Module, folder: Path) -> None:
-    """Read back what :func:`save_weights` saved, into the same model.
-
-    Raises:
-        TrainingError: The checkpoint is of a model with other trainable weights.
-    """
-    from safetensors.torch import load_file
-
-    problem = TrainingError(
-        msg("The checkpoint does not hold the weights that this run trains."),
-        file=folder,
-        remedy=msg("Resume with the adapter settings that the run was started with, or start a new run."),
-    )
-    if is_peft(model):
-        from peft import set_peft_model_state_dict
-
-        path = folder / "adapter_model.safetensors"
-        if not path.is_file():
-            raise problem
-        result: Any = set_peft_model_state_dict(model, load_file(path))
-        if result.unexpected_keys:
-            raise problem
-        return
-    path = folder / _WEIGHTS
-    own = _trainable(model)
-    saved = load_file(path) if path.is_file() else {}
-    if saved.keys() != own.keys():
-        raise problem
-    with torch.no_grad():
-        for name, value in saved.items():
-            own[name].copy_(value)
+def last_sound(folder: Path) -> tuple[tuple[int, Path] | None, list[tuple[Path, Text]]]:
+    """The newest checkpoint that is whole, and those newer ones that are not, with what is wrong with each. Changes nothing."""
+    damaged: list[tuple[Path, Text]] = []
+    for step, path in reversed(all_checkpoints(folder)):
+        problem = damage(path)
+        if problem is None:
+            return (step, path), damaged
+        damaged.append((path, problem))
+    return None, damaged
 
 
-def is_peft(model: nn.Module) -> bool:
-    from peft import PeftModel
+def set_aside(checkpoint: Path) -> None:
+    """Keep a damaged checkpoint as ``damaged-checkpoint-<step>``: there it does not push a sound one out."""
+    aside = checkpoint.with_name(f"damaged-{checkpoint.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(checkpoint, aside)
 
-    return isinstance(model, PeftModel)
 
-
-def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+def checkpoint_bytes(folder: Path, model: nn.Module) -> int:
+    """How large a checkpoint is: as the newest one, else estimated at three float32 numbers for each trained weight (itself and
+    AdamW's two moments; Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2)."""
+    saved = all_checkpoints(folder)
+    if saved:
+        return sum(path.stat().st_size for path in saved[-1][1].rglob("*") if path.is_file())
+    return 12 * sum(parameter.numel() for parameter in trained(model).values())
 
 
 def hash_rows(rows: Sequence[Sample]) -> str:
@@ -160,7 +159,7 @@ def describe(
     settings: TrainSettings, *, model: nn.Module, train_rows: Sequence[Sample], validation_rows: Sequence[Sample]
 ) -> dict[str, Any]:
     """What must be the same when a run is resumed."""
-    shapes = sorted(f"{name} {tuple(parameter.shape)}" for name, parameter in _trainable(model).items())
+    shapes = sorted(f"{name} {tuple(parameter.shape)}" for name, parameter in trained(model).items())
     return {
         "settings": settings.model_dump(mode="json", exclude=set(FREE_TO_CHANGE)),
         "rows": {"train": hash_rows(train_rows), "validation": hash_rows(validation_rows)},
@@ -169,8 +168,25 @@ def describe(
     }
 
 
-def write_description(folder: Path, description: dict[str, Any]) -> None:
+def write_description(folder: Path, description: dict[str, Any], contract: AdapterContract | None = None) -> None:
+    """Write what :func:`check_same` compares, and the contract, with which the folder is an adapter like any other."""
+    if contract is not None:
+        write_contract(contract, folder)
     atomic_write(folder / _DESCRIPTION, json.dumps(description, ensure_ascii=False, indent=2) + "\n")
+
+
+def read_description(checkpoint: Path) -> dict[str, Any]:
+    """What :func:`write_description` wrote.
+
+    Raises:
+        TrainingError: The file is missing or damaged.
+    """
+    path = checkpoint / _DESCRIPTION
+    try:
+        description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise TrainingError(msg("The checkpoint cannot be read: {error}", error=str(error)), file=path) from error
+    return description
 
 
 def check_same(checkpoint: Path, now: dict[str, Any]) -> None:
@@ -179,11 +195,7 @@ def check_same(checkpoint: Path, now: dict[str, Any]) -> None:
     Raises:
         TrainingError: Something differs; every difference is named.
     """
-    path = checkpoint / _DESCRIPTION
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise TrainingError(msg("The checkpoint cannot be read: {error}", error=str(error)), file=path) from error
+    before = read_description(checkpoint)
     for split in ("train", "validation"):
         if before["rows"][split] != now["rows"][split]:
             raise TrainingError(

@@ -52,6 +52,7 @@ OWNED_BY_MEDTUNE: dict[str, str] = {
     "per_device_eval_batch_size": "train.batch_size",
     "per_device_train_batch_size": "train.batch_size",
     "remove_unused_columns": "",
+    "report_to": "train.trackers",
     "resume_from_checkpoint": "",
     "save_steps": "train.save_every",
     "save_strategy": "train.save_every",
@@ -123,10 +124,21 @@ class TrainSettings(Settings):
     """Stop after this many validation losses in a row that are not a new best."""
     keep_best: bool = True
     """End with the weights of the lowest validation loss instead of the last ones."""
+    average_last: Annotated[int, Field(gt=1)] | None = None
+    """Also make the mean of the weights at the last so many checkpoints, and keep it where its validation loss is lower than
+    what would be kept else (without validation rows: in any case). The averaging of checkpoints of Vaswani et al. 2017
+    (arXiv:1706.03762, section 6.1); Izmailov et al. 2018 (arXiv:1803.05407) say why it generalises."""
     save_every: Literal["epoch", "never"] | Annotated[int, Field(gt=0)] = "epoch"
     """When a checkpoint to resume from is saved. The best is saved in any case if ``keep_best``."""
     save_total_limit: Annotated[int, Field(gt=0)] = 2
     """Checkpoints kept: the newest ones. The best is kept besides them."""
+    on_out_of_memory: Literal["smaller", "stop"] = "smaller"
+    """When memory runs out: go on from the last optimizer step with fewer tokens at once, then with more layers computed
+    again (no result changes beyond rounding), or stop; ``--resume`` then goes on that way."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "swanlab"], ...] = ()
+    """Also write the losses for these programs, into ``trackers`` in the run folder. Nothing is sent."""
+    trackers_online: bool = False
+    """Let the trackers send to their services, as their own settings and environment variables say."""
     log_every: Annotated[int, Field(gt=0)] = 10
     """Steps between two log events."""
     num_workers: Annotated[int, Field(ge=0)] | None = None

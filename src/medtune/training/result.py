@@ -15,10 +15,13 @@ from medtune.models.adapter import adapter_report
 from medtune.models.contract import write_contract
 from medtune.models.pictures import write_limits
 from medtune.runs import Run, atomic_folder
-from medtune.training.checkpoints import is_peft, save_weights
+from medtune.training.weights import is_peft, save_weights
 from medtune.types import AdapterContract
 
-__all__ = ["save_result"]
+__all__ = ["LAST", "save_result"]
+
+LAST = "adapter_last"
+"""Folder of the adapter of the last step, where the result is another one."""
 
 _COMPANIONS = ("*.json", "*.jinja", "*.txt", "*.model", "LICENSE*", "NOTICE*")
 _NOT_COMPANIONS = (
@@ -34,7 +37,13 @@ _NOT_COMPANIONS = (
 
 
 def save_result(
-    run: Run, model: nn.Module, contract: AdapterContract, base_folder: Path, *, weights: Mapping[str, Tensor] | None = None
+    run: Run,
+    model: nn.Module,
+    contract: AdapterContract,
+    base_folder: Path,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    name: str = "adapter",
 ) -> Path:
     """Save ``adapter/``, or ``model/`` when the weights themselves were tuned.
 
@@ -43,9 +52,10 @@ def save_result(
 
     Args:
         weights: The gathered state dict, where the model's own is spread over several devices.
+        name: Another name for the folder of an adapter.
     """
     adapter = is_peft(model)
-    target = run.folder / ("adapter" if adapter else "model")
+    target = run.folder / (name if adapter else "model")
     with atomic_folder(target) as folder:
         if adapter:
             for config in model.peft_config.values():  # type: ignore[operator]

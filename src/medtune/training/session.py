@@ -12,14 +12,14 @@ import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
 
-from medtune.errors import MedtuneError, TrainingError
+from medtune.errors import MedtuneError
 from medtune.language import Text, msg
 from medtune.runs import Run
 from medtune.training.checkpoints import all_checkpoints
-from medtune.training.config import TrainSettings
+from medtune.training.divergence import DivergenceError
 from medtune.types import Event
 
-__all__ = ["cpu_threads", "failures_noted", "left_as_it_came", "memory_errors_explained", "quiet_libraries"]
+__all__ = ["cpu_threads", "failures_noted", "left_as_it_came", "quiet_libraries"]
 
 
 @contextlib.contextmanager
@@ -29,39 +29,32 @@ def failures_noted(run: Run, *, enabled: bool) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if enabled:
-            run.update(status="interrupted")
             saved = all_checkpoints(run.checkpoints)
             step = saved[-1][0] if saved else 0
-            run.append(Event("note", msg("Interrupted; the last checkpoint is of step {step}.", step=step), values={"step": step}))
+            what = msg("Interrupted; the last checkpoint is of step {step}.", step=step)
+            _note(run, what, values={"step": step}, status="interrupted")
         raise
     except Exception as error:
         if enabled:
             what = error.what if isinstance(error, MedtuneError) else Text("{error}", {"error": f"{type(error).__name__}: {error}"})
-            run.update(status="failed", error=what)
-            run.append(Event("note", what))
+            changes: dict[str, Any] = {"status": "failed", "error": what}
+            if isinstance(error, DivergenceError):
+                changes |= _divergences(run, error.step)
+            _note(run, what, **changes)
         raise
 
 
-@contextlib.contextmanager
-def memory_errors_explained(settings: TrainSettings) -> Iterator[None]:
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
-            raise
-        advice = [] if settings.gradient_checkpointing in ("all", "offload") else ["train.gradient_checkpointing=all"]
-        if settings.batch_size > 1:
-            accumulation = settings.gradient_accumulation_steps * 2
-            advice.append(f"train.batch_size={settings.batch_size // 2} train.gradient_accumulation_steps={accumulation}")
-        advice += ["model.max_pixels", "adapter.kind=qlora"]
-        raise TrainingError(
-            msg("Memory ran out: {error}", error=str(error).split(".")[0] or "MemoryError"),
-            key="train.batch_size",
-            remedy=msg(
-                "In this order: {advice}. The first ones change no result; fewer pixels and 4-bit weights do.",
-                advice="; ".join(advice),
-            ),
-        ) from error
+def _note(run: Run, what: Text, *, values: dict[str, int] | None = None, **changes: Any) -> None:
+    # On a full disk not even this can be written; the error itself must still be seen.
+    with contextlib.suppress(OSError, MedtuneError):
+        run.update(**changes)
+        run.append(Event("note", what, values=values or {}))
+
+
+def _divergences(run: Run, step: int | None) -> dict[str, Any]:
+    record = run.record
+    again = step is not None and record.diverged_step == step
+    return {"diverged_step": step, "num_divergences": record.num_divergences + 1 if again else 1}
 
 
 @contextlib.contextmanager
