@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from medtune.cli.parameters import AsJson, Overrides, RecipeName, RunName, example
+from medtune.cli.plan import plan
 from medtune.cli.usage import Command
 from medtune.language import msg
 
@@ -31,6 +32,11 @@ def add_to(app: typer.Typer) -> None:
             validate,
             msg("Check a recipe's data set, or a data set folder, and list every fault."),
             "medtune validate datasets/demo --strict",
+        ),
+        (
+            plan,
+            msg("Say what training a recipe will need: memory, time and cost, and what the engine chose."),
+            "medtune plan demo --gpu H100 --price 2.5",
         ),
         (
             train,
