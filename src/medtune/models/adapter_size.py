@@ -36,8 +36,13 @@ class AdapterSize:
 
     @property
     def trains_vision(self) -> bool:
-        """The vision tower's output is not always the same."""
+        """What the language model is given of a picture changes with training."""
         return bool(self.scopes & {"vision", "projector"})
+
+    @property
+    def trains_tower(self) -> bool:
+        """Gradients go through the vision tower, not only through the projector behind it."""
+        return "vision" in self.scopes
 
     @property
     def trains_experts(self) -> bool:
@@ -82,9 +87,13 @@ def adapter_size(size: ModelSize, settings: AdapterSettings, family: Family) -> 
 
 def _adapted(size: ModelSize, settings: LoraSettings, family: Family) -> Iterator[Weight]:
     """As ``target_modules`` and ``target_parameters`` of :mod:`medtune.models.adapter` choose."""
+    blocks = {weight.name[: weight.name.index(".experts.")] for weight in size.weights if ".experts." in weight.name}
     for weight in size.weights:
         module = _module(weight)
         scope = family.scope_of(module)
+        if settings.train_router and re.sub(r"\.(gate|router)\.weight$", "", weight.name) in blocks:
+            yield weight
+            continue
         excluded = any(re.search(pattern, module) for pattern in settings.exclude)
         if len(weight.shape) == 3 and scope == "experts":
             if "experts" in settings.targets and not excluded:

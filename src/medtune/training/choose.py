@@ -208,12 +208,15 @@ def _reasons(settings: TrainSettings, setup: Setup, room: Room, choice: EngineCh
         yield msg("compile: {value} ({why})", value=_yes(choice.compile), why=by_hand)
     elif setup.device.is_gpu:
         other = estimate(setup, replace(choice, compile=not choice.compile))
-        saved = (other.seconds - expected.seconds) / 60
-        yield msg(
-            "compile: {value} (saves about {minutes} minutes over the run)",
-            value=_yes(choice.compile),
-            minutes=f"{max(saved, 0):.1f}",
-        )
+        minutes = f"{abs(other.seconds - expected.seconds) / 60:.1f}"
+        if setup.division.gathers_inside:
+            yield msg("compile: no (ZeRO-3 gathers weights inside the layers)")
+        elif not other.fits:
+            yield msg("compile: {value} (needs less memory)", value=_yes(choice.compile))
+        elif choice.compile:
+            yield msg("compile: yes (saves {minutes} minutes over the run)", minutes=minutes)
+        else:
+            yield msg("compile: no (the run is too short: it would take {minutes} minutes longer)", minutes=minutes)
     else:
         yield msg("compile: {value} ({why})", value=_yes(choice.compile), why=msg("no GPU"))
 

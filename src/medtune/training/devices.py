@@ -80,19 +80,19 @@ DEVICES: dict[str, Device] = {
 GeForce cards is what a process finds of the nominal GiB: the driver keeps 1 to 2 %."""
 
 _SPELLED: tuple[tuple[str, str], ...] = (
-    (r"h100.*pcie", "H100-PCIe"),
-    (r"h100", "H100"),
-    (r"h200", "H200"),
-    (r"h800", "H800"),
-    (r"a100.*40", "A100-40GB"),
-    (r"a100", "A100"),
-    (r"a800", "A800"),
-    (r"l40s", "L40S"),
+    (r"h100-.*pcie", "H100-PCIe"),
+    (r"h100(?!\d)", "H100"),
+    (r"h200(?!\d)", "H200"),
+    (r"h800(?!\d)", "H800"),
+    (r"a100-.*40", "A100-40GB"),
+    (r"a100(?!\d)", "A100"),
+    (r"a800(?!\d)", "A800"),
+    (r"l40s(?!\d)", "L40S"),
     (r"a10(?!\d)", "A10"),
-    (r"4090", "RTX4090"),
-    (r"3090", "RTX3090"),
-    (r"v100.*16", "V100-16GB"),
-    (r"v100", "V100"),
+    (r"rtx-?4090(?!-d)", "RTX4090"),
+    (r"rtx-?3090(?!-ti)", "RTX3090"),
+    (r"v100-.*16", "V100-16GB"),
+    (r"v100(?!\d)", "V100"),
 )
 
 
@@ -138,7 +138,7 @@ def this_device() -> Device:
 
 
 def _known(name: str) -> str | None:
-    plain = re.sub(r"[\s_-]+", "", name.lower())
+    plain = re.sub(r"[\s_-]+", "-", name.lower())
     return next((spelled for pattern, spelled in _SPELLED if re.search(pattern, plain)), None)
 
 

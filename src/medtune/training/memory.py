@@ -169,9 +169,11 @@ def _vision_memory(setup: Setup, choice: EngineChoice, tokens: float) -> tuple[f
     # A block has its input, the normed input, queries, keys, values, their attention, and twice the feed-forward width.
     block = (7 * vision.hidden + 2 * vision.intermediate) * value
     pixels = vision.patch_values * value
-    if not setup.adapter.trains_vision:
+    if not setup.adapter.trains_tower:
         cached = choice.vision_cache != "none"  # then pictures go through one after the other
-        return features, 0.0, (0.0 if cached else 1.0) * patches * (block + pixels)
+        # Each merger keeps its normed input and both sides of its activation.
+        merged = 3 * vision.levels * vision.hidden * value if setup.adapter.trains_vision else 0.0
+        return features, patches * merged, (0.0 if cached else 1.0) * patches * (block + pixels)
     if choice.checkpointing.every:
         return features, patches * vision.depth * vision.hidden * value, patches * (block + pixels)
     return features, patches * (vision.depth * block + pixels), 0.0

@@ -108,7 +108,10 @@ def _vision_seconds(setup: Setup, choice: EngineChoice, best: float, calibration
     flops = size.vision_flops_per_patch * patches + size.vision.attention_flops(square) * pictures
     speed = best * (calibration.vision_share if setup.device.is_gpu else calibration.model_matmul_share)
     cached = _cached_share(setup, choice)
-    seconds = flops / speed * (3.0 if setup.adapter.trains_vision else 1 - cached)
+    times = 1 - cached
+    if setup.adapter.trains_tower:
+        times = 3.0 if setup.adapter.kind == "full" else 2.0
+    seconds = flops / speed * times
     if choice.vision_cache == "disk":
         seconds += cached * size.cache_bytes(patches, setup.value_bytes) / calibration.disk_bytes_per_second
     return seconds
