@@ -45,7 +45,7 @@ def picture_features(inner: Any, pixel_values: Tensor, layout: dict[str, Any], g
         grids: (num_images, 3).
 
     Returns:
-        (1 + levels, num_tokens, hidden): the merged patches, then the DeepStack levels (Meng et al. 2024, arXiv:2406.04334) of
+        (num_tokens, 1 + levels, hidden): the merged patches, then the DeepStack levels (Meng et al. 2024, arXiv:2406.04334) of
         the models that have them (Qwen3-VL: three).
     """
     import torch
@@ -54,7 +54,7 @@ def picture_features(inner: Any, pixel_values: Tensor, layout: dict[str, Any], g
     # The layout is copied: the tower takes out what it uses.
     output = tower(pixel_values.to(tower.dtype), grid_thw=grids, **layout)
     levels = list(getattr(output, "deepstack_features", None) or ())
-    return torch.stack([output.pooler_output, *levels])
+    return torch.stack([output.pooler_output, *levels], dim=1)
 
 
 class _PackedForward:
@@ -92,9 +92,9 @@ class _PackedForward:
         pictures: dict[str, Any] = {}
         if features is not None and picture_places is not None:
             features = features.to(embedded.dtype)
-            embedded = embedded[0].index_copy(0, picture_places, features[0]).unsqueeze(0)
-            if len(features) > 1:
-                pictures = {"visual_pos_masks": picture_places, "deepstack_visual_embeds": list(features[1:])}
+            embedded = embedded[0].index_copy(0, picture_places, features[:, 0]).unsqueeze(0)
+            if features.shape[1] > 1:
+                pictures = {"visual_pos_masks": picture_places, "deepstack_visual_embeds": list(features[:, 1:].unbind(1))}
         if output_router_logits is not None:
             pictures["output_router_logits"] = output_router_logits
         output = inner.language_model(

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Iterator
-from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +44,7 @@ def packed_attention_on(model: nn.Module) -> Iterator[None]:
 
     config: Any = model.config.get_text_config()  # type: ignore[union-attr, operator]
     before = config._attn_implementation
+    _varlen_options()  # found out before anything is compiled
     if before == "sdpa":
         AttentionInterface.register(NAME, packed_attention)
         config._attn_implementation = NAME
@@ -132,13 +132,21 @@ def has_varlen(tensor: Tensor) -> bool:
     )
 
 
-@cache
 def _varlen_options() -> frozenset[str]:
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return frozenset()
-    return frozenset(inspect.signature(varlen_attn).parameters)
+    """Names of the kernel's parameters, which differ between versions of torch; empty where it is missing. Kept in a plain
+    variable, which ``torch.compile`` can read."""
+    global _options
+    if _options is None:
+        try:
+            from torch.nn.attention.varlen import varlen_attn
+        except ImportError:
+            _options = frozenset()
+        else:
+            _options = frozenset(inspect.signature(varlen_attn).parameters)
+    return _options
+
+
+_options: frozenset[str] | None = None
 
 
 def _one_by_one(query: Tensor, key: Tensor, value: Tensor, borders: list[int], *, scaling: float | None, causal: bool) -> Tensor:

@@ -23,6 +23,7 @@ __all__ = [
     "MicroBatches",
     "RowEncoder",
     "RowSampler",
+    "SeenPictures",
     "StepCollator",
     "encoded_bytes",
     "measure_lengths",
@@ -45,6 +46,8 @@ class RowEncoder(Protocol):
 
     def encode(self, messages: Any, images: Any, *, sample_id: str = "") -> Features: ...
 
+    def encode_seen(self, messages: Any, grids: Any, *, sample_id: str = "") -> Features: ...
+
     def collate(self, features: Sequence[Features], *, padding: Any = "right") -> Batch: ...
 
     def pack(self, features: Sequence[Features], *, multiple: int = 1) -> Batch: ...
@@ -54,17 +57,29 @@ class RowEncoder(Protocol):
     def contract(self) -> AdapterContract: ...
 
 
+class SeenPictures(Protocol):
+    """What training needs of :class:`medtune.training.vision_cache.VisionCache`."""
+
+    def grids(self, images: Sequence[ImageRef]) -> list[Tensor]: ...
+
+    def features(self, images: Sequence[ImageRef]) -> Tensor: ...
+
+
 class EncodedRows(data.Dataset[Any]):
     """Encodes row ``index`` on demand; after :meth:`keep` each row only once.
 
     A fault of the user's data comes back as the error itself, not raised: an exception that crosses the border of a worker
     process loses its fields. :class:`StepCollator` hands it on, and the trainer raises it.
+
+    Attributes:
+        vision: Where it is set, rows carry what the vision tower makes of their pictures instead of pixels.
     """
 
     def __init__(self, rows: Sequence[Sample], encoder: RowEncoder, picture: Callable[[ImageRef], Path | bytes]) -> None:
         self.rows = rows
         self.encoder = encoder
         self.picture = picture
+        self.vision: SeenPictures | None = None
         self._cache: dict[int, Features] | None = None
 
     def keep(self) -> None:
@@ -75,12 +90,23 @@ class EncodedRows(data.Dataset[Any]):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Features | MedtuneError:
+        features = self._encoded(index)
+        row = self.rows[index]
+        if self.vision is not None and row.images and isinstance(features, Features):
+            # Not kept with the row: they lie in the cache already.
+            features = replace(features, tensors={**features.tensors, "picture_features": self.vision.features(row.images)})
+        return features
+
+    def _encoded(self, index: int) -> Features | MedtuneError:
         if self._cache is not None and index in self._cache:
             return self._cache[index]
         row = self.rows[index]
         try:
-            pictures = [open_picture(self.picture(ref), name=ref.path) for ref in row.images]
-            features = self.encoder.encode(row.messages, pictures, sample_id=row.id)
+            if self.vision is not None and row.images:
+                features = self.encoder.encode_seen(row.messages, self.vision.grids(row.images), sample_id=row.id)
+            else:
+                pictures = [open_picture(self.picture(ref), name=ref.path) for ref in row.images]
+                features = self.encoder.encode(row.messages, pictures, sample_id=row.id)
             if not (features.labels[1:] >= 0).any():
                 raise TrainingError(
                     msg("The answer is empty: no token of this row carries loss."),
@@ -181,7 +207,9 @@ class StepCollator:
         batch = self.encoder.pack(rows, multiple=self.multiple)
         inputs: dict[str, Any] = batch.inputs
         inputs["max_length_q"] = max(self.longest, self.multiple, *(len(row.input_ids) for row in rows))
-        if self.layout is not None and "image_grid_thw" in inputs:
+        if "picture_features" in inputs:
+            inputs.pop("image_grid_thw")
+        elif self.layout is not None and "image_grid_thw" in inputs:
             inputs["vision"] = self.layout(inputs["image_grid_thw"])
         if self.pixel_type is not None and "pixel_values" in inputs:
             inputs["pixel_values"] = inputs["pixel_values"].to(self.pixel_type)

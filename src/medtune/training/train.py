@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
 import shutil
@@ -16,23 +17,31 @@ from torch import nn
 from medtune import __version__
 from medtune.errors import TrainingError
 from medtune.language import msg
+from medtune.models.expert_lora import low_rank_experts
 from medtune.models.packed_forward import causal_model
 from medtune.models.packing import can_pack
+from medtune.models.router_loss import router_loss
 from medtune.models.vision_layout import vision_layout
 from medtune.runs import Run
 from medtune.training.arguments import training_arguments
 from medtune.training.batches import EvalBatches, StepSampler
-from medtune.training.callbacks import EventCallback, Journal, ScheduleCallback, StopRequest
-from medtune.training.checkpoints import all_checkpoints
+from medtune.training.callbacks import EventCallback, Journal, NothingLeft, ScheduleCallback, StopRequest
+from medtune.training.checkpoints import all_checkpoints, read_description, set_aside
 from medtune.training.choice import Checkpointing, EngineChoice
 from medtune.training.config import TrainSettings
 from medtune.training.data import RowEncoder, RowSampler, StepCollator
+from medtune.training.divergence import check_worth_resuming
 from medtune.training.engine import engine, needs_autocast
+from medtune.training.finish import conclude, finish, save, save_last
+from medtune.training.outcome import check_average
 from medtune.training.plan import Plan, make_plan, world_size
-from medtune.training.plot import plot_losses
-from medtune.training.result import save_result
-from medtune.training.session import cpu_threads, failures_noted, left_as_it_came, memory_errors_explained, quiet_libraries
-from medtune.training.trainer import TokenWeightedTrainer, best_step
+from medtune.training.recovery import free_memory, is_out_of_memory, make_smaller, note_choice, remembered
+from medtune.training.session import cpu_threads, failures_noted, left_as_it_came, quiet_libraries
+from medtune.training.space import check_space, full_disk_explained
+from medtune.training.trackers import tracked
+from medtune.training.trainer import TokenWeightedTrainer
+from medtune.training.vision_cache import can_keep, keep_features, remove_features
+from medtune.training.weights import load_weights
 from medtune.types import AdapterContract, Event, ImageRef, Listener, RunRecord, Sample
 
 __all__ = ["train"]
@@ -92,7 +101,12 @@ def train(
     journal = Journal(run, listener, stop, silent=not is_first)
     with run.hold() if is_first else contextlib.nullcontext():
         _check_startable(run, resume)
-        with failures_noted(run, enabled=is_first), quiet_libraries(), cpu_threads(), stop.listening():
+        if _result_is_saved(run):
+            load_weights(model, run.folder / "adapter")
+            return conclude(run, journal) if is_first else run.record
+        if resume:
+            check_worth_resuming(run, journal)
+        with failures_noted(run, enabled=is_first), quiet_libraries(), cpu_threads(), tracked(run, settings), stop.listening():
             plan = make_plan(
                 run,
                 model=model,
@@ -107,6 +121,7 @@ def train(
             counts = _count_parameters(model)
             if is_first:
                 _clean(run.checkpoints)
+                check_space(run, model)
                 run.update(status="training", error=None, num_steps_planned=plan.num_steps, trainable=counts, versions=_versions())
             journal(
                 Event(
@@ -135,61 +150,71 @@ def _fit(
     is_first: bool,
 ) -> RunRecord:
     choice = decide(settings, model)
-    with left_as_it_came(model), engine(model, choice):
-        trainer, events = _make_trainer(run, plan, model, settings, choice, journal, stop)
-        with memory_errors_explained(settings), contextlib.closing(trainer):
-            trainer.train(resume_from_checkpoint=str(plan.checkpoint) if plan.checkpoint else None)
-            trainer.check_finite()
-    history = trainer.state.log_history
-    step = int(trainer.state.global_step)
+    if plan.checkpoint is not None:
+        choice = remembered(run, settings, choice)
+    base = plan.train.encoder.folder
+    while True:
+        if is_first:
+            note_choice(run, settings, choice)
+        with left_as_it_came(model), full_disk_explained(run, model), contextlib.ExitStack() as stack:
+            stack.enter_context(engine(model, choice))
+            stack.enter_context(low_rank_experts(model))
+            stack.enter_context(router_loss(model, settings.router_aux_loss))
+            trainer, events = _make_trainer(run, plan, model, settings, choice, journal, stop)
+            stack.enter_context(contextlib.closing(trainer))
+            trainer.contract = contract
+            check_average(settings, trainer)
+            _begin(trainer, plan, is_first=is_first)
+            if choice.vision_cache != "none" and plan.train.vision is None:
+                keep_features(
+                    run,
+                    model,
+                    [plan.train, plan.validation],
+                    choice.vision_cache,
+                    num_workers=trainer.args.dataloader_num_workers,
+                    journal=journal,
+                    meet=trainer.accelerator.wait_for_everyone,
+                )
+            ran_out = _train(trainer, events, plan)
+            if ran_out is None:
+                last = functools.partial(save_last, run, trainer, contract, base)
+                outcome = finish(run, plan, trainer, settings, journal, stop, last)
+            else:
+                free_memory()
+                choice, checkpoint = make_smaller(run, plan, trainer, settings, choice, journal, ran_out)
+                plan = dataclasses.replace(plan, checkpoint=checkpoint)
+        if ran_out is None:
+            if is_first:
+                remove_features(run.folder)
+            with full_disk_explained(run, model):
+                return save(run, trainer, events, outcome, contract, base, journal)
+        # The next one must not find the memory taken by the optimizer of this one.
+        del trainer, events, stack
+        free_memory()
+
+
+def _begin(trainer: TokenWeightedTrainer, plan: Plan, *, is_first: bool) -> None:
+    trainer.accelerator.wait_for_everyone()  # all have looked at the checkpoints
     if is_first:
-        plot_losses(
-            history,
-            run.folder / "loss.png",
-            title=run.record.name,
-            num_train=len(plan.train),
-            num_validation=len(plan.validation),
-        )
-    if stop.requested and step < plan.num_steps:
-        raise KeyboardInterrupt
-    if step < plan.num_steps:
-        journal(Event("note", msg("Stopped early after step {step}: the validation loss no longer falls.", step=step)))
-    best = best_step(history)
-    kept_best = settings.keep_best and best is not None and best != step
-    if kept_best:
-        trainer.load_best(run.checkpoints / f"checkpoint-{best}")
-        journal(Event("note", msg("Keeping the weights of step {step}, which have the lowest validation loss.", step=best or 0)))
-    journal(Event("phase", msg("Saving the result.")))
-    weights = trainer.gathered_weights()
-    if is_first:
-        save_result(run, model, contract, plan.train.encoder.folder, weights=weights)
-    eval_losses = {int(entry["step"]): float(entry["eval_loss"]) for entry in history if "eval_loss" in entry}
-    last_eval = eval_losses[max(eval_losses)] if eval_losses else None
-    if not is_first:
-        return run.record
-    record = run.update(
-        status="trained",
-        num_steps=step,
-        num_epochs=trainer.state.epoch,
-        train_loss=mean_loss(history),
-        eval_loss=eval_losses.get(best, last_eval) if settings.keep_best and best is not None else last_eval,
-        best_step=best,
-        seconds=round(events.seconds, 2),
-    )
-    journal(
-        Event(
-            "finished",
-            msg("Trained {steps} steps in {seconds} s.", steps=step, seconds=f"{record.seconds or 0.0:.0f}"),
-            values={
-                "step": step,
-                "train_loss": record.train_loss,
-                "eval_loss": record.eval_loss,
-                "best_step": record.best_step,
-                "seconds": record.seconds,
-            },
-        )
-    )
-    return record
+        for damaged in plan.damaged:
+            if damaged.exists():
+                set_aside(damaged)
+    if plan.checkpoint is not None:
+        trainer.resume_epoch_totals(read_description(plan.checkpoint)["epoch"])
+
+
+def _train(trainer: TokenWeightedTrainer, events: EventCallback, plan: Plan) -> str | None:
+    """Run the training loop to its end. Returns the allocator's words when memory ran out, else None."""
+    try:
+        trainer.train(resume_from_checkpoint=str(plan.checkpoint) if plan.checkpoint else None)
+        trainer.check_finite()
+    except NothingLeft:
+        events.tell_resumed_epoch(trainer.args, trainer.state)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return str(error).split(".")[0] or type(error).__name__
+    return None
 
 
 def _make_trainer(
@@ -222,21 +247,21 @@ def _make_trainer(
             order,
             rows_per_step=settings.batch_size * settings.gradient_accumulation_steps,
             micro_batch_tokens=tokens,
-            micro_batch_rows=settings.batch_size,
+            micro_batch_rows=choice.micro_batch_rows or settings.batch_size,
             rank=rank,
             num_devices=world_size(),
         ),
         eval_batches=EvalBatches(
             plan.eval_lengths,
             micro_batch_tokens=tokens,
-            micro_batch_rows=settings.batch_size,
+            micro_batch_rows=choice.micro_batch_rows or settings.batch_size,
             rank=rank,
             num_devices=world_size(),
         ),
         # Events first: a listener's wish to stop is then heard at the same step.
         callbacks=[events, schedule],
         description=plan.description,
-        save_total_limit=settings.save_total_limit,
+        save_total_limit=max(settings.save_total_limit, settings.average_last or 0),
     )
     schedule.trainer = events.trainer = trainer
     return trainer, events
@@ -274,22 +299,18 @@ def decide(settings: TrainSettings, model: nn.Module) -> EngineChoice:
         packing=packing,
         micro_batch_tokens=(8192 if on_gpu else 2048) if tokens == "auto" else tokens,
         checkpointing=Checkpointing(every, offload=asked == "offload"),
+        vision_cache="none" if settings.vision_cache == "auto" or not can_keep(model) else settings.vision_cache,
         compile=on_gpu if settings.compile == "auto" else settings.compile,
     )
 
 
-def mean_loss(history: Sequence[dict[str, Any]]) -> float | None:
-    """Mean training loss over all steps; a log entry stands for the steps since the one before it."""
-    total, last = 0.0, 0
-    for entry in history:
-        if "loss" in entry:
-            total += entry["loss"] * (entry["step"] - last)
-            last = entry["step"]
-    return total / last if last else None
+def _result_is_saved(run: Run) -> bool:
+    """Whether a run was killed in the moment between saving its adapter, which is the last thing it does, and saying so."""
+    return (run.folder / "adapter").is_dir() and run.record.status != "trained"
 
 
 def _check_startable(run: Run, resume: bool) -> None:
-    if run.adapter is not None:
+    if run.adapter is not None and (run.record.status == "trained" or not resume):
         raise TrainingError(
             msg("This run has finished training already."),
             file=run.folder,

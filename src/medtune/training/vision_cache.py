@@ -1,0 +1,344 @@
+"""What a frozen vision tower makes of pictures, computed once.
+
+While the tower does not learn, a picture has the same features in every epoch and under every question about it. They are
+computed before the first step, of each distinct picture once (by its SHA-256), and kept where the processes that load data read
+them: in main memory that they share with the trainer, or in a file of the run folder. DeepStack levels are kept too, so a
+picture of 512 x 512 pixels takes 8 MiB at Qwen3-VL-8B: 256 tokens x 4 levels x 4096 values x 2 bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils import data
+
+from medtune.errors import MedtuneError, TrainingError
+from medtune.imaging.read import open_picture
+from medtune.language import msg
+from medtune.models.packed_forward import causal_model, picture_features
+from medtune.models.packing import can_pack
+from medtune.models.vision_layout import vision_layout
+from medtune.runs import Run, atomic_write
+from medtune.training.data import EncodedRows
+from medtune.types import Event, ImageRef, Sample
+
+__all__ = ["FEATURES_FILE", "VisionCache", "can_keep", "distinct_pictures", "keep_features", "remove_features"]
+
+FEATURES_FILE = ".vision_features"
+"""In the run folder, with ``.json`` beside it: gone when the run has ended."""
+
+PATCHES_AT_ONCE = 16384
+"""Patches that go through the tower in one pass: sixteen pictures of 512 x 512 pixels with patches of 16."""
+
+
+INDEX_EVERY = 64
+"""Passes of the tower between two notes of what is done."""
+
+
+class Patches(Protocol):
+    """What the cache needs of :class:`medtune.models.pictures.PatchPictures`."""
+
+    merge: int
+
+    def num_tokens(self, width: int, height: int, *, sample_id: str = "") -> int: ...
+
+    def tensors(self, images: Any, *, sample_id: str = "") -> dict[str, Tensor]: ...
+
+
+def distinct_pictures(rows: Sequence[Sample]) -> dict[str, tuple[ImageRef, str]]:
+    """SHA-256 -> a picture of the rows and the row it was first seen in, in their order."""
+    found: dict[str, tuple[ImageRef, str]] = {}
+    for row in rows:
+        for image in row.images:
+            found.setdefault(image.sha256, (image, row.id))
+    return found
+
+
+class VisionCache:
+    """Features by picture. Make it with :meth:`filled`.
+
+    Args:
+        pictures: As of :func:`distinct_pictures`.
+        patches: Counts a picture's tokens from its size, and cuts it into patches.
+        num_levels: Merged patches and DeepStack levels.
+        hidden_size: Of the language model.
+        dtype: Of the tower.
+        file: Where the features lie; None = in memory that child processes share.
+        key: What the features depend on besides the pictures: those in a file that was begun under another key are not used.
+    """
+
+    def __init__(
+        self,
+        pictures: dict[str, tuple[ImageRef, str]],
+        patches: Patches,
+        *,
+        num_levels: int,
+        hidden_size: int,
+        dtype: torch.dtype,
+        file: Path | None = None,
+        key: str = "",
+    ) -> None:
+        self.pictures = pictures
+        self._patches = patches
+        self._numbers = {digest: number for number, digest in enumerate(pictures)}
+        counts = [patches.num_tokens(image.width, image.height, sample_id=row) for image, row in pictures.values()]
+        self._starts = torch.tensor([0, *counts]).cumsum(0).tolist()
+        self._file = file
+        self._key = hashlib.sha256(repr((key, list(pictures), counts, num_levels, hidden_size, str(dtype))).encode()).hexdigest()
+        shape = (self._starts[-1], num_levels, hidden_size)
+        self._features = _storage(file, shape, dtype)
+        self._grids = torch.zeros((len(pictures), 3), dtype=torch.int64)
+        self._done: set[str] = set()
+        self._mine: set[str] = set()
+        self.gather()
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the features."""
+        return self._features.numel() * self._features.element_size()
+
+    def grids(self, images: Sequence[ImageRef]) -> list[Tensor]:
+        """(3,) int64 of each picture: time, height and width in patches."""
+        return [self._grids[self._numbers[image.sha256]] for image in images]
+
+    def features(self, images: Sequence[ImageRef]) -> Tensor:
+        """(num_tokens, levels, hidden) of all pictures, one behind the other."""
+        spans = [(self._starts[number], self._starts[number + 1]) for number in (self._numbers[image.sha256] for image in images)]
+        return torch.cat([self._features[start:end] for start, end in spans])
+
+    def fill(
+        self,
+        encode: Callable[[Tensor, Tensor], Tensor],
+        picture: Callable[[ImageRef], Path | bytes],
+        *,
+        num_workers: int = 0,
+        share: tuple[int, int] = (0, 1),
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        """Compute what is missing.
+
+        Args:
+            encode: (num_patches, patch_dim), (num_images, 3) -> (num_tokens, levels, hidden).
+            picture: The file or the bytes of a picture.
+            num_workers: Processes that read pictures.
+            share: (rank, number of devices): this device computes every so many-th batch.
+            progress: Told how many pictures are done.
+
+        Raises:
+            MedtuneError: A picture cannot be read.
+        """
+        rank, num_devices = share
+        missing = [(digest, *self.pictures[digest]) for digest in self.pictures if digest not in self._done]
+        batches = list(_batches(missing, self._starts, self._numbers, self._patches.merge))[rank::num_devices]
+        loader: data.DataLoader[Any] = data.DataLoader(
+            _Pictures(batches, picture, self._patches),
+            batch_size=None,
+            num_workers=num_workers if len(batches) > 1 else 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+        digests_of = ([digest for digest, _, _ in batch] for batch in batches)
+        for number, (digests, result) in enumerate(zip(digests_of, loader, strict=True)):
+            if isinstance(result, MedtuneError):
+                raise result
+            pixels, grids = result
+            features = encode(pixels, grids)
+            self._put(digests, grids, features)
+            if (number + 1) % INDEX_EVERY == 0 or number + 1 == len(batches):
+                self._save_index()
+            if progress is not None:
+                progress(len(self._done))
+
+    def _put(self, digests: Sequence[str], grids: Tensor, features: Tensor) -> None:
+        place = 0
+        for digest, grid in zip(digests, grids, strict=True):
+            number = self._numbers[digest]
+            start, end = self._starts[number], self._starts[number + 1]
+            self._features[start:end].copy_(features[place : place + end - start])
+            self._grids[number] = grid
+            place += end - start
+        if place != len(features):
+            raise TrainingError(
+                msg(
+                    "The vision tower made {found} tokens of pictures that should have {wanted}.", found=len(features), wanted=place
+                ),
+                key="train.vision_cache",
+                remedy=msg("Write train.vision_cache=none, and report this model: it resizes pictures in another way."),
+            )
+        self._done.update(digests)
+        self._mine.update(digests)
+
+    def _save_index(self) -> None:
+        """Note in the file's index which features are there, so that a resumed run does not compute them again."""
+        if self._file is None or not self._mine:
+            return
+        with self._file.open("rb") as file:
+            os.fsync(file.fileno())
+        done = {digest: self._grids[self._numbers[digest]].tolist() for digest in self._numbers if digest in self._mine}
+        # Named after the first picture in it: every device and every life of a run has a file of its own.
+        atomic_write(_index(self._file, next(iter(done))), json.dumps({"key": self._key, "done": done}) + "\n")
+
+    def gather(self) -> None:
+        """Learn what other devices, or an earlier life of the run, have put into the file."""
+        for path in _indexes(self._file) if self._file is not None else ():
+            try:
+                index = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue
+            if index.get("key") == self._key:
+                for digest, grid in index["done"].items():
+                    self._grids[self._numbers[digest]] = torch.tensor(grid)
+                self._done.update(index["done"])
+
+
+def keep_features(
+    run: Run,
+    model: nn.Module,
+    rows: Sequence[EncodedRows],
+    kind: Literal["memory", "disk"],
+    *,
+    num_workers: int,
+    journal: Callable[[Event], None],
+    meet: Callable[[], None],
+) -> VisionCache:
+    """Compute the features of all pictures of ``rows`` and let the rows use them.
+
+    Args:
+        model: In the engine, with a vision tower that does not learn.
+        kind: Where they are kept. On disk every device computes a share; in memory every process has its own.
+        num_workers: Processes that read pictures.
+        meet: Waits until every device is there.
+
+    Raises:
+        MedtuneError: A picture cannot be read.
+    """
+    inner: Any = causal_model(model).model
+    tower = inner.visual
+    pictures: dict[str, tuple[ImageRef, str]] = {}
+    for part in rows:
+        for digest, found in distinct_pictures(part.rows).items():
+            pictures.setdefault(digest, found)
+    encoder: Any = rows[0].encoder
+    cache = VisionCache(
+        pictures,
+        encoder.pictures,
+        num_levels=1 + len(getattr(tower, "deepstack_merger_list", ())),
+        hidden_size=int(inner.config.get_text_config().hidden_size),
+        dtype=tower.dtype,
+        file=run.folder / FEATURES_FILE if kind == "disk" else None,
+        key=encoder.contract().model_dump_json(),
+    )
+    journal(
+        Event(
+            "phase",
+            msg(
+                "Computing the vision features of {pictures} pictures ({size} GB) once.",
+                pictures=len(cache),
+                size=f"{cache.num_bytes / 1e9:.1f}",
+            ),
+            total=len(cache),
+            values={"num_pictures": len(cache), "num_bytes": cache.num_bytes},
+        )
+    )
+    rank, num_devices = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    layout, device = vision_layout(tower), next(tower.parameters()).device
+
+    def encode(pixels: Tensor, grids: Tensor) -> Tensor:
+        placed = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in layout(grids).items()}
+        with torch.no_grad():
+            return picture_features(inner, pixels.to(device, non_blocking=True), placed, grids.to(device))
+
+    cache.fill(
+        encode,
+        rows[0].picture,
+        num_workers=num_workers,
+        share=(rank, num_devices) if kind == "disk" else (0, 1),
+        progress=lambda done: journal(Event("progress", done=done, total=len(cache))),
+    )
+    meet()
+    cache.gather()
+    for part in rows:
+        part.vision = cache
+    return cache
+
+
+def remove_features(run_folder: Path) -> None:
+    """Take the file away when the run has ended."""
+    file = run_folder / FEATURES_FILE
+    for path in (file, *_indexes(file)):
+        path.unlink(missing_ok=True)
+
+
+def can_keep(model: nn.Module) -> bool:
+    """Whether the model has a vision tower that does not learn, and reads packed rows."""
+    tower = getattr(getattr(causal_model(model), "model", None), "visual", None)
+    return tower is not None and can_pack(model) and not any(parameter.requires_grad for parameter in tower.parameters())
+
+
+def _index(file: Path, first: str) -> Path:
+    return file.with_name(f"{file.name}.{first[:16]}.json")
+
+
+def _indexes(file: Path) -> list[Path]:
+    return sorted(file.parent.glob(f"{file.name}.*.json"))
+
+
+def _storage(file: Path | None, shape: tuple[int, int, int], dtype: torch.dtype) -> Tensor:
+    size = shape[0] * shape[1] * shape[2]
+    if file is not None:
+        return torch.from_file(str(file), shared=True, size=size, dtype=dtype).view(shape)
+    # Anonymous shared memory: children of a fork see it, and it is gone with the last of them, whatever ends them.
+    # /dev/shm would not do: in a container it is often 64 MB, and writing beyond ends the process without a word.
+    memory = mmap.mmap(-1, max(1, size * dtype.itemsize))
+    return torch.frombuffer(memory, dtype=dtype, count=size).view(shape)
+
+
+_Missing = tuple[str, ImageRef, str]
+
+
+def _batches(missing: list[_Missing], starts: list[int], numbers: dict[str, int], merge: int) -> Iterator[list[_Missing]]:
+    batch: list[_Missing] = []
+    patches = 0
+    for item in missing:
+        number = numbers[item[0]]
+        own = (starts[number + 1] - starts[number]) * merge
+        if batch and patches + own > PATCHES_AT_ONCE:
+            yield batch
+            batch, patches = [], 0
+        batch.append(item)
+        patches += own
+    if batch:
+        yield batch
+
+
+class _Pictures(data.Dataset[Any]):
+    """Pixels and grids of a batch of pictures, or the error of the first that cannot be read."""
+
+    def __init__(self, batches: list[list[_Missing]], picture: Callable[[ImageRef], Path | bytes], patches: Patches) -> None:
+        self._batches = batches
+        self._picture = picture
+        self._patches = patches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor] | MedtuneError:
+        images = []
+        for _, ref, row in self._batches[index]:
+            try:
+                images.append(open_picture(self._picture(ref), name=ref.path))
+            except MedtuneError as error:
+                error.sample = error.sample or row
+                return error
+        tensors = self._patches.tensors(images, sample_id=self._batches[index][0][2])
+        return tensors["pixel_values"], tensors["image_grid_thw"]
