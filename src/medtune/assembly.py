@@ -161,9 +161,17 @@ _FREE_ON_RESUME = (
     "data.folder",
     "data.num_workers",
     "data.faulty_records",
-    "train.num_workers",
+    "train.cache_encoded",
+    "train.compile",
+    "train.gradient_checkpointing",
     "train.log_every",
+    "train.micro_batch_tokens",
+    "train.num_workers",
+    "train.on_out_of_memory",
     "train.save_total_limit",
+    "train.trackers",
+    "train.trackers_online",
+    "train.vision_cache",
 )
 """Settings that may differ when a run is resumed: they change no weight."""
 
@@ -244,10 +252,12 @@ def check_startable(recipe: Recipe) -> None:
     """
     from medtune.models.hub import base_folder
     from medtune.training.arguments import check_hf, use_bf16
+    from medtune.training.trackers import check_trackers
 
     is_folder = Path(recipe.model.base).expanduser().is_dir()
     base_folder(recipe.model, weights=is_folder)  # from a hub, only the small files
     check_hf(recipe.train)
+    check_trackers(recipe.train)
     if recipe.distributed.kind == "none":  # else the workers ask: looking makes this process hold a GPU
         use_bf16(recipe.train)
 

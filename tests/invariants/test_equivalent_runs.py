@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from medtune.models.config import LoraSettings
-from medtune.runs import Run
 from medtune.training.checkpoints import all_checkpoints
 from medtune.types import Event
 from tiny_training import FULL, Setup, eval_losses, losses
@@ -124,43 +118,3 @@ def test_a_resumed_run_has_the_losses_of_one_that_never_stopped(
     assert eval_losses(stopped) == pytest.approx(eval_losses(straight), abs=1e-6)
     assert stopped.record.status == "trained"
     assert stopped.record.train_loss == pytest.approx(straight.record.train_loss, abs=1e-6)
-
-
-SCRIPT = """
-import sys
-from pathlib import Path
-sys.path[:0] = [{tests!r}]
-from medtune.runs import Run
-from tiny_training import make_setup
-setup = make_setup(Path({setup!r}))
-folder = Path({run!r})
-setup.train(setup.run(folder), max_steps=100000, learning_rate=5e-3, schedule="constant", save_every=2, evaluate_every="never")
-"""
-
-
-@pytest.mark.slow
-def test_a_killed_run_resumes_from_its_last_whole_checkpoint(setup: Setup, tmp_path: Path) -> None:
-    tests = str(Path(__file__).resolve().parents[1])
-    script = SCRIPT.format(tests=tests, setup=str(setup.data_folder), run=str(tmp_path / "run"))
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    run = Run(tmp_path / "run")
-    deadline = time.monotonic() + 120
-    while len(all_checkpoints(run.checkpoints)) < 2 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    saved = all_checkpoints(run.checkpoints)
-    assert saved, process.stderr.read().decode() if process.stderr else ""
-    last = saved[-1][0]
-
-    settings: dict[str, Any] = {"learning_rate": 5e-3, "schedule": "constant", "save_every": 2, "evaluate_every": "never"}
-    # A constant schedule makes the number of steps a thing that may differ; nothing else may.
-    (saved[-1][1] / "medtune.json").write_text(
-        (saved[-1][1] / "medtune.json").read_text().replace('"max_steps": 100000', f'"max_steps": {last + 3}')
-    )
-    setup.train(run, max_steps=last + 3, resume=True, **settings)
-    straight = setup.run(tmp_path / "straight")
-    setup.train(straight, max_steps=last + 3, **settings)
-    after = {step: loss for step, loss in losses(run).items() if last < step <= last + 3}
-    assert len(after) == 3
-    assert after == pytest.approx({step: losses(straight)[step] for step in after}, abs=1e-6)

@@ -41,9 +41,8 @@ def test_data_set_and_adapter_have_the_lock(locked: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "key"),
     [
-        ("train.hf={report_to: wandb}", "train.hf.report_to"),
-        ("train.hf={report_to: all}", "train.hf.report_to"),
-        ("train.hf={report_to: [tensorboard, mlflow]}", "train.hf.report_to"),
+        ("train={trackers: [wandb], trackers_online: true}", "train.trackers_online"),
+        ("train={trackers: [tensorboard, mlflow], trackers_online: true}", "train.trackers_online"),
         ("train.hf={push_to_hub: true}", "train.hf.push_to_hub"),
         ("train.hf={hub_model_id: me/mine}", "train.hf.hub_model_id"),
     ],
@@ -59,9 +58,9 @@ def test_trackers_and_hubs_are_refused_before_the_run_begins(setting: str, key: 
 
 def test_what_stays_here_is_allowed_and_an_open_data_set_may_be_tracked() -> None:
     lock = Path("datasets/locked")
-    refuse_sending(TrainSettings(hf={"report_to": "none"}), lock)
-    refuse_sending(TrainSettings(hf={"report_to": ["tensorboard"], "push_to_hub": False}), lock)
-    refuse_sending(TrainSettings(hf={"report_to": "wandb", "push_to_hub": True}), None)
+    refuse_sending(TrainSettings(trackers=("wandb", "mlflow")), lock)
+    refuse_sending(TrainSettings(trackers=("tensorboard",), trackers_online=True, hf={"push_to_hub": False}), lock)
+    refuse_sending(TrainSettings(trackers=("wandb",), trackers_online=True, hf={"push_to_hub": True}), None)
 
 
 def test_an_adapter_passes_its_lock_on(locked: Path) -> None:
@@ -77,7 +76,9 @@ def test_a_worker_refuses_too(locked: Path) -> None:
     from medtune.training.job import TrainJob, run_job
 
     job = TrainJob(
-        dataset=Path("datasets/locked"), model=load_recipe("small.yaml").model, train=TrainSettings(hf={"report_to": "wandb"})
+        dataset=Path("datasets/locked"),
+        model=load_recipe("small.yaml").model,
+        train=TrainSettings(trackers=("wandb",), trackers_online=True),
     )
     with pytest.raises(RecipeError, match="local_only"):
         run_job(Run(locked), job)

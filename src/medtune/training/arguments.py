@@ -17,6 +17,7 @@ from transformers import TrainingArguments
 from medtune.errors import RecipeError, TrainingError
 from medtune.language import Text, msg
 from medtune.training.config import DEFAULT_WARMUP_RATIO, TrainSettings
+from medtune.training.trackers import check_trackers
 
 __all__ = ["check_hf", "num_workers", "training_arguments"]
 
@@ -111,8 +112,10 @@ def training_arguments(
 
     Raises:
         RecipeError: ``train.hf`` holds an unknown name, or a value that ``TrainingArguments`` refuses.
+        MissingDependencyError: A tracker is not installed.
     """
     check_hf(settings)
+    check_trackers(settings)
     workers = num_workers(settings, cached=cached)
     warmup_steps = settings.warmup_steps
     if warmup_steps is None:
@@ -146,7 +149,8 @@ def training_arguments(
         "dataloader_pin_memory": on_gpu,
         "accelerator_config": {"non_blocking": on_gpu},
         "remove_unused_columns": False,
-        "report_to": "none",
+        "report_to": list(settings.trackers) or "none",
+        "run_name": folder.parent.name,
         "disable_tqdm": True,
         "log_level": "error",
         "log_level_replica": "error",

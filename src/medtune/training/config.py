@@ -100,6 +100,10 @@ class TrainSettings(Settings):
     """AdamW's decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101); never on biases and norms."""
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     """Gradients are scaled down to this global 2-norm; 0 = never."""
+    router_aux_loss: Annotated[float, Field(gt=0)] | None = None
+    """Weight of the loss that keeps the experts of a mixture evenly used (Fedus et al. 2021, arXiv:2101.03961; there 0.01), for
+    ``adapter.train_router`` or a full fine-tune. It is measured in each micro-batch, padding left out, and averaged over the
+    micro-batches of a step on all devices: unlike the token loss it depends a little on how a step is cut. Not given: none."""
     precision: Literal["auto", "bf16", "float32"] = "auto"
     """Of the computation. ``auto``: bf16 on a GPU that has it, float32 on a CPU."""
     gradient_checkpointing: Literal["auto", "none", "all", "offload"] | Annotated[int, Field(gt=1)] = "auto"

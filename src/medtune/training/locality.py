@@ -16,8 +16,8 @@ from medtune.training.config import TrainSettings
 
 __all__ = ["locked_by", "refuse_sending"]
 
-_STAYS_HERE = frozenset({"none", "tensorboard"})
-"""Values of ``report_to`` that write files in the run folder. All others are services, or may be set up to talk to one."""
+_STAYS_HERE = frozenset({"tensorboard"})
+"""Trackers that write files and nothing else. All others are services, or may be set up to talk to one."""
 
 _TO_HUB = ("push_to_hub", "hub_model_id", "push_to_hub_model_id", "push_to_hub_organization", "trackio_space_id")
 """Arguments of ``transformers.TrainingArguments`` that send weights or numbers to a hub."""
@@ -42,20 +42,19 @@ def refuse_sending(settings: TrainSettings, lock: Path | None) -> None:
         lock: See :func:`locked_by`.
 
     Raises:
-        RecipeError: ``train.hf`` asks for a tracker or a hub; every such setting is named.
+        RecipeError: A tracker may send, or ``train.hf`` asks for a hub; every such setting is named.
     """
     if lock is None:
         return
     faults: list[tuple[str, Text]] = []
-    reports = settings.hf.get("report_to")
-    for name in reports if isinstance(reports, list) else [reports] if reports is not None else []:
+    for name in settings.trackers if settings.trackers_online else ():
         if name not in _STAYS_HERE:
-            faults.append(("train.hf.report_to", msg("{name} may send numbers and texts to another machine.", name=str(name))))
+            faults.append(("train.trackers_online", msg("{name} may send numbers and texts to another machine.", name=name)))
     faults += [(f"train.hf.{name}", msg("This sends to a hub.")) for name in _TO_HUB if settings.hf.get(name)]
     if faults:
         raise RecipeError(
             msg("This data may not leave this machine (local_only), and the recipe asks for a tracker or a hub."),
             faults=faults,
             file=lock,
-            remedy=msg("Leave these settings out; events.jsonl, loss.png and tensorboard stay on this machine."),
+            remedy=msg("Leave these settings out: events.jsonl, loss.png and trackers that are not online stay on this machine."),
         )

@@ -309,7 +309,7 @@ class TokenWeightedTrainer(Trainer):
         """Save a checkpoint of the last whole step, after an error has ended the loop in the next one."""
         self._unchecked = []
         self.meter.forget_unfinished()
-        self.model.zero_grad(set_to_none=True)
+        self.tuned.zero_grad(set_to_none=True)
         num_steps = self.state.global_step - self._globalstep_last_logged
         if num_steps:
             self.log({"loss": float(self._tr_loss) / num_steps, "learning_rate": self._get_learning_rate()})
@@ -333,7 +333,7 @@ class TokenWeightedTrainer(Trainer):
             self.meter.finish_step()
 
     def _trained_weights(self) -> list[Tensor]:
-        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        return [parameter for parameter in self.model_wrapped.parameters() if parameter.requires_grad]
 
     def load_best(self, checkpoint: Path) -> None:
         """Put the weights of a checkpoint back into the model."""

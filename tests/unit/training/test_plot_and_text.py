@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from medtune.training.callbacks import clock
+from medtune.training.finish import mean_loss
 from medtune.training.plot import _scale_losses, plot_losses, smooth
-from medtune.training.train import mean_loss
 from medtune.training.trainer import Meter, best_step
 
 HISTORY = [
