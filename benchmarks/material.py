@@ -167,14 +167,6 @@ def write_pictures(file: Path, rows: int) -> None:
     pq.write_table(pa.table(columns), file, row_group_size=100)
 
 
-def data_section(folder: Path, shard: Path) -> str:
-    """The recipe's ``data`` section that makes a data set of such a file, all of it for training."""
-    return (
-        f"data: {{folder: '{folder}', sources: [{{source: medtrinity, options: {{path: '{shard}'}}}}],"
-        f" split: {{fractions: {{train: 1.0, validation: 0.0, test: 0.0}}}}}}\n"
-    )
-
-
 def matmul_ceiling(size: int = 8192) -> float:
     """FLOP/s of a square bf16 product on the GPU, the mean of 20 after 5 that are not counted; of random numbers, which cost
     more power than zeros."""

@@ -33,19 +33,17 @@ prints the table of a file and measures nothing.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from material import Shape, data_section, write_pictures
+from material import Shape
 from speed import Mark, marks_of, table, window
+from stages import append_results, data_section, make, read_events, read_results, run
 
 HERE = Path(__file__).parent
 WARM_UP = 5
@@ -58,80 +56,25 @@ TEMPLATES = {"qwen2_vl": "qwen2_vl", "qwen3_vl": "qwen3_vl_nothink", "qwen3_vl_m
 """Model type to LLaMA-Factory's name of its chat template."""
 
 
-def run(command: list[str | Path], log: Path, *, limit: float, environment: dict[str, str]) -> str | None:
-    """Run a command and what it starts; None, or why it did not end well."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [str(part) for part in command],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
-        try:
-            code = process.wait(limit)
-        except subprocess.TimeoutExpired:
-            code = None
-        finally:
-            # Loading processes and workers as well: what is left would hold the GPU's memory during the next stage.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    if code == 0:
-        return None
-    end = log.read_text(encoding="utf-8", errors="replace")[-2000:]
-    return f"cut after {limit:.0f} s" if code is None else f"exit code {code}: {end}"
-
-
 class Benchmark:
     """The stages of one model, and where their results go."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.work: Path = options.work.absolute()
-        self.deadline = time.monotonic() + options.budget
+        self.deadline: float = time.monotonic() + options.budget
         self.name = options.model.name + (f", {options.layers} layers" if options.layers else "")
         self.environment = {
             **os.environ,
             "HF_HOME": str(self.work / "cache"),
             "HF_HUB_OFFLINE": "1",
-            "TOKENIZERS_PARALLELISM": "false",
         }
-        self.made: dict[str, Any] = {}
-
-    @property
-    def base(self) -> Path:
-        return self.work / "model"
+        self.made = make(options, self.work, limit=self.limit(), environment=self.environment)
 
     def limit(self) -> float:
         """Seconds that the next stage may take."""
-        return min(float(self.options.limit), self.deadline - time.monotonic())
-
-    def make(self) -> None:
-        """Model folder, pictures and data set, unless an earlier call has left them in the working folder."""
-        self.work.mkdir(parents=True, exist_ok=True)
-        note = self.work / "model.json"
-        if not note.is_file():
-            shutil.rmtree(self.base, ignore_errors=True)
-            command = [sys.executable, HERE / "material.py", self.options.model, self.options.tokenizer, self.base]
-            command += ["--layers", str(self.options.layers)] if self.options.layers else []
-            command += ["--tiny"] if self.options.tiny else []
-            self.must(command, "model")
-            note.write_text((self.work / "model.log").read_text(encoding="utf-8").splitlines()[-1], encoding="utf-8")
-        self.made = json.loads(note.read_text(encoding="utf-8"))
-        shard, recipe = self.work / "train-0.parquet", self.work / "data.yaml"
-        if not (self.work / "data").is_dir():
-            write_pictures(shard, self.options.rows)
-            recipe.write_text(f"name: speed\nmodel: {{base: '{self.base}'}}\n" + data_section(self.work / "data", shard), "utf-8")
-            self.must([sys.executable, "-m", "medtune", "prepare", recipe], "data")
-
-    def must(self, command: list[str | Path], name: str) -> None:
-        started = time.monotonic()
-        fault = run(command, self.work / f"{name}.log", limit=self.limit(), environment=self.environment)
-        if fault:
-            raise SystemExit(f"{name}: {fault}")
-        print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
+        limit: float = self.options.limit
+        return min(limit, self.deadline - time.monotonic())
 
     # ------------------------------------------------------------------------------------------------------------ stages
 
@@ -144,8 +87,9 @@ class Benchmark:
         experts = ", targets: [language, experts]" if options.experts else ""
         recipe = self.work / f"{stage}.yaml"
         recipe.write_text(
-            f"name: {stage}\n{data_section(self.work / 'data', self.work / 'train-0.parquet')}"
-            f"model: {{base: '{self.base}'}}\nadapter: {{kind: lora, rank: 8, alpha: 16{experts}}}\nrun: {{folder: '{folder}'}}\n"
+            f"name: {stage}\n{data_section(self.work)}"
+            f"model: {{base: '{self.work / 'model'}'}}\nadapter: {{kind: lora, rank: 8, alpha: 16{experts}}}\n"
+            f"run: {{folder: '{folder}'}}\n"
             f"train: {{{length}, vision_cache: {'memory' if cached else 'none'}, compile: {options.compile}, learning_rate: 1.0e-4,"
             f" log_every: {LOG_EVERY}, hf: {{logging_first_step: true}}, save_every: never, evaluate_every: never,"
             f" keep_best: false{options.train}}}\n",
@@ -158,8 +102,7 @@ class Benchmark:
             limit=self.limit(),
             environment=self.environment,
         )
-        file = folder / "events.jsonl"
-        events = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+        events = read_events(folder)
         marks = marks_of(events)
         first = next((event["time"] for event in events if event["kind"] == "log"), None)
         row = {
@@ -182,7 +125,7 @@ class Benchmark:
         options = self.options
         batch_size, accumulation, checkpointing = PEER_SETTINGS[stage]
         on_gpu = self.made["ceiling"] is not None
-        config = json.loads((self.base / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((self.work / "model" / "config.json").read_text(encoding="utf-8"))
         settings = {
             "stage": "sft",
             "do_train": True,
@@ -191,7 +134,7 @@ class Benchmark:
             "lora_target": "all",
             "freeze_vision_tower": True,
             "freeze_multi_modal_projector": True,
-            "model_name_or_path": str(self.base),
+            "model_name_or_path": str(self.work / "model"),
             "template": TEMPLATES[config["model_type"]],
             "dataset_dir": str(self.work / "data"),
             "dataset": "speed_train",
@@ -244,7 +187,6 @@ class Benchmark:
         return found
 
     def main(self) -> None:
-        self.make()
         for stage in self.options.only:
             if self.limit() < 20:
                 print(f"{stage}: not started, {self.deadline - time.monotonic():.0f} s are left of --budget", flush=True)
@@ -259,9 +201,7 @@ class Benchmark:
                 print(f"{self.name} {program} {row['setting']}: {'-' if speed is None else f'{speed:.2f} samples/s'}", flush=True)
             if rows[0]["fault"]:
                 print(f"{stage}: {rows[0]['fault']}", flush=True)
-            results = read_results(self.options.out)
-            kept = [old for old in results if (old["model"], old["stage"]) != (self.name, stage)]
-            write_results(self.options.out, [*kept, *rows])
+            append_results(self.options.out, rows, names=("model", "stage", "setting"))
 
 
 def _tokens_per_sample(events: list[dict[str, Any]]) -> float | None:
@@ -272,16 +212,6 @@ def _tokens_per_sample(events: list[dict[str, Any]]) -> float | None:
             tokens += event["tokens_per_second"] * (event["seconds"] - since)
             since, step = event["seconds"], event["done"]
     return tokens / (step * ROWS_A_STEP) if step else None
-
-
-def read_results(file: Path) -> list[dict[str, Any]]:
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
-
-
-def write_results(file: Path, rows: list[dict[str, Any]]) -> None:
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    partial.replace(file)
 
 
 def main() -> None:
