@@ -95,7 +95,7 @@ def setup(
     config: dict[str, Any] | None = None,
     adapter: AdapterSettings | None = None,
     device: Device = DEVICES["H100"],
-    division: Division = Division(),
+    division: Division | None = None,
     **changes: Any,
 ) -> Setup:
     """``changes`` are the workload's."""
@@ -108,7 +108,7 @@ def setup(
         device=device,
         precision="bf16" if device.has_bf16 else "float32",
         weight_bytes=2.0,
-        division=division,
+        division=division or Division(),
         batch_size=2,
         num_workers=8,
     )

@@ -594,6 +594,10 @@ class RunRecord(Document):
     seconds: float | None = None
     trainable: dict[str, int] = {}
     """``trainable`` and ``total`` parameters."""
+    planned: Performance | None = None
+    """Before the first step."""
+    measured: Performance | None = None
+    """After the last one."""
     versions: dict[str, str] = {}
     error: Text | None = None
     diverged_step: int | None = None

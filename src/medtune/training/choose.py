@@ -109,8 +109,10 @@ def _best(settings: TrainSettings, setup: Setup, room: Room, *, can_pack: bool) 
             fitting.append((choice, expected))
     if not fitting:
         return None
-    fastest = min(expected.seconds for _, expected in fitting)
-    near = [found for found in fitting if found[1].seconds <= AS_FAST * fastest]
+    # What comes before the first step anyway must not make a short run's choices look alike.
+    always = min(expected.startup_seconds for _, expected in fitting)
+    fastest = min(expected.seconds - always for _, expected in fitting)
+    near = [found for found in fitting if found[1].seconds - always <= AS_FAST * fastest]
     return min(near, key=lambda found: (found[0].checkpointing.offload, found[1].memory.peak))
 
 
@@ -154,6 +156,8 @@ def _limits(settings: TrainSettings, setup: Setup) -> Iterator[tuple[int, int]]:
         if limit not in seen and (limit <= max(USEFUL_TOKENS, workload.longest)):
             seen.add(limit)
             yield limit, 0
+    if workload.longest not in seen:
+        yield workload.longest, 0
 
 
 def _rows(setup: Setup) -> Iterator[int]:

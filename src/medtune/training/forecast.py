@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from medtune.data.dataset import Dataset
@@ -301,9 +301,11 @@ def forecast_events(forecast: Forecast) -> Iterator[Event]:
 
 def planned_values(forecast: Forecast) -> Mapping[str, float | int | str | None]:
     """What was planned, as the values of an event."""
-    choice = forecast.choice
+    choice, estimate = forecast.choice, forecast.estimate
     return {
         **{f"planned_{name}": value for name, value in forecast.planned.model_dump().items()},
+        **{f"gib_{name}": round(value / _GIB, 4) for name, value in asdict(estimate.memory).items()},
+        **{f"step_{name}": round(value, 6) for name, value in asdict(estimate.step).items()},
         "packing": int(choice.packing),
         "micro_batch_tokens": choice.micro_batch_tokens,
         "micro_batch_rows": choice.micro_batch_rows,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from medtune.models.weights import Weight
 from medtune.training.calibration import CALIBRATION, LOGITS_CHUNK, Calibration
 from medtune.training.choice import EngineChoice
 from medtune.training.passes import Setup, pass_tokens
@@ -139,7 +140,7 @@ def stored_bytes(setup: Setup) -> float:
     """Bytes of the base weights, of all devices together."""
     size, adapter = setup.size, setup.adapter
     if adapter.kind == "qlora":
-        quantized = sum(w.size for w in size.weights if (w.is_linear and w.part != "head") or w.part == "experts")
+        quantized = sum(weight.size for weight in setup.size.weights if _is_packed(weight))
         each = _QUANTIZED_BYTES if adapter.double_quantization else _QUANTIZED_ONCE_BYTES
         return quantized * each + (size.num_parameters - quantized) * setup.weight_bytes
     if adapter.kind == "full":
@@ -149,11 +150,16 @@ def stored_bytes(setup: Setup) -> float:
     return size.num_parameters * setup.weight_bytes
 
 
+def _is_packed(weight: Weight) -> bool:
+    """As :mod:`medtune.models.four_bit_load`: linear layers of the language model in whole blocks of 64, and fused experts."""
+    return weight.part == "experts" or (weight.part == "language" and weight.is_linear and weight.shape[-1] % 64 == 0)
+
+
 def _spread_out(setup: Setup) -> float:
     """The largest 4-bit weight in 16 bits: one at a time is spread out for its product."""
     if setup.adapter.kind != "qlora":
         return 0.0
-    largest = max((w.size for w in setup.size.weights if w.is_linear or w.part == "experts"), default=0)
+    largest = max((weight.size for weight in setup.size.weights if _is_packed(weight)), default=0)
     return 2.0 * largest
 
 

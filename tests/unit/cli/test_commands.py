@@ -24,7 +24,7 @@ from medtune.language import msg
 pytestmark = pytest.mark.usefixtures("workplace")
 
 COMMANDS = [
-    *([name] for name in ("demo", "prepare", "validate", "train", "evaluate", "compare", "chat", "deidentify", "doctor")),
+    *([name] for name in ("demo", "prepare", "validate", "plan", "train", "evaluate", "compare", "chat", "deidentify", "doctor")),
     *(["recipe", name] for name in ("list", "show", "copy", "diff")),
     *(["runs", name] for name in ("list", "show")),
     ["export", "dataset"],
