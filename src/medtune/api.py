@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from medtune.data.dataset import Dataset
     from medtune.data.export.export import Exported
     from medtune.generation.chat import ChatSession
+    from medtune.hpo.advise import Advice
     from medtune.hpo.report import SweepReport
     from medtune.imaging.deidentify.run import Deidentified
     from medtune.imaging.deidentify.settings import DeidentifySettings
@@ -51,6 +52,7 @@ __all__ = [
     "RunView",
     "ShownRecipe",
     "SweepResult",
+    "advise",
     "compare",
     "copy_recipe",
     "deidentify",
@@ -442,6 +444,25 @@ def sweep(
     report = run.run(num_workers=num_workers, gpus_per_trial=gpus_per_trial, listener=listener)
     best = place / "best.yaml"
     return SweepResult(place, report, place / PAGE_NAME, best, f"medtune train {best}")
+
+
+def advise(
+    recipe: RecipeLike, overrides: Sequence[str] = (), *, sweep: str | Path | None = None, listener: Listener | None = None
+) -> Advice:
+    """What others say of good settings, each rule with its source, held against a recipe and its data set.
+
+    The data set is made first when it is missing. Nothing is recommended: a rule is a claim until a sweep has tested it.
+
+    Args:
+        sweep: The folder of a sweep, which says of each rule whether it was confirmed, contradicted, or cannot be told.
+
+    Raises:
+        DataError: The data set cannot be made.
+        RunError: ``sweep`` is not a sweep folder.
+    """
+    from medtune.hpo.advise import advise as hold_against
+
+    return hold_against(_recipe(recipe, overrides), sweep=None if sweep is None else Path(sweep), listener=listener)
 
 
 # ------------------------------------------------------------------------------------------------------------- evaluation

@@ -34,6 +34,7 @@ _OPTIONAL: tuple[tuple[str, Text, str], ...] = (
         'pip install "medtune[ocr]" && pip install --no-deps rapidocr-onnxruntime',
     ),
     ("zstandard", msg("archives packed with Zstandard (.tar.zst)"), 'pip install "medtune[zstd]"'),
+    ("optuna", msg("medtune sweep"), 'pip install "medtune[sweep]"'),
     ("ray", msg("prepare on a Ray cluster (data.engine: ray)"), 'pip install "medtune[ray]"'),
 )
 

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from medtune import api
+from medtune.hpo.design import num_trials
+from medtune.hpo.space import find_space, load_space
 from medtune.models.config import LoraSettings
 from medtune.recipe import diff_settings, load_recipe, read_head, shipped_recipes
 from source_files import write_brain, write_json, write_medtrinity, write_vqa_rad
@@ -64,6 +66,7 @@ OVERRIDE = {
 EMBEDDED: dict[str, tuple[str, ...]] = {
     # With the model that ships, as for everybody.
     "demo": ("data.sources.0.options.num_patients=24", "data.sources.0.options.slices_per_patient=1"),
+    "nano_claims": ("data.sources.0.options.num_patients=48",),
     # Its base is the first of the three commands that make the model; here it is a tiny one.
     "nano_pretrain": (
         "model.base=tiny",
@@ -71,6 +74,9 @@ EMBEDDED: dict[str, tuple[str, ...]] = {
         "data.sources.0.options.questions_per_picture=3",
     ),
 }
+
+# Recipes with a search space beside them, ``<name>.sweep.yaml``. tests/unit/hpo runs sweeps.
+SPACES = ("nano_claims",)
 
 # What the originals are known to have set. A value that is changed in a recipe is no longer the reference's.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -151,8 +157,17 @@ SMALL = (
 
 def test_every_shipped_recipe_is_run_here() -> None:
     files = sorted((ROOT / "src" / "medtune" / "recipes").rglob("*.y*ml"))
-    assert len(files) == len(REFERENCE) + len(EMBEDDED)
+    assert len(files) == len(REFERENCE) + len(EMBEDDED) + len(SPACES)
     assert set(shipped_recipes()) == REFERENCE.keys() | EMBEDDED.keys()
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_shipped_search_space_fits_the_recipe_beside_it(name: str) -> None:
+    """Every key is a setting of the recipe and every value one that it takes: reading it checks that."""
+    recipe = load_recipe(name)
+    space = load_space(find_space(name), recipe)
+    assert len(space.seeds) >= 3, "an example without intervals"
+    assert num_trials(space, recipe) > len(space.parameters)
 
 
 def test_the_link_at_the_top_shows_the_shipped_recipes() -> None:
