@@ -67,5 +67,13 @@ def num_passes(setup: Setup, choice: EngineChoice) -> int:
     """Passes of an optimizer step on each device."""
     workload = setup.workload
     if choice.packing and choice.micro_batch_tokens:
-        return max(1, math.ceil(workload.step_tokens / max(choice.micro_batch_tokens, workload.longest) - 1e-9))
+        limit = max(choice.micro_batch_tokens, workload.longest)
+        if limit >= workload.most_step_tokens:
+            return 1
+        # Rows are whole: so many of average length fit. Rows of different lengths fill a pass up to about half a row.
+        rows = min(workload.rows_per_step, workload.num_rows)
+        by_rows = math.ceil(rows / max(1, int(limit / max(1.0, workload.mean_length))))
+        if workload.spread < 0.05 * workload.mean_length:
+            return by_rows
+        return min(by_rows, math.ceil(workload.step_tokens / max(1.0, limit - workload.mean_length / 2)))
     return math.ceil(min(workload.rows_per_step, workload.num_rows) / (choice.micro_batch_rows or setup.batch_size))
