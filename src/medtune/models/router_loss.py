@@ -81,9 +81,21 @@ class _WithRouterLoss:
         if not self._causal.training:
             return self._forward(*args, **kwargs)
         output = self._forward(*args, **kwargs, output_router_logits=True)
-        mask = kwargs.get("attention_mask")
-        flat = mask.flatten().bool() if mask is not None and mask.dim() == 2 else None
-        output["aux_loss"] = balancing_loss(output["router_logits"], top_k=self._top_k, mask=flat)
+        output["aux_loss"] = balancing_loss(output["router_logits"], top_k=self._top_k, mask=_real_tokens(kwargs))
         # Kept, they would hold on to every layer's graph beyond the loss.
         output["router_logits"] = None
         return output
+
+
+def _real_tokens(inputs: dict[str, Any]) -> Tensor | None:
+    """(N,) bool, False for padding; None where there can be none."""
+    import torch
+
+    if "cu_seq_lens_q" in inputs:
+        # A packed batch is filled up with a last row of one token throughout, which no conversation is.
+        ids = inputs["input_ids"].flatten()
+        in_last_row = torch.arange(len(ids), device=ids.device) >= inputs["cu_seq_lens_q"][-2]
+        is_filling = ((ids == ids[-1]) | ~in_last_row).all()
+        return ~(in_last_row & is_filling)
+    mask: Tensor | None = inputs.get("attention_mask")
+    return mask.flatten().bool() if mask is not None and mask.dim() == 2 else None

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from medtune.models.router_loss import balancing_loss, router_loss
+from medtune.models.router_loss import _real_tokens, balancing_loss, router_loss
 from tiny_experts import text_model
 
 
@@ -80,3 +80,14 @@ def test_dense_models_have_none() -> None:
     config = transformers.Qwen3Config(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
     with router_loss(transformers.Qwen3ForCausalLM(config), 0.1) as found:
         assert not found
+
+
+def test_filling_of_a_packed_batch_does_not_count() -> None:
+    ids = torch.tensor([[5, 6, 0, 7, 8, 0, 0, 0]])
+    filled = _real_tokens({"input_ids": ids, "cu_seq_lens_q": torch.tensor([0, 3, 5, 8])})
+    assert filled is not None
+    assert filled.tolist() == [True] * 5 + [False] * 3
+    full = _real_tokens({"input_ids": ids[:, :5], "cu_seq_lens_q": torch.tensor([0, 3, 5])})
+    assert full is not None
+    assert full.all()
+    assert _real_tokens({"input_ids": ids}) is None
