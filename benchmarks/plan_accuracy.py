@@ -43,7 +43,7 @@ def read_pair(folder: Path) -> Pair:
     """
     run = Run.open(folder)
     record, events = run.record, list(run.events())
-    parts = next((event for event in reversed(events) if "planned_peak_gib" in event), {})
+    parts: Mapping[str, Any] = next((event for event in reversed(events) if "planned_peak_gib" in event), {})
     planned = record.planned
     if planned is None and parts:
         planned = Performance(**{name: parts[f"planned_{name}"] for name in Performance.model_fields})
