@@ -115,14 +115,25 @@ def launch_command(
 
 def event_line(event: Event) -> str:
     """An event as one line of JSON, its sentence still translatable."""
-    text = None if event.text is None else [event.text.template, dict(event.text.fields)]
+    text = None if event.text is None else _text_to_json(event.text)
     return json.dumps([event.kind, text, event.done, event.total, dict(event.values)], ensure_ascii=False) + "\n"
 
 
 def read_event(line: str) -> Event:
     """The event that :func:`event_line` wrote."""
     kind, text, done, total, values = json.loads(line)
-    return Event(kind, None if text is None else Text(text[0], text[1]), done, total, values)
+    return Event(kind, None if text is None else _text_from_json(text), done, total, values)
+
+
+def _text_to_json(text: Text) -> list[Any]:
+    # A field may be a sentence itself; no other field is a list.
+    fields = {name: _text_to_json(value) if isinstance(value, Text) else value for name, value in text.fields.items()}
+    return [text.template, fields]
+
+
+def _text_from_json(text: list[Any]) -> Text:
+    template, fields = text
+    return Text(template, {name: _text_from_json(value) if isinstance(value, list) else value for name, value in fields.items()})
 
 
 def _supervise(command: list[str], log: Path, events: Path, listener: Listener | None) -> None:

@@ -70,6 +70,15 @@ def test_an_event_arrives_as_it_was_sent() -> None:
     assert read_event(event_line(Event("progress", done=1))) == Event("progress", done=1)
 
 
+def test_a_sentence_within_a_sentence_arrives_as_well() -> None:
+    steps = msg("Training: {steps} steps.", steps=3)
+    event = Event("note", msg("{what} {file}", what=steps, file="a.yaml"))
+    received = read_event(event_line(event))
+    assert received == event
+    assert received.text is not None
+    assert received.text.render("zh").startswith("训练：共 3 步。")
+
+
 def test_deepspeed_that_is_not_installed_is_said_before_anything_starts(
     setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
