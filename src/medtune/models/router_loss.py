@@ -53,7 +53,7 @@ def router_loss(model: nn.Module, coefficient: float | None) -> Iterator[bool]:
         Whether ``model`` has routers.
     """
     causal: Any = causal_model(model)
-    config = causal.config.get_text_config() if hasattr(causal, "config") else None
+    config: Any = causal.config.get_text_config() if hasattr(causal, "config") else None
     if not hasattr(config, "router_aux_loss_coef"):
         yield False
         return
@@ -98,4 +98,4 @@ def _real_tokens(inputs: dict[str, Any]) -> Tensor | None:
         is_filling = ((ids == ids[-1]) | ~in_last_row).all()
         return ~(in_last_row & is_filling)
     mask: Tensor | None = inputs.get("attention_mask")
-    return mask.flatten().bool() if mask is not None and mask.dim() == 2 else None
+    return mask.flatten() != 0 if mask is not None and mask.dim() == 2 else None

@@ -124,6 +124,18 @@ def test_experts_left_out_are_named(moe: ModelSettings) -> None:
     assert note.startswith(f"experts: {fused:,} parameters ({100 * fused / report.num_total:.1f} % of the model)")
 
 
+def test_routers(moe: ModelSettings, dense: ModelSettings) -> None:
+    layers, experts, hidden, _ = sizes_of(moe)
+    without = adapter_report(adapted(moe, LoraSettings(targets=("language",))))
+    assert any(str(note).startswith(f"router: {layers * experts * hidden:,} parameters") for note in without.notes)
+    report = adapter_report(adapted(moe, LoraSettings(targets=("language",), rank=2, train_router=True)))
+    assert ("model.language_model.layers.*.mlp.gate", layers * 2 * (experts + hidden)) in [row[:2] for row in report]
+    assert not any(str(note).startswith("router") for note in report.notes)
+    with pytest.raises(RecipeError, match="no router to train") as caught:
+        adapted(dense, LoraSettings(train_router=True))
+    assert caught.value.key == "adapter.train_router"
+
+
 def test_experts_are_adapted_each_by_itself(moe: ModelSettings) -> None:
     report = adapter_report(adapted(moe, LoraSettings(targets=("experts",), rank=2)))
     layers, experts, hidden, inner = sizes_of(moe)
