@@ -96,6 +96,7 @@ def _real_tokens(inputs: dict[str, Any]) -> Tensor | None:
         ids = inputs["input_ids"].flatten()
         in_last_row = torch.arange(len(ids), device=ids.device) >= inputs["cu_seq_lens_q"][-2]
         is_filling = ((ids == ids[-1]) | ~in_last_row).all()
-        return ~(in_last_row & is_filling)
+        real: Tensor = ~(in_last_row & is_filling)
+        return real
     mask: Tensor | None = inputs.get("attention_mask")
     return mask.flatten() != 0 if mask is not None and mask.dim() == 2 else None
