@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from medtune.data.dataset import Dataset
-from medtune.errors import RunError
+from medtune.errors import ModelError, RunError
 from medtune.language import msg
 from medtune.models.adapter import add_adapter
 from medtune.models.config import AdapterSettings, LoraSettings, ModelSettings, QloraSettings
@@ -17,7 +17,9 @@ from medtune.models.encoder import load_encoder
 from medtune.models.load import load_model
 from medtune.runs import Run, atomic_write
 from medtune.training.config import DistributedSettings, NoDistribution, TrainSettings
+from medtune.training.forecast import Forecast, plan_run
 from medtune.training.locality import locked_by, refuse_sending
+from medtune.training.plan import Measured, world_size
 from medtune.training.train import train
 from medtune.types import Document, Listener, RunRecord
 
@@ -75,6 +77,8 @@ def run_job(run: Run, job: TrainJob, *, listener: Listener | None = None) -> Run
     """
     import torch
 
+    # Segments that grow: rows of changing lengths would else leave holes of several GiB. Read when CUDA is first used.
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     dataset = Dataset.open(job.dataset)
     lock = locked_by(dataset, job.adapter)
     refuse_sending(job.train, lock)
@@ -84,12 +88,33 @@ def run_job(run: Run, job: TrainJob, *, listener: Listener | None = None) -> Run
     contract = encoder.contract(transforms=manifest.transforms, displays=manifest.displays, box_convention=job.box_convention)
     contract = contract.model_copy(update={"local_only": lock is not None})
     quantization = job.adapter if isinstance(job.adapter, QloraSettings) else None
-    base: Any = load_model(job.model, device=_own_device(), quantization=quantization)
-    torch.manual_seed(job.train.seed)  # an adapter's first weights are drawn
-    model = add_adapter(base, job.adapter, encoder.family, contract=contract)
+
+    def load() -> torch.nn.Module:
+        base: Any = load_model(job.model, device=_own_device(), quantization=quantization)
+        torch.manual_seed(job.train.seed)  # an adapter's first weights are drawn
+        return add_adapter(base, job.adapter, encoder.family, contract=contract)
+
+    def foretell(measured: Measured) -> Forecast | None:
+        try:
+            return plan_run(
+                measured.train,
+                measured.lengths,
+                eval_lengths=measured.eval_lengths,
+                encoder=encoder,
+                model=job.model,
+                adapter=job.adapter,
+                settings=job.train,
+                distributed=job.distributed,
+                num_devices=world_size(),
+                folder=run.folder,
+            )
+        except ModelError:
+            return None  # a model whose size cannot be told from its folder may train all the same
+
     return train(
         run,
-        model=model,
+        model=load,
+        foretell=foretell,
         encoder=encoder,
         contract=contract,
         train_rows=dataset.sequence("train"),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from medtune.errors import TrainingError
@@ -21,7 +22,24 @@ from medtune.training.config import TrainSettings
 from medtune.training.data import CACHE_LIMIT_BYTES, EncodedRows, RowEncoder, encoded_bytes, measure_lengths
 from medtune.types import Event, ImageRef, Sample
 
-__all__ = ["Plan", "make_plan", "world_size"]
+__all__ = ["Measured", "Plan", "make_plan", "measure", "world_size"]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The rows of a run that fit into ``max_tokens``, and their tokens. No model is needed to know them.
+
+    Attributes:
+        train: Rows to train on; at least one.
+        lengths: Their tokens.
+        validation: Rows of the validation loss.
+        eval_lengths: Their tokens.
+    """
+
+    train: Sequence[Sample]
+    lengths: list[int]
+    validation: Sequence[Sample]
+    eval_lengths: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,29 +72,20 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def make_plan(
+def measure(
     run: Run,
     *,
-    model: nn.Module,
     encoder: RowEncoder,
     train_rows: Sequence[Sample],
     validation_rows: Sequence[Sample],
-    picture: Callable[[ImageRef], Path | bytes],
     settings: TrainSettings,
     journal: Journal,
-    resume: bool,
-) -> Plan:
-    """Measure all rows, leave out or refuse those that are too long, count the steps and find the checkpoint.
+) -> Measured:
+    """Measure all rows without opening a picture, and leave out or refuse those that are too long.
 
     Raises:
         TrainingError: See :func:`medtune.training.train.train`.
     """
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise TrainingError(
-            msg("No weight of the model is trained."),
-            key="adapter",
-            remedy=msg("Widen adapter.targets or unfreeze a part of the model."),
-        )
     num_rows = len(train_rows) + len(validation_rows)
     journal(Event("phase", msg("Measuring the length of {rows} rows.", rows=num_rows), total=num_rows))
     train_rows, lengths = _fitting("train", train_rows, encoder, settings, run, journal)
@@ -91,9 +100,37 @@ def make_plan(
             key="train.patience",
             remedy=msg("Give the data set a validation split, or leave patience out."),
         )
+    return Measured(train_rows, lengths, validation_rows, eval_lengths)
+
+
+def make_plan(
+    run: Run,
+    measured: Measured,
+    *,
+    model: nn.Module,
+    encoder: RowEncoder,
+    picture: Callable[[ImageRef], Path | bytes],
+    settings: TrainSettings,
+    journal: Journal,
+    resume: bool,
+) -> Plan:
+    """Count the steps and find the checkpoint.
+
+    Raises:
+        TrainingError: See :func:`medtune.training.train.train`.
+    """
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise TrainingError(
+            msg("No weight of the model is trained."),
+            key="adapter",
+            remedy=msg("Widen adapter.targets or unfreeze a part of the model."),
+        )
+    train_rows, validation_rows = measured.train, measured.validation
+    lengths, eval_lengths = measured.lengths, measured.eval_lengths
     train, validation = EncodedRows(train_rows, encoder, picture), EncodedRows(validation_rows, encoder, picture)
     cached = settings.cache_encoded is True
-    if settings.cache_encoded == "auto":
+    if settings.cache_encoded == "auto" and not torch.cuda.is_available():
+        # Beside a GPU, processes encode rows ahead of it for nothing; rows kept in the trainer would be collated by it.
         estimate = encoded_bytes(train, lengths) + encoded_bytes(validation, eval_lengths)
         cached = 0 < estimate <= CACHE_LIMIT_BYTES
     if cached:

@@ -9,7 +9,6 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -18,29 +17,26 @@ from medtune import __version__
 from medtune.errors import TrainingError
 from medtune.language import msg
 from medtune.models.expert_lora import low_rank_experts
-from medtune.models.packed_forward import causal_model
-from medtune.models.packing import can_pack
 from medtune.models.router_loss import router_loss
-from medtune.models.vision_layout import vision_layout
 from medtune.runs import Run
-from medtune.training.arguments import training_arguments
-from medtune.training.batches import EvalBatches, StepSampler
-from medtune.training.callbacks import EventCallback, Journal, NothingLeft, ScheduleCallback, StopRequest
+from medtune.training.build import decide, make_trainer
+from medtune.training.callbacks import EventCallback, Journal, NothingLeft, StopRequest
 from medtune.training.checkpoints import all_checkpoints, read_description, set_aside
-from medtune.training.choice import Checkpointing, EngineChoice
+from medtune.training.choice import EngineChoice
 from medtune.training.config import TrainSettings
-from medtune.training.data import RowEncoder, RowSampler, StepCollator
+from medtune.training.data import RowEncoder
 from medtune.training.divergence import check_worth_resuming
-from medtune.training.engine import engine, needs_autocast
+from medtune.training.engine import engine
 from medtune.training.finish import conclude, finish, save, save_last
+from medtune.training.forecast import Forecast, forecast_events
 from medtune.training.outcome import check_average
-from medtune.training.plan import Plan, make_plan, world_size
+from medtune.training.plan import Measured, Plan, make_plan, measure
 from medtune.training.recovery import free_memory, is_out_of_memory, make_smaller, note_choice, remembered
 from medtune.training.session import cpu_threads, failures_noted, left_as_it_came, quiet_libraries
 from medtune.training.space import check_space, full_disk_explained
 from medtune.training.trackers import tracked
 from medtune.training.trainer import TokenWeightedTrainer
-from medtune.training.vision_cache import can_keep, keep_features, remove_features
+from medtune.training.vision_cache import keep_features, remove_features
 from medtune.training.weights import load_weights
 from medtune.types import AdapterContract, Event, ImageRef, Listener, RunRecord, Sample
 
@@ -50,13 +46,14 @@ __all__ = ["train"]
 def train(
     run: Run,
     *,
-    model: nn.Module,
+    model: nn.Module | Callable[[], nn.Module],
     encoder: RowEncoder,
     train_rows: Sequence[Sample],
     validation_rows: Sequence[Sample] = (),
     picture: Callable[[ImageRef], Path | bytes],
     settings: TrainSettings,
     contract: AdapterContract | None = None,
+    foretell: Callable[[Measured], Forecast | None] | None = None,
     listener: Listener | None = None,
     resume: bool = False,
 ) -> RunRecord:
@@ -72,7 +69,7 @@ def train(
     Args:
         run: An existing run folder.
         model: With its adapter, as :func:`medtune.models.adapter.add_adapter` returns it; some parameters must require a
-            gradient.
+            gradient. Or a function that loads it: it is called when the rows are measured and the run is known to fit.
         encoder: Turns rows into tensors.
         train_rows: Rows to tune on.
         validation_rows: Rows for the validation loss; empty = none is measured.
@@ -80,6 +77,8 @@ def train(
         settings: The recipe's section ``train``.
         contract: Saved beside the adapter; ``encoder.contract()`` when not given. Give one that holds the transforms of the
             data set.
+        foretell: Chooses the engine's settings from the measured rows and says what the run will need, before the model is
+            loaded. Without it what the recipe leaves open is chosen without regard to memory.
         listener: Hears every event. It may raise ``KeyboardInterrupt`` to stop the run after the current step.
         resume: Go on from the last complete checkpoint, with the same losses as if the run had never stopped. Starts from
             the beginning where there is none yet.
@@ -102,17 +101,30 @@ def train(
     with run.hold() if is_first else contextlib.nullcontext():
         _check_startable(run, resume)
         if _result_is_saved(run):
-            load_weights(model, run.folder / "adapter")
+            load_weights(model if isinstance(model, nn.Module) else model(), run.folder / "adapter")
             return conclude(run, journal) if is_first else run.record
         if resume:
             check_worth_resuming(run, journal)
         with failures_noted(run, enabled=is_first), quiet_libraries(), cpu_threads(), tracked(run, settings), stop.listening():
-            plan = make_plan(
+            measured = measure(
                 run,
-                model=model,
                 encoder=encoder,
                 train_rows=train_rows,
                 validation_rows=validation_rows,
+                settings=settings,
+                journal=journal,
+            )
+            forecast = foretell(measured) if foretell is not None else None
+            if forecast is not None:
+                for event in forecast_events(forecast):
+                    journal(event)
+            if not isinstance(model, nn.Module):
+                model = model()
+            plan = make_plan(
+                run,
+                measured,
+                model=model,
+                encoder=encoder,
                 picture=picture,
                 settings=settings,
                 journal=journal,
@@ -135,7 +147,8 @@ def train(
                     values=counts,
                 )
             )
-            return _fit(run, plan, model, settings, contract or encoder.contract(), journal, stop, is_first=is_first)
+            choice = decide(settings, model, forecast)
+            return _fit(run, plan, model, settings, choice, contract or encoder.contract(), journal, stop, is_first=is_first)
 
 
 def _fit(
@@ -143,13 +156,13 @@ def _fit(
     plan: Plan,
     model: nn.Module,
     settings: TrainSettings,
+    choice: EngineChoice,
     contract: AdapterContract,
     journal: Journal,
     stop: StopRequest,
     *,
     is_first: bool,
 ) -> RunRecord:
-    choice = decide(settings, model)
     if plan.checkpoint is not None:
         choice = remembered(run, settings, choice)
     base = plan.train.encoder.folder
@@ -160,7 +173,7 @@ def _fit(
             stack.enter_context(engine(model, choice))
             stack.enter_context(low_rank_experts(model))
             stack.enter_context(router_loss(model, settings.router_aux_loss))
-            trainer, events = _make_trainer(run, plan, model, settings, choice, journal, stop)
+            trainer, events = make_trainer(run, plan, model, settings, choice, journal, stop)
             stack.enter_context(contextlib.closing(trainer))
             trainer.contract = contract
             check_average(settings, trainer)
@@ -215,93 +228,6 @@ def _train(trainer: TokenWeightedTrainer, events: EventCallback, plan: Plan) -> 
             raise
         return str(error).split(".")[0] or type(error).__name__
     return None
-
-
-def _make_trainer(
-    run: Run, plan: Plan, model: nn.Module, settings: TrainSettings, choice: EngineChoice, journal: Journal, stop: StopRequest
-) -> tuple[TokenWeightedTrainer, EventCallback]:
-    has_validation = len(plan.validation) > 0 and settings.evaluate_every != "never"
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    schedule = ScheduleCallback(settings, has_validation=has_validation, stop=stop)
-    events = EventCallback(journal, run, seconds_before=run.record.seconds or 0.0 if plan.checkpoint else 0.0)
-    rank = int(os.environ.get("RANK", "0"))
-    order = RowSampler(
-        plan.lengths, seed=settings.seed, group=settings.batch_size * world_size() if settings.group_by_length else 0
-    )
-    tokens = choice.micro_batch_tokens if choice.packing else 0
-    args = training_arguments(
-        settings,
-        run.checkpoints,
-        num_steps=plan.num_steps,
-        cached=plan.cached,
-        autocast=not choice.packing or needs_autocast(model),
-    )
-    trainer = TokenWeightedTrainer(
-        model=model,
-        args=args,
-        train_dataset=plan.train,
-        eval_dataset=plan.validation if has_validation else None,
-        collator=_collator(plan, model, choice),
-        sampler=StepSampler(
-            order,
-            rows_per_step=settings.batch_size * settings.gradient_accumulation_steps,
-            micro_batch_tokens=tokens,
-            micro_batch_rows=choice.micro_batch_rows or settings.batch_size,
-            rank=rank,
-            num_devices=world_size(),
-        ),
-        eval_batches=EvalBatches(
-            plan.eval_lengths,
-            micro_batch_tokens=tokens,
-            micro_batch_rows=choice.micro_batch_rows or settings.batch_size,
-            rank=rank,
-            num_devices=world_size(),
-        ),
-        # Events first: a listener's wish to stop is then heard at the same step.
-        callbacks=[events, schedule],
-        description=plan.description,
-        save_total_limit=max(settings.save_total_limit, settings.average_last or 0),
-    )
-    schedule.trainer = events.trainer = trainer
-    return trainer, events
-
-
-def _collator(plan: Plan, model: nn.Module, choice: EngineChoice) -> StepCollator:
-    tower: Any = getattr(getattr(causal_model(model), "model", None), "visual", None)
-    on_gpu = torch.cuda.is_available()
-    return StepCollator(
-        plan.train.encoder,
-        packing=choice.packing,
-        layout=vision_layout(tower) if choice.packing and tower is not None else None,
-        longest=max([*plan.lengths, *plan.eval_lengths]),
-        # Tensor cores want multiples of 8; a coarser step keeps the number of different shapes small.
-        multiple=64 if on_gpu else 1,
-        pixel_type=tower.dtype if on_gpu and tower is not None and tower.dtype != torch.float32 else None,
-        blank=functools.partial(plan.train.__getitem__, 0),
-    )
-
-
-def decide(settings: TrainSettings, model: nn.Module) -> EngineChoice:
-    """What the engine does here, where the recipe leaves it open."""
-    on_gpu = torch.cuda.is_available()
-    packing = can_pack(model) if settings.packing == "auto" else settings.packing
-    if packing and not can_pack(model):
-        raise TrainingError(
-            msg("The rows of this model cannot be packed."),
-            key="train.packing",
-            remedy=msg("Write train.packing=auto, and load the model with model.attention=auto."),
-        )
-    asked = settings.gradient_checkpointing
-    every = {"auto": 0, "none": 0, "all": 1, "offload": 1}[asked] if isinstance(asked, str) else asked
-    tokens = settings.micro_batch_tokens
-    return EngineChoice(
-        packing=packing,
-        micro_batch_tokens=(8192 if on_gpu else 2048) if tokens == "auto" else tokens,
-        checkpointing=Checkpointing(every, offload=asked == "offload"),
-        vision_cache="none" if settings.vision_cache == "auto" or not can_keep(model) else settings.vision_cache,
-        compile=on_gpu if settings.compile == "auto" else settings.compile,
-    )
 
 
 def _result_is_saved(run: Run) -> bool:
