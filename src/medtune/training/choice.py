@@ -62,7 +62,7 @@ def smaller(choice: EngineChoice, *, longest_row: int, step_tokens: int, batch_s
             return replace(choice, micro_batch_rows=rows // 2)
     again = choice.checkpointing
     if not again.offload and again.every != 1:
-        return replace(choice, checkpointing=Checkpointing(every=2 if again.every == 0 else 1))
+        return replace(choice, checkpointing=Checkpointing(every=1 if again.every == 2 else 2))
     if not again.offload:
         return replace(choice, checkpointing=Checkpointing(every=1, offload=True))
     return None
