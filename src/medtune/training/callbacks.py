@@ -131,6 +131,7 @@ class ScheduleCallback(TrainerCallback):
         if self.trainer is not None:
             self.trainer.updating = False
             self.trainer.meter.finish_step()
+            self.trainer.meter.count_step()
         last = state.global_step >= state.max_steps
         if self._has_validation:
             control.should_evaluate = last or _is_due(self._settings.evaluate_every, state)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from medtune.language import msg
 from medtune.runs import Run
 from medtune.training.callbacks import EventCallback, Journal, StopRequest
@@ -15,9 +17,9 @@ from medtune.training.outcome import Outcome, settle
 from medtune.training.plan import Plan
 from medtune.training.plot import plot_losses
 from medtune.training.result import LAST, save_result
-from medtune.training.trainer import TokenWeightedTrainer
+from medtune.training.trainer import TokenWeightedTrainer, peak_memory_mib
 from medtune.training.weights import is_peft
-from medtune.types import AdapterContract, Event, RunRecord
+from medtune.types import AdapterContract, Event, Performance, RunRecord
 
 __all__ = ["conclude", "finish", "mean_loss", "save", "save_last"]
 
@@ -86,9 +88,24 @@ def save(
         seconds=round(events.seconds, 2),
         diverged_step=None,
         num_divergences=0,
+        measured=_measured(trainer, events.seconds),
     )
     save_result(run, trainer.tuned, contract, base_folder, weights=weights)
     return conclude(run, journal)
+
+
+def _measured(trainer: TokenWeightedTrainer, seconds: float) -> Performance | None:
+    steady = trainer.meter.steady_state(trainer.accelerator.num_processes)
+    if steady is None:
+        return None
+    return Performance(
+        device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        num_devices=trainer.accelerator.num_processes,
+        peak_gib=round(peak_memory_mib() / 1024, 3),
+        seconds_per_step=round(steady[0], 5),
+        tokens_per_second=round(steady[1], 1),
+        seconds=round(seconds, 1),
+    )
 
 
 def save_last(run: Run, trainer: TokenWeightedTrainer, contract: AdapterContract, base_folder: Path) -> None:

@@ -118,6 +118,8 @@ def train(
             if forecast is not None:
                 for event in forecast_events(forecast):
                     journal(event)
+                if is_first:
+                    run.update(planned=forecast.planned)
             if not isinstance(model, nn.Module):
                 model = model()
             plan = make_plan(

@@ -275,6 +275,7 @@ class TokenWeightedTrainer(Trainer):
             spoiled = self.accelerator.reduce(spoiled, reduction="sum")
         if spoiled > 0:
             raise diverged(self.state.global_step)
+        started = time.monotonic()
         folder, staging = self.folder, self.folder / STAGING
         if self.args.should_save:
             shutil.rmtree(staging, ignore_errors=True)
@@ -292,6 +293,7 @@ class TokenWeightedTrainer(Trainer):
             publish(staging, folder, step)
             remove_old(folder, keep=self.save_total_limit, best_step=best_step(self.state.log_history))
         self.accelerator.wait_for_everyone()
+        self.meter.pause(time.monotonic() - started)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
@@ -354,6 +356,9 @@ class TokenWeightedTrainer(Trainer):
 class Meter:
     """Adds up losses and tokens without waiting for the device, and reads the clock."""
 
+    WARM_UP_STEPS = 5
+    """Not counted in the steady state: layers are compiled, and memory is asked for, in the first of them."""
+
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._tokens = 0
@@ -362,6 +367,8 @@ class Meter:
         self._targets = 0
         self._finished = (0, 0)
         self._waited = 0.0
+        self._steps = self._all_tokens = 0
+        self._steady: tuple[float, int, int] | None = None
 
     def waited(self, seconds: float) -> None:
         """Count time in which the next step's data was not there yet."""
@@ -369,6 +376,7 @@ class Meter:
 
     def add_tokens(self, num_tokens: int) -> None:
         self._tokens += num_tokens
+        self._all_tokens += num_tokens
 
     def add_loss(self, total: Tensor, num_targets: int) -> None:
         self._loss.append(total)
@@ -378,6 +386,12 @@ class Meter:
         """What was added so far is of whole optimizer steps."""
         self._finished = (len(self._loss), self._targets)
 
+    def count_step(self) -> None:
+        """An optimizer step is done."""
+        self._steps += 1
+        if self._steps == self.WARM_UP_STEPS:
+            self._steady = (self._clock(), self._steps, self._all_tokens)
+
     def forget_unfinished(self) -> None:
         """Take out what was added since the last whole step."""
         del self._loss[self._finished[0] :]
@@ -386,6 +400,17 @@ class Meter:
     def pause(self, seconds: float) -> None:
         """Take time out that was not spent on training."""
         self._since += seconds
+        if self._steady is not None:
+            self._steady = (self._steady[0] + seconds, *self._steady[1:])
+
+    def steady_state(self, num_processes: int) -> tuple[float, float] | None:
+        """Seconds of an optimizer step and tokens a second, without the first steps, validation and checkpoints; None after too
+        few steps."""
+        if self._steady is None or self._steps <= self._steady[1]:
+            return None
+        since, steps, tokens = self._steady
+        elapsed = max(1e-9, self._clock() - since)
+        return elapsed / (self._steps - steps), (self._all_tokens - tokens) * num_processes / elapsed
 
     def read(self, num_processes: int) -> dict[str, float]:
         """Speed since the last reading (this process's tokens, times the processes), time since the start, peak memory."""

@@ -67,6 +67,19 @@ def test_clock() -> None:
     assert [clock(seconds) for seconds in (0, 9.6, 61, 3599.6, 3661)] == ["0:00", "0:10", "1:01", "1:00:00", "1:01:01"]
 
 
+def test_the_steady_state_leaves_out_the_first_steps_and_pauses() -> None:
+    now = [0.0]
+    meter = Meter(clock=lambda: now[0])
+    for seconds in (60.0, 1.0, 1.0, 1.0, 1.0, 2.0, 2.0):
+        assert meter.steady_state(1) is None or seconds == 2.0
+        now[0] += seconds
+        meter.add_tokens(100)
+        meter.count_step()
+    now[0] += 30.0
+    meter.pause(30.0)
+    assert meter.steady_state(4) == (2.0, 200.0)
+
+
 def test_speed_leaves_out_the_time_of_evaluations() -> None:
     times = iter([0.0, 10.0, 20.0])
     meter = Meter(clock=lambda: next(times))
