@@ -242,8 +242,11 @@ def resumable(folder: Path, recipe: Recipe) -> Run:
     return run
 
 
-def check_startable(recipe: Recipe) -> None:
+def check_startable(recipe: Recipe, *, in_this_process: bool = True) -> None:
     """Look for the model, and at what this machine may refuse, before an hour goes into preparing data.
+
+    Args:
+        in_this_process: The training will be here. Else its worker asks for the device: looking makes a process hold a GPU.
 
     Raises:
         ModelError: There is no such model.
@@ -258,7 +261,7 @@ def check_startable(recipe: Recipe) -> None:
     base_folder(recipe.model, weights=is_folder)  # from a hub, only the small files
     check_hf(recipe.train)
     check_trackers(recipe.train)
-    if recipe.distributed.kind == "none":  # else the workers ask: looking makes this process hold a GPU
+    if in_this_process and recipe.distributed.kind == "none":
         use_bf16(recipe.train)
 
 

@@ -16,6 +16,9 @@ __all__ = ["PLOTS", "draw_all"]
 PLOTS = ("trials.png", "settings.png", "importance.png")
 """In the order of the page; the last one is there only where importance means something."""
 
+_WIDE = 8
+"""Largest over smallest mean from which on the objective is drawn logarithmically."""
+
 _OWN, _OTHER, _BEST, _STOPPED = "#444444", "#1f77b4", "#2ca02c", "#bbbbbb"
 
 
@@ -57,6 +60,7 @@ def _trials(report: SweepReport) -> Any:
     own = next((trial for trial in report.complete if trial.number == 0), None)
     if own is not None and own.value is not None:
         axes.axhline(own.value.mean, color=_OWN, linewidth=1, linestyle=":", label="the recipe's own settings")
+    _scale(axes, report)
     axes.set_xlabel("trial")
     axes.set_ylabel(_objective(report))
     axes.grid(alpha=0.3)
@@ -100,6 +104,7 @@ def _panel(axes: Any, key: str, report: SweepReport) -> None:
     for trial in trials:
         _dot(axes, places[trial.number], trial, report)
     title = key if parameter.times is None else f"{key} / {parameter.times}"
+    _scale(axes, report)
     axes.set_title(title, fontsize=9)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.3)
@@ -127,6 +132,18 @@ def _objective(report: SweepReport) -> str:
     bars = ", 95 % interval" if len(report.space.seeds) > 1 else ""
     name = "validation loss" if report.objective == "validation-loss" else report.objective
     return f"{name}{bars}"
+
+
+def _scale(axes: Any, report: SweepReport) -> None:
+    """Logarithmic where one bad trial would press all others onto a line."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    means = [trial.value.mean for trial in report.complete if trial.value is not None]
+    if report.direction == "lower" and means and min(means) > 0 and max(means) > _WIDE * min(means):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _whole(axes: Any) -> None:

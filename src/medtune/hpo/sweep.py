@@ -81,7 +81,7 @@ class Sweep:
             KeyboardInterrupt: Ctrl-C; the trials that ran have saved checkpoints.
         """
         direction = _direction(self.recipe, self.space)
-        assembly.check_startable(self.recipe)
+        assembly.check_startable(self.recipe, in_this_process=False)
         dataset = assembly.make_dataset(self.recipe, listener)
         assembly.refuse_errors(dataset, self.recipe, listener)
         data = _describe(dataset)
