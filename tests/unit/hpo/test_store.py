@@ -78,6 +78,7 @@ def test_a_trial_that_a_dead_process_began_keeps_its_settings(tmp_path: Path) ->
 
 def test_the_median_stops_a_trial_that_lies_behind_and_never_the_first(tmp_path: Path) -> None:
     opened = store(tmp_path, trials=9, sampler="random", pruning={"kind": "median", "startup_trials": 3, "warmup_percent": 20})
+    first = begin(opened)
     for value in (1.0, 1.1, 1.2):
         trial = begin(opened)
         assert not opened.prune(trial.number, 25, 5.0 + value)
@@ -87,6 +88,7 @@ def test_the_median_stops_a_trial_that_lies_behind_and_never_the_first(tmp_path:
     assert not opened.prune(slow.number, 10, 99.0), "too early to tell"
     assert opened.prune(slow.number, 50, 9.0)
     assert not opened.prune(good.number, 50, 0.9)
+    assert not opened.prune(first.number, 50, 9.0), "all others are held against it"
     assert opened.trials()[slow.number].losses == {10: 99.0, 50: 9.0}
 
 
