@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,34 +18,33 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def low_rank_in_input_type(model: nn.Module) -> Iterator[int]:
-    """Inside, plain LoRA layers of ``model`` compute as said above; yields how many do.
+    """Inside, plain LoRA layers of ``model`` compute as said above, beside 4-bit weights too; yields how many do.
 
     Layers with DoRA or another variant, merged ones, and those of several active adapters stay PEFT's. The same modules stay
     in place: only their class is another one for the time being, so that all layers share one compiled graph.
     """
-    from peft.tuners.lora.layer import Linear
-
-    fast_class = _fast_class()
-    changed = [module for module in model.modules() if type(module) is Linear and _is_plain(module)]
-    for module in changed:
-        module.__class__ = fast_class
+    changed = [(module, type(module)) for module in model.modules() if type(module) in _classes() and _is_plain(module)]
+    for module, own in changed:
+        module.__class__ = _classes()[own]
     try:
         yield len(changed)
     finally:
-        for module in changed:
-            module.__class__ = Linear
+        for module, own in changed:
+            module.__class__ = own
 
 
 def all_plain(model: nn.Module) -> bool:
-    """Whether every trained weight of ``model`` sits in a LoRA layer that :func:`low_rank_in_input_type` serves."""
-    from peft.tuners.lora.layer import Linear
+    """Whether every trained weight of ``model`` sits in a LoRA layer that :func:`low_rank_in_input_type` serves, or adapts fused
+    experts or a router, which :func:`medtune.models.expert_lora.low_rank_experts` serves in the same way."""
+    from peft.tuners.lora.layer import ParamWrapper
 
-    served = {
-        id(parameter)
-        for module in model.modules()
-        if type(module) in (Linear, _fast_class()) and _is_plain(module)
-        for parameter in module.parameters()
-    }
+    served: set[int] = set()
+    known = (*_classes(), *_classes().values())
+    for module in model.modules():
+        if type(module) in known and _is_plain(module):
+            served.update(map(id, module.parameters()))
+        elif isinstance(module, ParamWrapper):
+            served.update(id(value) for part in (module.lora_A, module.lora_B) for value in part.parameters())
     return all(id(parameter) in served for parameter in model.parameters() if parameter.requires_grad)
 
 
@@ -61,27 +61,26 @@ def _is_plain(module: Any) -> bool:
     )
 
 
-_class: type[Any] | None = None
+@cache
+def _classes() -> dict[type[Any], type[Any]]:
+    """PEFT's LoRA layers, and what stands in for each."""
+    from peft.import_utils import is_bnb_4bit_available
+    from peft.tuners.lora.layer import Linear
+
+    kinds: list[type[Any]] = [Linear]
+    if is_bnb_4bit_available():
+        from peft.tuners.lora.bnb import Linear4bit
+
+        kinds.append(Linear4bit)
+    return {kind: type(f"Cast{kind.__name__}", (kind,), {"forward": _forward}) for kind in kinds}
 
 
-def _fast_class() -> type[Any]:
-    global _class
-    if _class is None:
-        import torch
-        from peft.tuners.lora.layer import Linear
+def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    from torch.nn.functional import linear
 
-        class CastLinear(Linear):  # type: ignore[misc, unused-ignore]
-            """PEFT's LoRA layer with the forward pass of this module."""
-
-            def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-                name = self.active_adapters[0]
-                result: Tensor = self.base_layer(x, *args, **kwargs)
-                dropped = self.lora_dropout[name](x)
-                first: Any = self.lora_A[name].weight
-                second: Any = self.lora_B[name].weight
-                down = torch.nn.functional.linear(dropped, first.to(x.dtype))
-                up = torch.nn.functional.linear(down, second.to(x.dtype))
-                return torch.add(result, up, alpha=self.scaling[name])
-
-        _class = CastLinear
-    return _class
+    name = self.active_adapters[0]
+    result: Tensor = self.base_layer(x, *args, **kwargs)
+    dropped = self.lora_dropout[name](x)
+    down = linear(dropped, self.lora_A[name].weight.to(x.dtype))
+    up = linear(down, self.lora_B[name].weight.to(x.dtype))
+    return result.add(up, alpha=self.scaling[name])

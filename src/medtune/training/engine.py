@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from medtune.errors import TrainingError
 from medtune.language import msg
+from medtune.models.expert_lora import low_rank_experts
 from medtune.models.lora_forward import all_plain, low_rank_in_input_type
 from medtune.models.packed_forward import causal_model, packed_forward
 from medtune.training.choice import Checkpointing, EngineChoice
@@ -37,6 +38,7 @@ def engine(model: nn.Module, choice: EngineChoice) -> Iterator[None]:
             stack.enter_context(packed_forward(model))
         if _has_adapter(model):
             stack.enter_context(low_rank_in_input_type(model))
+        stack.enter_context(low_rank_experts(model))
         stack.enter_context(_without_cache(model))
         stack.enter_context(_layers_rebuilt(model, choice))
         yield

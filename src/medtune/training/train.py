@@ -16,7 +16,7 @@ from torch import nn
 from medtune import __version__
 from medtune.errors import TrainingError
 from medtune.language import msg
-from medtune.models.expert_lora import low_rank_experts
+from medtune.models.adapter import num_elements
 from medtune.models.router_loss import router_loss
 from medtune.runs import Run
 from medtune.training.build import decide, make_trainer
@@ -173,7 +173,6 @@ def _fit(
             note_choice(run, settings, choice)
         with left_as_it_came(model), full_disk_explained(run, model), contextlib.ExitStack() as stack:
             stack.enter_context(engine(model, choice))
-            stack.enter_context(low_rank_experts(model))
             stack.enter_context(router_loss(model, settings.router_aux_loss))
             trainer, events = make_trainer(run, plan, model, settings, choice, journal, stop)
             stack.enter_context(contextlib.closing(trainer))
@@ -263,10 +262,8 @@ def _clean(checkpoints: Path) -> None:
 def _count_parameters(model: nn.Module) -> dict[str, int]:
     counts = {"trainable": 0, "total": 0}
     for parameter in model.parameters():
-        # A 4-bit weight is packed, two values in a byte.
-        count = parameter.numel() * (2 if type(parameter).__name__ == "Params4bit" else 1)
-        counts["total"] += count
-        counts["trainable"] += count if parameter.requires_grad else 0
+        counts["total"] += num_elements(parameter)
+        counts["trainable"] += num_elements(parameter) if parameter.requires_grad else 0
     return counts
 
 
