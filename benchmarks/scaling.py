@@ -1,9 +1,9 @@
 """``medtune train`` on one and on several devices of a machine: samples a second, share of linear, losses beside each other.
 
 Run: ``python benchmarks/scaling.py --model CONFIG --tokenizer FOLDER --work FOLDER --out scaling.json --devices 2``. Model,
-pictures and adapter are those of ``train.py``. One device first, then the same effective batch on all of them: ``ddp``, ``fsdp`` (FSDP2),
-and ``zero2`` and ``zero3`` where DeepSpeed is installed. Rows of a step, learning rate and seed are the same, so the losses have to
-be the same too, up to the order in which numbers are added; the last column says how far they are apart.
+pictures and adapter are those of ``train.py``. One device first, then the same effective batch on all of them: ``ddp``, ``fsdp``
+(FSDP2), and ``zero2`` and ``zero3`` where DeepSpeed is installed. Rows of a step, learning rate and seed are the same, so the
+losses have to be the same too, up to the order in which numbers are added; the last column says how far they are apart.
 
 ``--grow`` makes the effective batch grow with the devices instead: each keeps the rows that one device has. Then the losses differ,
 because the steps do. ``linear`` is the samples a second over those of one device times the devices. Pictures go through the vision

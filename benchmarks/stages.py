@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from material import write_pictures
 
 HERE = Path(__file__).parent
@@ -35,14 +37,26 @@ def run(command: list[str | Path], log: Path, *, limit: float, environment: dict
         except subprocess.TimeoutExpired:
             code = None
         finally:
-            # Loading processes and workers as well: what is left would hold the GPU's memory during the next stage.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            _end(process)
     if code == 0:
         return None
     end = log.read_text(encoding="utf-8", errors="replace")[-2000:]
     return f"cut after {limit:.0f} s" if code is None else f"exit code {code}: {end}"
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill what is left: loading processes and workers would hold the GPU's memory during the next stage."""
+    left: list[psutil.Process] = []
+    # Workers on several devices are in a session of their own, which the signal to the group does not reach.
+    with contextlib.suppress(psutil.NoSuchProcess):
+        left = psutil.Process(process.pid).children(recursive=True)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    for child in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    process.wait()
+    psutil.wait_procs(left, timeout=30)
 
 
 def read_events(run_folder: Path) -> list[dict[str, Any]]:
