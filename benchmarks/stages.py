@@ -109,7 +109,8 @@ def make(options: argparse.Namespace, work: Path, *, limit: float, environment: 
         command += ["--layers", str(options.layers)] if options.layers else []
         command += ["--tiny"] if options.tiny else []
         must(command, "model")
-        note.write_text((work / "model.log").read_text(encoding="utf-8").splitlines()[-1], encoding="utf-8")
+        said = (work / "model.log").read_text(encoding="utf-8").splitlines()
+        note.write_text([line for line in said if line.startswith('{"parameters"')][-1], encoding="utf-8")
     if not (work / "data").is_dir():
         write_pictures(shard, options.rows)
         recipe.write_text(f"name: speed\nmodel: {{base: '{work / 'model'}'}}\n{data_section(work)}", encoding="utf-8")
