@@ -7,6 +7,7 @@
       run.json          RunRecord
       events.jsonl      one event a line, appended
       adapter/          PEFT adapter and contract.json (``model/`` for a full fine-tune)
+      adapter_last/     the adapter of the last step, where the result is another one
       checkpoints/      of the trainer; complete or absent
       evaluations/<label>/{predictions.jsonl, scores.jsonl}
       report.json, report.html, loss.png
@@ -24,7 +25,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydantic import ValidationError
 
@@ -187,8 +188,9 @@ class Run:
         if event.total is not None:
             line["total"] = event.total
         line.update(event.values)
-        with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        with (self.folder / "events.jsonl").open("ab+") as file:
+            _drop_torn_line(file)
+            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
 
     def events(self) -> Iterator[dict[str, Any]]:
         """All whole lines of ``events.jsonl``; a last line torn by a crash is left out."""
@@ -228,6 +230,18 @@ class Run:
                 yield
             finally:
                 file.truncate(0)
+
+
+def _drop_torn_line(file: BinaryIO) -> None:
+    """Cut off what a crash or a full disk has left of a last line, so that the next one begins a line of its own."""
+    end = file.seek(0, os.SEEK_END)
+    if end == 0:
+        return
+    file.seek(end - 1)
+    if file.read(1) == b"\n":
+        return
+    file.seek(0)
+    file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def is_run(folder: str | os.PathLike[str]) -> bool:
