@@ -141,9 +141,9 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name="dropout-qlora",
         keys=("adapter.dropout",),
-        says=msg("Dropout 0.05 helps models of 7 and 13 billion parameters, not those of 33 and 65."),
+        says=msg("Dropout 0.05 helps models of 7B and 13B, not those of 33B and 65B."),
         source=_QLORA,
-        wanted=lambda _: msg("0.05 up to 13 billion parameters"),
+        wanted=lambda _: msg("0.05 up to 13B"),
         has=lambda facts: _number(facts.dropout),
         follows=lambda facts: None if facts.dropout is None else facts.dropout == 0.05,
     ),
