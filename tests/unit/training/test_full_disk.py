@@ -18,6 +18,7 @@ from medtune.training import checkpoints, finish, space
 from medtune.training.checkpoints import all_checkpoints
 from medtune.training.seal import damage
 from medtune.training.space import is_full_disk
+from medtune.types import Event
 from tiny_training import Setup, losses
 
 SETTINGS: dict[str, Any] = {"max_steps": 6, "save_every": 2, "evaluate_every": "never", "learning_rate": 5e-3}
@@ -34,7 +35,9 @@ class Fills:
         self.real, self.left, self.room = real, calls, False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self.left -= 1
+        # How many events of progress there are depends on the clock; checkpoints can be counted.
+        if not (isinstance(args[-1], Event) and args[-1].kind != "checkpoint" and self.left >= 0):
+            self.left -= 1
         return full() if self.left < 0 and not self.room else self.real(*args, **kwargs)
 
 
@@ -48,7 +51,7 @@ def straight(setup: Setup, tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.mark.parametrize(
     ("owner", "name", "calls", "saved"),
     [
-        (Run, "append", 12, [2]),
+        (Run, "append", 1, [2, 4]),
         ("torch", "save", 4, [2]),
         ("peft.peft_model", "safe_save_file", 2, [2, 4]),
         (checkpoints, "write_seal", 1, [2]),
