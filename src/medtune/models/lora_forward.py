@@ -23,7 +23,7 @@ def low_rank_in_input_type(model: nn.Module) -> Iterator[int]:
     Layers with DoRA or another variant, merged ones, and those of several active adapters stay PEFT's. The same modules stay
     in place: only their class is another one for the time being, so that all layers share one compiled graph.
     """
-    changed = [(module, type(module)) for module in model.modules() if type(module) in _classes() and _is_plain(module)]
+    changed = [(module, type(module)) for module in model.modules() if type(module) in _classes() and is_plain(module)]
     for module, own in changed:
         module.__class__ = _classes()[own]
     try:
@@ -39,16 +39,17 @@ def all_plain(model: nn.Module) -> bool:
     from peft.tuners.lora.layer import ParamWrapper
 
     served: set[int] = set()
-    known = (*_classes(), *_classes().values())
+    known = tuple(_classes())
     for module in model.modules():
-        if type(module) in known and _is_plain(module):
+        if isinstance(module, known) and is_plain(module):
             served.update(map(id, module.parameters()))
         elif isinstance(module, ParamWrapper):
             served.update(id(value) for part in (module.lora_A, module.lora_B) for value in part.parameters())
     return all(id(parameter) in served for parameter in model.parameters() if parameter.requires_grad)
 
 
-def _is_plain(module: Any) -> bool:
+def is_plain(module: Any) -> bool:
+    """Whether a LoRA layer is nothing but ``W x + scaling * B A x`` with one adapter."""
     names = list(module.active_adapters)
     if len(names) != 1 or names[0] not in module.lora_A or module.merged or module.disable_adapters:
         return False

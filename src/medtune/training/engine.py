@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from medtune.errors import TrainingError
 from medtune.language import msg
 from medtune.models.expert_lora import low_rank_experts
+from medtune.models.fused_projections import fused_projections
 from medtune.models.lora_forward import all_plain, low_rank_in_input_type
 from medtune.models.packed_forward import causal_model, packed_forward
 from medtune.training.choice import Checkpointing, EngineChoice
@@ -37,6 +39,8 @@ def engine(model: nn.Module, choice: EngineChoice) -> Iterator[None]:
         if choice.packing:
             stack.enter_context(packed_forward(model))
         if _has_adapter(model):
+            if not _weights_are_divided():
+                stack.enter_context(fused_projections(model))
             stack.enter_context(low_rank_in_input_type(model))
         stack.enter_context(low_rank_experts(model))
         stack.enter_context(_without_cache(model))
@@ -143,6 +147,11 @@ def _to_main_memory(tensor: Tensor) -> tuple[torch.device, Tensor]:
 def _back(packed: tuple[torch.device, Tensor]) -> Tensor:
     device, kept = packed
     return kept.to(device, non_blocking=True)
+
+
+def _weights_are_divided() -> bool:
+    """Under FSDP and DeepSpeed a weight is not whole outside of its own module; accelerate's launcher says so."""
+    return any(os.environ.get(name, "").lower() in ("1", "true") for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"))
 
 
 def _has_adapter(model: nn.Module) -> bool:
