@@ -57,7 +57,8 @@ def router_loss(model: nn.Module, coefficient: float | None) -> Iterator[bool]:
     if not hasattr(config, "router_aux_loss_coef"):
         yield False
         return
-    before = config.output_router_logits, config.router_aux_loss_coef
+    # Qwen3-VL-MoE's config has had no such field before transformers 5.18.
+    before = getattr(config, "output_router_logits", None), config.router_aux_loss_coef
     # Forwards of transformers 5.17 look at the argument alone, newer ones at the config as well.
     config.output_router_logits = False
     if coefficient is not None:
@@ -66,7 +67,11 @@ def router_loss(model: nn.Module, coefficient: float | None) -> Iterator[bool]:
     try:
         yield True
     finally:
-        config.output_router_logits, config.router_aux_loss_coef = before
+        config.router_aux_loss_coef = before[1]
+        if before[0] is None:
+            del config.output_router_logits
+        else:
+            config.output_router_logits = before[0]
         if coefficient is not None:
             object.__delattr__(causal, "forward")
 
