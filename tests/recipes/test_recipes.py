@@ -269,8 +269,9 @@ def test_the_head_of_an_embedded_recipe_tells_what_is_needed(name: str) -> None:
 def test_the_packed_model_was_made_by_the_shipped_recipe() -> None:
     """Every setting of the run whose weights ship is still the recipe's."""
     packed = load_recipe(ROOT / "src" / "medtune" / "nano" / "recipe.yaml")
-    # The number of threads changes no row.
-    different = {entry.key for entry in diff_settings(packed, load_recipe("nano_pretrain"))} - {"data.num_workers"}
+    # The number of threads changes no row, and computing activations again no gradient.
+    without_effect = {"data.num_workers", "train.gradient_checkpointing"}
+    different = {entry.key for entry in diff_settings(packed, load_recipe("nano_pretrain"))} - without_effect
     assert different == set()
 
 
@@ -287,6 +288,20 @@ def test_r2_applies_its_enhancement_and_letterbox_in_order() -> None:
         ("clahe", {"clip_limit": 2.0, "tiles": 8}),
         ("letterbox", {"size": 448, "fill": 0}),
     ]
+
+
+def test_every_row_of_r4_fits_as_published(shared: Path) -> None:
+    """VQA-RAD has pictures of 4,000 tokens at full size; a recipe that refuses its own data is no recipe."""
+    recipe = load_recipe("vqa_rad_qwen2_vl_2b")
+    side = 28  # Qwen2-VL: patches of 14 pixels, 2 x 2 of them a token (arXiv:2409.12191, section 2.1)
+    assert recipe.model.max_pixels is not None
+    words = 0
+    for name in ("trainset.json", "testset.json"):
+        for row in json.loads((shared / "data" / "vqa-rad" / name).read_text(encoding="utf-8")):
+            # No token of Qwen's vocabulary is less than a byte.
+            words = max(words, len(f"{row['question']} {row['answer']}".encode()))
+    frame = 200  # chat template, instructions
+    assert recipe.model.max_pixels // side**2 + words + frame <= recipe.train.max_tokens
 
 
 def test_the_two_parameter_sets_of_r1_differ_in_two_settings() -> None:
