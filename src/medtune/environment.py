@@ -15,6 +15,7 @@ from typing import Literal
 
 from medtune.errors import system_reason
 from medtune.language import Text, msg
+from medtune.training.compiler import c_compiler, missing_for_compiling
 from medtune.types import Document
 
 __all__ = ["Finding", "examine"]
@@ -45,6 +46,11 @@ _SUCCESSORS = {"httpx": "httpx2"}
 """Packages that serve in place of an optional one."""
 
 
+_VARLEN_CAPABILITY = (8, 0)
+"""Ampere: ``torch.nn.attention.varlen`` calls FlashAttention 2, which begins there (https://github.com/Dao-AILab/flash-attention,
+"NVIDIA CUDA Support")."""
+
+
 class Finding(Document):
     """One line of the doctor's report.
 
@@ -64,7 +70,7 @@ def examine(*, folder: Path = Path(), network: bool = False) -> list[Finding]:
         folder: Where data sets and runs will be written.
         network: Also try to reach the model hubs; otherwise nothing leaves the machine.
     """
-    found = [*_packages(), *_processor(), *_accelerators(), *_optional(), *_disk(folder)]
+    found = [*_packages(), *_processor(), *_accelerators(), *_engine(), *_optional(), *_disk(folder)]
     if network:
         found += _hubs()
     return found
@@ -157,6 +163,45 @@ def _accelerators() -> Iterator[Finding]:
             status="note",
             detail=msg("none: the CPU works in float32, which is enough for the demo and for small models"),
         )
+
+
+def _engine() -> Iterator[Finding]:
+    """What makes training fast on a GPU; see :mod:`medtune.training.engine`."""
+    if importlib.util.find_spec("torch") is None:
+        return
+    import torch
+
+    missing = missing_for_compiling()
+    on_gpu = torch.cuda.is_available()
+    if not on_gpu:
+        compiles = msg("not used without a GPU")
+    elif missing is None:
+        compiles = msg("triton {version}, {compiler}", version=_version("triton"), compiler=c_compiler() or "?")
+    else:
+        compiles = msg("cannot work here: {what}. Training is slower without", what=missing.what)
+    is_slow = on_gpu and missing is not None
+    yield Finding(
+        subject="torch.compile",
+        status="note" if is_slow else "ok",
+        detail=compiles,
+        remedy=missing.remedy if is_slow and missing is not None else None,
+    )
+    subject = str(msg("packed attention"))
+    if not on_gpu:
+        yield Finding(subject=subject, status="ok", detail=msg("row by row, as there is no GPU"))
+    elif importlib.util.find_spec("torch.nn.attention.varlen") is None:
+        yield Finding(
+            subject=subject,
+            status="note",
+            detail=msg("row by row, which is slower: this torch has no torch.nn.attention.varlen"),
+            remedy=msg('pip install "{requirement}"', requirement="torch>=2.11"),
+        )
+    elif torch.cuda.get_device_capability() < _VARLEN_CAPABILITY:
+        yield Finding(
+            subject=subject, status="note", detail=msg("row by row, which is slower: the GPU is older than compute capability 8.0")
+        )
+    else:
+        yield Finding(subject=subject, status="ok", detail=msg("all rows in one kernel (torch.nn.attention.varlen)"))
 
 
 def _optional() -> Iterator[Finding]:

@@ -49,17 +49,19 @@ AS_FAST = 1.01
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What is free beside the device.
+    """What there is beside the device.
 
     Attributes:
-        memory: Bytes of main memory.
-        disk: Bytes where the run folder will be.
+        memory: Free bytes of main memory.
+        disk: Free bytes where the run folder will be.
         processes: Training processes that share them.
+        no_compiler: Why nothing can be compiled there; None = it can.
     """
 
     memory: float
     disk: float
     processes: int = 1
+    no_compiler: Text | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,8 @@ def _candidates(settings: TrainSettings, setup: Setup, room: Room, *, can_pack: 
             if isinstance(asked, int)
             else {"none": Checkpointing(), "all": Checkpointing(every=1), "offload": Checkpointing(every=1, offload=True)}[asked],
         )
-    compiled: tuple[bool, ...] = (False, True) if setup.device.is_gpu and not setup.division.gathers_inside else (False,)
+    can_compile = setup.device.is_gpu and not setup.division.gathers_inside and room.no_compiler is None
+    compiled: tuple[bool, ...] = (False, True) if can_compile else (False,)
     if settings.compile != "auto":
         compiled = (settings.compile,)
     limits = list(_limits(settings, setup)) if packing else [(0, rows) for rows in _rows(setup)]
@@ -213,7 +216,9 @@ def _reasons(settings: TrainSettings, setup: Setup, room: Room, choice: EngineCh
     elif setup.device.is_gpu:
         other = estimate(setup, replace(choice, compile=not choice.compile))
         minutes = f"{abs(other.seconds - expected.seconds) / 60:.1f}"
-        if setup.division.gathers_inside:
+        if room.no_compiler is not None:
+            yield msg("compile: {value} ({why})", value=_yes(choice.compile), why=room.no_compiler)
+        elif setup.division.gathers_inside:
             yield msg("compile: no (ZeRO-3 gathers weights inside the layers)")
         elif not other.fits:
             yield msg("compile: {value} (needs less memory)", value=_yes(choice.compile))
@@ -245,7 +250,7 @@ def _checkpointing_reason(settings: TrainSettings, setup: Setup, choice: EngineC
         if again.offload
         else msg("all layers")
         if again.every == 1
-        else msg("every {number}. layer", number=again.every)
+        else msg("one layer in {number}", number=again.every)
     )
     if settings.gradient_checkpointing != "auto":
         return msg("gradient checkpointing: {kind} (by hand)", kind=kind)

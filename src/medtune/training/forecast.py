@@ -17,6 +17,7 @@ from medtune.models.encoder import Encoder, load_encoder
 from medtune.models.size import ModelSize, read_size
 from medtune.training.choice import EngineChoice
 from medtune.training.choose import Chosen, Room, choose
+from medtune.training.compiler import missing_for_compiling
 from medtune.training.config import DdpSettings, DistributedSettings, FsdpSettings, NoDistribution, TrainSettings
 from medtune.training.devices import Device, find_device, free_memory, this_device
 from medtune.training.division import divide
@@ -125,7 +126,8 @@ def plan_run(
         price: Of a device for an hour.
 
     Raises:
-        TrainingError: The run cannot fit; the remedy names what can. Or bf16 is asked for, and the device has none.
+        TrainingError: The run cannot fit; the remedy names what can. Or bf16 is asked for, and the device has none; or
+            ``compile``, and this machine cannot.
         ModelError: The model's size cannot be told from its folder.
     """
     given = device is not None
@@ -135,6 +137,11 @@ def plan_run(
             msg("{device} does not compute in bfloat16.", device=device.name),
             key="train.precision",
             remedy=msg("Write train.precision=auto: bfloat16 where there is such a GPU, float32 elsewhere."),
+        )
+    missing = missing_for_compiling() if device.is_gpu and not given else None
+    if missing is not None and settings.compile is True:
+        raise TrainingError(
+            msg("torch.compile cannot work here: {what}.", what=missing.what), key="train.compile", remedy=missing.remedy
         )
     size = read_size(encoder.folder, model.family)
 
@@ -189,7 +196,7 @@ def plan_run(
                 yield msg("{command}", command=command), settings, setup_of(adapter, fsdp, more, workload.on(more, settings))
 
     setup = setup_of(adapter, distributed, num_devices, workload)
-    room = Room(free_memory(), _free_disk(folder), processes=_processes_here(num_devices))
+    room = Room(free_memory(), _free_disk(folder), _processes_here(num_devices), None if missing is None else missing.what)
     chosen = choose(settings, setup, room, can_pack=packs(size, model) if can_pack is None else can_pack, others=others())
     return Forecast(size, setup.adapter, workload, device, num_devices, setup.precision, chosen, price, tuple(notes))
 
@@ -231,7 +238,14 @@ def plan_dataset(
             template = {"count": len(rows) - len(fitting), "split": split, "max_tokens": limit, "longest": max(lengths)}
             notes.append(
                 msg(
-                    "{count} rows of {split} are longer than {max_tokens} tokens (the longest: {longest}) and are left out here.",
+                    "{count} rows of {split} are longer than {max_tokens} tokens (the longest: {longest}) and are left out.",
+                    **template,
+                )
+                if settings.too_long == "leave-out"
+                else msg(
+                    "{count} rows of {split} are longer than {max_tokens} tokens (the longest: {longest}): `medtune train` will "
+                    "refuse them unless train.max_tokens, model.max_pixels or train.too_long=leave-out is set. They are "
+                    "not counted here.",
                     **template,
                 )
             )

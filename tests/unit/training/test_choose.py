@@ -366,3 +366,9 @@ def test_what_the_plan_packs_is_what_packing_takes() -> None:
     from medtune.training import forecast
 
     assert forecast._PACKED == packing._FAMILIES
+
+
+def test_without_a_compiler_nothing_is_compiled_and_the_reason_says_why() -> None:
+    found = choose(TrainSettings(), setup(num_steps=1000), replace(ROOM, no_compiler=msg("there is no C compiler")))
+    assert not found.choice.compile
+    assert "compile: no (there is no C compiler)" in [reason.render("en") for reason in found.reasons]

@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 
 from medtune.errors import TrainingError
+from medtune.language import msg
 from medtune.models.config import FullSettings, LoraSettings, ModelSettings
 from medtune.models.size import read_size
+from medtune.training import forecast
+from medtune.training.compiler import Missing
 from medtune.training.config import DdpSettings, NoDistribution, TrainSettings
 from medtune.training.devices import DEVICES, Device
 from medtune.training.forecast import Forecast, forecast_events, plan_run, token_lengths
@@ -103,6 +106,17 @@ def test_a_plan_for_a_cpu_is_near_what_happens(tiny: Setup, tmp_path: Path) -> N
 def test_bf16_is_refused_where_there_is_none(tiny: Setup) -> None:
     with pytest.raises(TrainingError, match="V100 does not compute in bfloat16"):
         foretell(tiny, DEVICES["V100"], train={"precision": "bf16"})
+
+
+def test_compiling_by_hand_is_refused_where_it_cannot_work(tiny: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast, "this_device", lambda: DEVICES["H100"])
+    monkeypatch.setattr(
+        forecast, "missing_for_compiling", lambda: Missing(msg("there is no C compiler"), msg("pip install {package}", package="x"))
+    )
+    with pytest.raises(TrainingError, match="there is no C compiler"):
+        foretell(tiny, None, train={"compile": True})
+    assert not foretell(tiny, None, train={"max_steps": 100_000}).choice.compile
+    assert foretell(tiny, train={"max_steps": 100_000}).choice.compile, "of a GPU that is only named, nothing is known"
 
 
 def test_what_does_not_fit_is_refused_with_settings_that_fit(tiny: Setup) -> None:
