@@ -120,18 +120,19 @@ def _forward_of_first(self: Any, x: Tensor) -> Tensor:
     members = self._members
     self._stash.clear()
     first_matrices = torch.cat([member.lora_A[name].weight for member in members]).to(x.dtype)
-    down = linear(x, first_matrices).split([member.lora_A[name].weight.shape[0] for member in members], dim=-1)
+    down = torch.split(linear(x, first_matrices), [member.lora_A[name].weight.shape[0] for member in members], dim=-1)
     if self._joint_weight is None:
         frozen = [member.base_layer(x) for member in members]
     else:
         joint = linear(x, self._joint_weight, self._joint_bias)
-        frozen = list(joint.split([member.base_layer.weight.shape[0] for member in members], dim=-1))
+        frozen = list(torch.split(joint, [member.base_layer.weight.shape[0] for member in members], dim=-1))
     results = [
         kept.add(linear(part, member.lora_B[name].weight.to(x.dtype)), alpha=member.scaling[name])
         for kept, part, member in zip(frozen, down, members, strict=True)
     ]
     self._stash.extend(reversed(results[1:]))
-    return results[0]
+    first: Tensor = results[0]
+    return first
 
 
 def _forward_of_other(self: Any, x: Tensor) -> Tensor:  # noqa: ARG001
