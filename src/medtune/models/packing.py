@@ -25,13 +25,14 @@ _FAMILIES = frozenset({"qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qw
 
 def can_pack(model: nn.Module) -> bool:
     """Whether the language model hands row borders on to its attention: tried and tested for the Qwen families, without
-    sliding windows, and where no attention but torch's or FlashAttention's was asked for."""
+    sliding windows or dropout in the attention, and where none but torch's or FlashAttention's was asked for."""
     config: Any = getattr(model, "config", None)
     if getattr(config, "model_type", None) not in _FAMILIES:
         return False
     text = config.get_text_config()
     sliding = "sliding_attention" in (getattr(text, "layer_types", None) or ())
-    return not sliding and text._attn_implementation in ("sdpa", "flash_attention_2", NAME)
+    drops = bool(getattr(text, "attention_dropout", 0.0))
+    return not sliding and not drops and text._attn_implementation in ("sdpa", "flash_attention_2", NAME)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from medtune.training.arguments import training_arguments
 from medtune.training.batches import EvalBatches, StepSampler
 from medtune.training.callbacks import EventCallback, Journal, ScheduleCallback, StopRequest
 from medtune.training.choice import Checkpointing, EngineChoice
+from medtune.training.choose import cannot_pack
 from medtune.training.config import TrainSettings
 from medtune.training.data import RowSampler, StepCollator
 from medtune.training.engine import needs_autocast
@@ -102,17 +103,18 @@ def decide(settings: TrainSettings, model: nn.Module, forecast: Forecast | None)
     Raises:
         TrainingError: Packing is asked for, and this model cannot.
     """
+    choice = _choice(settings, model, forecast)
+    # Rows that are padded would go through the model without their pictures: only the packed forward pass takes features.
+    return choice if choice.packing and can_keep(model) else dataclasses.replace(choice, vision_cache="none")
+
+
+def _choice(settings: TrainSettings, model: nn.Module, forecast: Forecast | None) -> EngineChoice:
     if forecast is not None and forecast.choice.packing <= can_pack(model):
-        keeps = can_keep(model)
-        return forecast.choice if keeps else dataclasses.replace(forecast.choice, vision_cache="none")
+        return forecast.choice
     on_gpu = torch.cuda.is_available()
     packing = can_pack(model) if settings.packing == "auto" else settings.packing
     if packing and not can_pack(model):
-        raise TrainingError(
-            msg("The rows of this model cannot be packed."),
-            key="train.packing",
-            remedy=msg("Write train.packing=auto, and load the model with model.attention=auto."),
-        )
+        raise cannot_pack()
     asked = settings.gradient_checkpointing
     every = {"auto": 0, "none": 0, "all": 1, "offload": 1}[asked] if isinstance(asked, str) else asked
     tokens = settings.micro_batch_tokens
@@ -120,6 +122,6 @@ def decide(settings: TrainSettings, model: nn.Module, forecast: Forecast | None)
         packing=packing,
         micro_batch_tokens=(8192 if on_gpu else 2048) if tokens == "auto" else tokens,
         checkpointing=Checkpointing(every, offload=asked == "offload"),
-        vision_cache="none" if settings.vision_cache == "auto" or not can_keep(model) else settings.vision_cache,
+        vision_cache="none" if settings.vision_cache == "auto" else settings.vision_cache,
         compile=on_gpu if settings.compile == "auto" else settings.compile,
     )

@@ -21,7 +21,7 @@ from medtune.training.estimate import Estimate, Setup, capacity_of, estimate
 from medtune.training.memory import cache_bytes, memory_of
 from medtune.training.passes import num_passes
 
-__all__ = ["Chosen", "Room", "choose"]
+__all__ = ["Chosen", "Room", "cannot_pack", "choose"]
 
 _GIB = 1024**3
 
@@ -94,13 +94,25 @@ def choose(
             They are asked one by one, until some fit.
 
     Raises:
-        TrainingError: Nothing fits. The remedy names the settings nearest to these that do.
+        TrainingError: Nothing fits, and the remedy names the settings nearest to these that do; or packing is asked for, and
+            the model cannot.
     """
+    if settings.packing is True and not can_pack:
+        raise cannot_pack()
     found = _best(settings, setup, room, can_pack=can_pack)
     if found is None:
         raise _refusal(settings, setup, room, can_pack=can_pack, others=others)
     choice, expected = found
     return Chosen(choice, expected, tuple(_reasons(settings, setup, room, choice, expected)))
+
+
+def cannot_pack() -> TrainingError:
+    """Packing is asked for, and the model's attention does not take row borders."""
+    return TrainingError(
+        msg("The rows of this model cannot be packed."),
+        key="train.packing",
+        remedy=msg("Write train.packing=auto, and load the model with model.attention=auto."),
+    )
 
 
 def _best(settings: TrainSettings, setup: Setup, room: Room, *, can_pack: bool) -> tuple[EngineChoice, Estimate] | None:
@@ -174,10 +186,10 @@ def _rows(setup: Setup) -> Iterator[int]:
 
 def _cache(settings: TrainSettings, setup: Setup, room: Room, choice: EngineChoice) -> Literal["none", "memory", "disk"]:
     workload, adapter = setup.workload, setup.adapter
-    usable = setup.size.vision is not None and workload.num_pictures > 0 and not adapter.trains_vision
+    usable = setup.size.vision is not None and workload.num_pictures > 0 and not adapter.trains_vision and choice.packing
     if settings.vision_cache != "auto":
         return settings.vision_cache if usable else "none"
-    if not usable or not choice.packing or shown_times(setup) < 1.5:
+    if not usable or shown_times(setup) < 1.5:
         return "none"
     needed = cache_bytes(setup) * room.processes
     if needed <= KEPT_FREE * room.memory:
@@ -279,6 +291,8 @@ def _cache_reason(settings: TrainSettings, setup: Setup, room: Room, choice: Eng
         return msg("vision cache: {kind} (no pictures)", kind=name)
     if setup.adapter.trains_vision:
         return msg("vision cache: {kind} (the vision tower is trained, so its output changes)", kind=name)
+    if not choice.packing:
+        return msg("vision cache: {kind} (only with packing)", kind=name)
     whole = cache_bytes(setup)
     fields: dict[str, str | Text] = {
         "kind": name,
@@ -294,8 +308,6 @@ def _cache_reason(settings: TrainSettings, setup: Setup, room: Room, choice: Eng
             times=f"{shown_times(setup):.1f}",
             **fields,
         )
-    if not choice.packing:
-        return msg("vision cache: {kind} (only with packing)", kind=name)
     if shown_times(setup) < 1.5:
         return msg("vision cache: {kind} (hardly a picture is shown twice)", kind=name)
     if whole * room.processes > KEPT_FREE * max(room.memory, room.disk):

@@ -89,7 +89,8 @@ class TrainSettings(Settings):
     """Put rows one behind the other, without padding and without attention across rows. ``auto``: where the family can."""
     micro_batch_tokens: Literal["auto"] | Annotated[int, Field(gt=0)] = "auto"
     """Tokens that go through the model at once, with packing. The rows of an optimizer step are spread over as few passes as
-    that allows, evenly; the result does not depend on it. ``auto``: as many as fit the memory."""
+    that allows, evenly, and a row with more tokens goes alone; the result does not depend on it. ``auto``: as many as fit the
+    memory."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Course of the learning rate after the warm-up; cosine and linear end at zero."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -107,12 +108,14 @@ class TrainSettings(Settings):
     precision: Literal["auto", "bf16", "float32"] = "auto"
     """Of the computation. ``auto``: bf16 on a GPU that has it, float32 on a CPU."""
     gradient_checkpointing: Literal["auto", "none", "all", "offload"] | Annotated[int, Field(gt=1)] = "auto"
-    """Compute activations again in the backward pass: far less memory, up to a third more time. ``all`` layers, every so
-    many-th layer (a number: 2 = every second), or ``offload``: all layers, and what is kept of each rests in the main memory.
-    ``auto``: as little as the memory asks for. ``true`` and ``false`` are read as ``all`` and ``none``."""
+    """Compute activations again in the backward pass: far less memory, up to a third more time. ``all`` layers, a number k (of
+    each k layers the first one, in groups counted from the last layer; with fewer than k layers none), or ``offload``: all
+    layers, and what is kept of each rests in the main memory. ``auto``: as little as the memory asks for. ``true`` and 1 are
+    read as ``all``, ``false`` and 0 as ``none``."""
     vision_cache: Literal["auto", "none", "memory", "disk"] = "auto"
     """Keep what a frozen vision tower makes of a picture, in the main memory or in the run folder, so that later epochs do not
-    compute it again. ``auto``: when it is used again and fits."""
+    compute it again. Only with packing, and while tower and projector do not learn; else nothing is kept. ``auto``: when it is
+    used again and fits."""
     compile: Literal["auto"] | bool = "auto"
     """Compile the decoder layers with ``torch.compile``. ``auto``: on a GPU, when the run is long enough to win back the half
     minute that it takes."""
@@ -121,7 +124,7 @@ class TrainSettings(Settings):
     too_long: Literal["error", "leave-out"] = "error"
     """What to do with rows longer than ``max_tokens``; those left out are listed in the run's ``left_out.jsonl``."""
     group_by_length: bool = False
-    """Put rows of similar length into one batch: less padding, a less random order."""
+    """Put rows of similar length into one batch: less padding, a less random order. Packed rows have no padding to save."""
     evaluate_every: Literal["epoch", "never"] | Annotated[int, Field(gt=0)] = "epoch"
     """When the validation loss is measured: every so many steps, after each epoch, or never."""
     patience: Annotated[int, Field(gt=0)] | None = None
@@ -157,7 +160,8 @@ class TrainSettings(Settings):
     @field_validator("gradient_checkpointing", mode="before")
     @classmethod
     def _named(cls, value: Any) -> Any:
-        return {True: "all", False: "none"}[value] if isinstance(value, bool) else value
+        # 1 == True: every layer; 0 == False: no layer.
+        return {True: "all", False: "none"}.get(value, value) if isinstance(value, int) else value
 
     @field_validator("warmup_steps", mode="before")
     @classmethod

@@ -79,7 +79,7 @@ def _layers_rebuilt(model: nn.Module, choice: EngineChoice) -> Iterator[None]:
     tower_learns = tower is not None and any(parameter.requires_grad for parameter in tower.parameters())
     changed: list[nn.Module] = []
     compiled: dict[type[nn.Module], Callable[..., Any]] = {}
-    draws = any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
+    draws = any(map(_draws, model.modules()))
     for number, layer in enumerate([*layers, *blocks]):
         in_tower = number >= len(layers)
         if in_tower:
@@ -101,6 +101,12 @@ def _layers_rebuilt(model: nn.Module, choice: EngineChoice) -> Iterator[None]:
     finally:
         for layer in changed:
             object.__delattr__(layer, "forward")
+
+
+def _draws(module: nn.Module) -> bool:
+    """Whether a module drops values at random: by itself, or as a number that it hands to its attention."""
+    share = module.p if isinstance(module, nn.Dropout) else getattr(module, "attention_dropout", 0.0)
+    return isinstance(share, float) and share > 0
 
 
 @contextlib.contextmanager

@@ -71,6 +71,7 @@ def left_as_it_came(model: nn.Module) -> Iterator[None]:
     finally:
         # Without the autocast that accelerate wraps around forward.
         extract_model_from_parallel(model, keep_fp32_wrapper=False)
+        vars(model).pop("_is_accelerate_prepared", None)
         if had_cache:
             config.use_cache = use_cache
         elif hasattr(config, "use_cache"):

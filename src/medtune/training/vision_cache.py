@@ -28,6 +28,7 @@ from medtune.models.packing import can_pack
 from medtune.models.vision_layout import vision_layout
 from medtune.runs import Run, atomic_write
 from medtune.training.data import EncodedRows
+from medtune.training.recovery import is_out_of_memory
 from medtune.types import Event, ImageRef, Sample
 
 __all__ = ["FEATURES_FILE", "VisionCache", "can_keep", "distinct_pictures", "keep_features", "remove_features"]
@@ -146,6 +147,8 @@ class VisionCache:
             batch_size=None,
             num_workers=num_workers if len(batches) > 1 else 0,
             pin_memory=torch.cuda.is_available(),
+            # A loader draws a seed, and what the training draws later must not depend on whether features are kept.
+            generator=torch.Generator(),
         )
         digests_of = ([digest for digest, _, _ in batch] for batch in batches)
         for number, (digests, result) in enumerate(zip(digests_of, loader, strict=True)):
@@ -164,19 +167,29 @@ class VisionCache:
         for digest, grid in zip(digests, grids, strict=True):
             number = self._numbers[digest]
             start, end = self._starts[number], self._starts[number + 1]
+            found = int(grid.prod()) // self._patches.merge
+            if found != end - start:
+                raise self._other_size(digest, found, end - start)
             self._features[start:end].copy_(features[place : place + end - start])
             self._grids[number] = grid
             place += end - start
-        if place != len(features):
-            raise TrainingError(
-                msg(
-                    "The vision tower made {found} tokens of pictures that should have {wanted}.", found=len(features), wanted=place
-                ),
-                key="train.vision_cache",
-                remedy=msg("Write train.vision_cache=none, and report this model: it resizes pictures in another way."),
-            )
         self._done.update(digests)
         self._mine.update(digests)
+
+    def _other_size(self, digest: str, found: int, wanted: int) -> TrainingError:
+        image, row = self.pictures[digest]
+        return TrainingError(
+            msg(
+                "The picture has {found} tokens; with the {width} x {height} pixels that the data set says it would have {wanted}.",
+                found=found,
+                wanted=wanted,
+                width=image.width,
+                height=image.height,
+            ),
+            file=image.path,
+            sample=row,
+            remedy=msg("Prepare the data set again: the picture was changed after that."),
+        )
 
     def _save_index(self) -> None:
         """Note in the file's index which features are there, so that a resumed run does not compute them again."""
@@ -210,8 +223,8 @@ def keep_features(
     num_workers: int,
     journal: Callable[[Event], None],
     meet: Callable[[], None],
-) -> VisionCache:
-    """Compute the features of all pictures of ``rows`` and let the rows use them.
+) -> VisionCache | None:
+    """Compute the features of all pictures of ``rows`` and let the rows use them. None where they have no picture.
 
     Args:
         model: In the engine, with a vision tower that does not learn.
@@ -220,14 +233,13 @@ def keep_features(
         meet: Waits until every device is there.
 
     Raises:
-        MedtuneError: A picture cannot be read.
+        MedtuneError: A picture cannot be read, or is not the one that the data set was made with; or memory runs out.
     """
     inner: Any = causal_model(model).model
     tower = inner.visual
-    pictures: dict[str, tuple[ImageRef, str]] = {}
-    for part in rows:
-        for digest, found in distinct_pictures(part.rows).items():
-            pictures.setdefault(digest, found)
+    pictures = distinct_pictures([row for part in rows for row in part.rows])
+    if not pictures:
+        return None
     encoder: Any = rows[0].encoder
     cache = VisionCache(
         pictures,
@@ -258,13 +270,22 @@ def keep_features(
         with torch.no_grad():
             return picture_features(inner, pixels.to(device, non_blocking=True), placed, grids.to(device))
 
-    cache.fill(
-        encode,
-        rows[0].picture,
-        num_workers=num_workers,
-        share=(rank, num_devices) if kind == "disk" else (0, 1),
-        progress=lambda done: journal(Event("progress", done=done, total=len(cache))),
-    )
+    try:
+        cache.fill(
+            encode,
+            rows[0].picture,
+            num_workers=num_workers,
+            share=(rank, num_devices) if kind == "disk" else (0, 1),
+            progress=lambda done: journal(Event("progress", done=done, total=len(cache))),
+        )
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            msg("Memory ran out while the vision features were computed: {error}", error=str(error).split(".")[0]),
+            key="train.vision_cache",
+            remedy=msg("Write train.vision_cache=none, or make the pictures smaller with model.max_pixels."),
+        ) from error
     meet()
     cache.gather()
     for part in rows:

@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from medtune.errors import MedtuneError
+from medtune.errors import MedtuneError, TrainingError
 from medtune.models.config import LoraSettings
 from medtune.training.vision_cache import FEATURES_FILE, VisionCache, can_keep, distinct_pictures
+from medtune.types import Message
 from tiny_training import Setup, losses, make_setup
 
 FAMILIES = ("qwen2-vl", "qwen2.5-vl", "qwen3-vl", "qwen3-vl-moe")
@@ -108,3 +109,53 @@ def test_only_a_frozen_tower_is_kept(tmp_path: Path) -> None:
     assert can_keep(setup.model())
     assert not can_keep(setup.model(LoraSettings(rank=2, targets=("language", "projector"))))
     assert not can_keep(make_setup(tmp_path / "text", family="qwen3", num_rows=4).model())
+
+
+def test_rows_that_are_padded_keep_their_pictures(setup: Setup, tmp_path: Path) -> None:
+    """Features go in through the packed forward pass alone: kept without it, the rows would be trained on blind."""
+    runs = {kind: setup.run(tmp_path / kind) for kind in ("none", "memory")}
+    for kind, run in runs.items():
+        setup.train(run, packing=False, vision_cache=kind, **STEPS)
+        assert run.record.engine["chosen"]["vision_cache"] == "none"
+    assert losses(runs["memory"]) == losses(runs["none"])
+
+
+def test_keeping_features_changes_nothing_that_is_drawn(setup: Setup, tmp_path: Path) -> None:
+    runs = {kind: setup.run(tmp_path / kind) for kind in ("none", "memory")}
+    for kind, run in runs.items():
+        setup.train(run, adapter=LoraSettings(rank=4, dropout=0.3), vision_cache=kind, **STEPS)
+    assert losses(runs["memory"]) == pytest.approx(losses(runs["none"]), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_rows_without_pictures_have_nothing_to_keep(setup: Setup, tmp_path: Path, kind: str) -> None:
+    run = setup.run(tmp_path / "run")
+    rows = [
+        row.model_copy(update={"images": (), "messages": (Message(role="user", content="And?"), row.messages[1])})
+        for row in setup.rows
+    ]
+    setup.train(run, train_rows=rows[:4], validation_rows=rows[4:6], vision_cache=kind, **STEPS)
+    assert run.record.status == "trained"
+    assert not [event for event in run.events() if "num_pictures" in event]
+
+
+def test_a_picture_of_another_size_than_the_data_set_says_is_named(tmp_path: Path) -> None:
+    setup = make_setup(tmp_path, num_rows=8)
+    # Together as many tokens as before: only picture by picture does it show.
+    Image.new("RGB", (96, 64)).save(tmp_path / "images" / "2.png")
+    Image.new("RGB", (32, 64)).save(tmp_path / "images" / "3.png")
+    with pytest.raises(TrainingError, match="The picture has 6 tokens") as caught:
+        setup.train(setup.run(tmp_path / "run"), vision_cache="memory", **STEPS)
+    assert (caught.value.sample, caught.value.file) == ("row-02", "images/2.png")
+
+
+def test_memory_that_runs_out_in_the_tower_says_what_to_write(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr("medtune.training.vision_cache.picture_features", full)
+    with pytest.raises(TrainingError, match="CUDA out of memory") as caught:
+        setup.train(setup.run(tmp_path / "run"), vision_cache="memory", **STEPS)
+    assert caught.value.key == "train.vision_cache"
