@@ -82,7 +82,7 @@ def live(folder, recipe, operation):
 def text(argument):
     return os.fspath(argument) if isinstance(argument, (str, os.PathLike)) else argument
 
-for line in sys.stdin:
+for line in iter(sys.stdin.readline, ""):
     folder, recipe, operation = json.loads(line)
     child = os.fork()
     if child == 0:
@@ -93,6 +93,8 @@ for line in sys.stdin:
         finally:
             os._exit(status)
     print(child, flush=True)
+    # Until it is waited for the number stays the child's own, also when it comes to its end before the kill.
+    sys.stdin.readline()
     _, status = os.waitpid(child, 0)
     print(os.waitstatus_to_exitcode(status), flush=True)
 """
@@ -115,8 +117,8 @@ class Nursery:
         child = int(self._process.stdout.readline())
         if seconds is not None:
             time.sleep(seconds)
-            # Until it is waited for, which the other process does, the number stays the child's own.
             os.kill(child, 9)
+        print(file=self._process.stdin, flush=True)
         status = int(self._process.stdout.readline())
         assert status in (0, -9), f"the life of {folder.name} ended with {status}"
         return status == 0

@@ -160,8 +160,8 @@ class TrainSettings(Settings):
     @field_validator("gradient_checkpointing", mode="before")
     @classmethod
     def _named(cls, value: Any) -> Any:
-        # 1 == True: every layer; 0 == False: no layer.
-        return {True: "all", False: "none"}.get(value, value) if isinstance(value, int) else value
+        names: dict[int, str] = {0: "none", 1: "all"}  # False == 0, True == 1
+        return names.get(value, value) if isinstance(value, int) else value
 
     @field_validator("warmup_steps", mode="before")
     @classmethod
