@@ -6,6 +6,7 @@ The language is chosen before the commands are imported, because their help text
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 import warnings
@@ -28,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Libraries announce their own renamings; `python -W default -m medtune` shows them.
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
+    # PEFT imports it wherever it is installed; on some CPUs it then misses a package that nothing here uses.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     from typer import Abort
 
     from medtune.cli.app import app

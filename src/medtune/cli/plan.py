@@ -24,8 +24,8 @@ def plan(
         str | None,
         typer.Option(metavar="NAME", help=str(msg("For this GPU, such as H100 or A100-40GB; for this machine when left out."))),
     ] = None,
-    num_gpus: Annotated[int | None, typer.Option(min=1, help=str(msg("For so many of them.")))] = None,
-    price: Annotated[float | None, typer.Option(min=0, help=str(msg("What one of them costs for an hour.")))] = None,
+    num_gpus: Annotated[int | None, typer.Option(min=1, metavar="N", help=str(msg("For so many of them.")))] = None,
+    price: Annotated[float | None, typer.Option(min=0, metavar="P", help=str(msg("What one of them costs for an hour.")))] = None,
     as_json: AsJson = False,
 ) -> None:
     from medtune import api
@@ -132,7 +132,7 @@ def _print(forecast: Forecast) -> None:
         if getattr(memory, name):
             table.add_row(str(title), f"{getattr(memory, name) / _GIB:.2f}")
     table.add_row(str(msg("peak")), f"{memory.peak / _GIB:.2f}", style="bold")
-    table.add_row(str(msg("there are")), f"{estimate.capacity / _GIB:.2f}")
+    table.add_row(str(msg("available")), f"{estimate.capacity / _GIB:.2f}")
     for name, title in (("host", msg("beside it: main memory")), ("disk", msg("beside it: disk"))):
         if getattr(memory, name):
             table.add_row(str(title), f"{getattr(memory, name) / _GIB:.2f}")

@@ -113,21 +113,21 @@ def _existing(folder: Path, digest: str, overwrite: bool, list_digest: str) -> M
         raise DataError(
             msg("The data set exists, and was made with other settings."),
             file=folder,
-            remedy=msg("Make it anew with --overwrite, or name another folder with data.folder=..."),
+            remedy=msg("Make it anew with `medtune prepare` and --overwrite, or name another folder with data.folder=..."),
         )
     if list_digest and dataset.manifest.split.get("assigned_sha256", list_digest) != list_digest:
         raise DataError(
             msg("The data set exists, and was made with another list of splits."),
             file=folder,
             key="data.split.assigned",
-            remedy=msg("Make it anew with --overwrite, or name another folder with data.folder=..."),
+            remedy=msg("Make it anew with `medtune prepare` and --overwrite, or name another folder with data.folder=..."),
         )
     changed = dataset.changed_files()
     if changed:
         raise DataError(
             msg("The data set exists, but {files} changed since it was made.", files=", ".join(changed)),
             file=folder,
-            remedy=msg("Make it anew with --overwrite, or name another folder with data.folder=..."),
+            remedy=msg("Make it anew with `medtune prepare` and --overwrite, or name another folder with data.folder=..."),
         )
     return dataset.manifest
 

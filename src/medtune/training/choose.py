@@ -290,7 +290,7 @@ def _cache_reason(settings: TrainSettings, setup: Setup, room: Room, choice: Eng
     if setup.size.vision is None or not workload.num_pictures:
         return msg("vision cache: {kind} (no pictures)", kind=name)
     if setup.adapter.trains_vision:
-        return msg("vision cache: {kind} (the vision tower is trained, so its output changes)", kind=name)
+        return msg("vision cache: {kind} (vision tower or projector learn, so the features change)", kind=name)
     if not choice.packing:
         return msg("vision cache: {kind} (only with packing)", kind=name)
     whole = cache_bytes(setup)

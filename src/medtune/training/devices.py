@@ -108,7 +108,7 @@ def find_device(name: str) -> Device:
     if spelled is None:
         raise TrainingError(
             msg("The GPU {name} is not known.", name=name),
-            remedy=msg("Known: {known}. Without --gpu, the GPU of this machine is asked.", known=", ".join([*DEVICES, "cpu"])),
+            remedy=msg("Known: {known}. Without --gpu, the GPU of this machine is taken.", known=", ".join([*DEVICES, "cpu"])),
         )
     return DEVICES[spelled]
 
