@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from medtune.runs import Run, now
 from medtune.training.config import DdpSettings, TrainSettings
 from medtune.training.job import JOB_FILE, TrainJob
 from medtune.training.launch import EVENTS_FILE, LOG_FILE, launch
+from medtune.training.watch import NOTES, log_file
 from medtune.types import Event, RunRecord
 from tiny_models import tiny_model
 from tiny_training import eval_losses, losses
@@ -105,3 +109,48 @@ def test_a_failing_worker_is_an_error_with_its_reason(job: TrainJob, tmp_path: P
     assert caught.value.file == str(run.folder / LOG_FILE)
     assert "what to do" in (run.folder / LOG_FILE).read_text(encoding="utf-8")
     assert run.record.status == "failed"
+
+
+@pytest.mark.slow
+def test_when_a_worker_is_killed_the_others_are_ended_and_the_run_can_go_on(job: TrainJob, tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run", job)
+    pair = job.model_copy(
+        update={
+            "distributed": DdpSettings(kind="ddp", num_processes=2),
+            "train": job.train.model_copy(update={"batch_size": 2, "max_steps": 2000, "save_every": 2}),
+        }
+    )
+    pids: dict[int, int] = {}
+    killed = 0.0
+
+    def listener(event: Event) -> None:
+        nonlocal killed
+        if event.kind == "progress" and event.total == 2000 and event.done == 3:
+            for rank in (0, 1):
+                pids[rank] = json.loads((run.folder / NOTES / f"{rank}.json").read_text())["pid"]
+            os.kill(pids[1], signal.SIGKILL)
+            killed = time.monotonic()
+
+    with pytest.raises(TrainingError) as caught:
+        launch(run, pair, listener=listener)
+    assert time.monotonic() - killed < 60
+    assert "Worker process 1 died" in caught.value.render("en")
+    assert f"medtune train {run.folder} --resume" in caught.value.render("en")
+    assert caught.value.file == str(run.folder / log_file(1))
+    assert run.record.status == "failed"
+    for pid in pids.values():
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert not (run.folder / NOTES).exists()
+
+    heard: list[Event] = []
+
+    def stop_soon(event: Event) -> None:
+        heard.append(event)
+        if event.kind == "progress" and event.total == 2000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launch(run, pair.model_copy(update={"resume": True}), listener=stop_soon)
+    assert run.record.status == "interrupted"
+    assert any("Continuing after step" in event.text.render("en") for event in heard if event.text is not None)

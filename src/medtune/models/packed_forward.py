@@ -90,7 +90,11 @@ class _PackedForward:
             with torch.set_grad_enabled(self._tower_learns and torch.is_grad_enabled()):
                 features = _features(inner, pixel_values, vision, image_grid_thw)
         pictures: dict[str, Any] = {}
-        if features is not None and picture_places is not None:
+        if features is not None and (picture_places is None or not picture_places.numel()):
+            # A picture that no row shows: the tower must run, because others wait for it, and must change nothing.
+            if features.requires_grad:
+                embedded = embedded + 0 * features.sum().to(embedded.dtype)
+        elif features is not None and picture_places is not None:
             features = features.to(embedded.dtype)
             embedded = embedded[0].index_copy(0, picture_places, features[:, 0]).unsqueeze(0)
             if features.shape[1] > 1:

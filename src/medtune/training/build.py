@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import nn
 
-from medtune.errors import TrainingError
+from medtune.errors import MedtuneError, TrainingError
 from medtune.language import msg
 from medtune.models.packed_forward import causal_model
 from medtune.models.packing import can_pack
@@ -26,8 +28,10 @@ from medtune.training.data import RowSampler, StepCollator
 from medtune.training.engine import needs_autocast
 from medtune.training.forecast import Forecast
 from medtune.training.plan import Plan, world_size
+from medtune.training.sharding import mark_leaves, weights_are_divided, zero_stage
 from medtune.training.trainer import TokenWeightedTrainer
 from medtune.training.vision_cache import can_keep
+from medtune.types import Features
 
 __all__ = ["decide", "make_trainer"]
 
@@ -45,6 +49,8 @@ def make_trainer(
         plan.lengths, seed=settings.seed, group=settings.batch_size * world_size() if settings.group_by_length else 0
     )
     tokens = choice.micro_batch_tokens if choice.packing else 0
+    if zero_stage() == 3:
+        mark_leaves(model)
     args = training_arguments(
         settings,
         run.checkpoints,
@@ -94,7 +100,39 @@ def _collator(plan: Plan, model: nn.Module, choice: EngineChoice) -> StepCollato
         multiple=64 if on_gpu else 1,
         pixel_type=tower.dtype if on_gpu and tower is not None and tower.dtype != torch.float32 else None,
         blank=functools.partial(plan.train.__getitem__, 0),
+        sight=_sight(plan, model, choice),
     )
+
+
+def _sight(
+    plan: Plan, model: nn.Module, choice: EngineChoice
+) -> Callable[[], Features | MedtuneError] | dict[str, torch.Tensor] | None:
+    """What a micro-batch without a picture shows, where the vision tower must run in every pass: DDP waits for the gradient of
+    every weight that learns, and divided weights are gathered by all devices at once.
+
+    Raises:
+        TrainingError: Such a tower, rows that cannot be packed, and none with a picture.
+    """
+    encoder: Any = plan.train.encoder
+    family = getattr(encoder, "family", None)
+    if "WORLD_SIZE" not in os.environ or choice.vision_cache != "none" or family is None:
+        return None
+    in_sight = [
+        parameter for name, parameter in causal_model(model).named_parameters() if family.scope_of(name) in ("vision", "projector")
+    ]
+    if not in_sight or not (weights_are_divided() or any(parameter.requires_grad for parameter in in_sight)):
+        return None
+    if choice.packing:
+        blank: dict[str, torch.Tensor] = encoder.pictures.tensors([Image.new("RGB", (32, 32))])
+        return blank
+    seeing = next((number for number, row in enumerate(plan.train.rows) if row.images), None)
+    if seeing is None:
+        raise TrainingError(
+            msg("The vision tower is to learn on several devices, and no row has a picture."),
+            key="distributed",
+            remedy=msg("Freeze it (adapter.targets, adapter.freeze), or add rows with pictures."),
+        )
+    return functools.partial(plan.train.__getitem__, seeing)
 
 
 def decide(settings: TrainSettings, model: nn.Module, forecast: Forecast | None) -> EngineChoice:

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
 
-import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from medtune.language import Text, msg
@@ -155,8 +154,7 @@ class ScheduleCallback(TrainerCallback):
         trainer = self.trainer
         if trainer is not None and trainer.accelerator.num_processes > 1:
             # A signal reaches the processes at different steps; all must stop at the same one.
-            asked = torch.tensor(float(self._stop.requested), device=trainer.args.device)
-            self._stop.requested = bool(trainer.accelerator.reduce(asked, reduction="sum") > 0)
+            self._stop.requested = trainer.agreement.sum(float(self._stop.requested))[0] > 0
         return self._stop.requested
 
 

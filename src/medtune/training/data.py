@@ -150,6 +150,8 @@ class StepCollator:
         multiple: A packed micro-batch has a multiple of so many tokens.
         pixel_type: Pixels are turned into this; a tower that computes in 16 bits would do it first thing.
         blank: Stands for a micro-batch without rows, with no loss; needed where every device must run the model.
+        sight: What is shown, with no loss, in a micro-batch without a picture, where every device must run the vision tower:
+            the tensors of a small picture with packing, else a row that has one.
     """
 
     def __init__(
@@ -162,6 +164,7 @@ class StepCollator:
         multiple: int = 1,
         pixel_type: torch.dtype | None = None,
         blank: Callable[[], Features | MedtuneError] | None = None,
+        sight: Callable[[], Features | MedtuneError] | dict[str, Tensor] | None = None,
     ) -> None:
         self.encoder = encoder
         self.packing = packing
@@ -170,6 +173,7 @@ class StepCollator:
         self.multiple = multiple
         self.pixel_type = pixel_type
         self.blank = blank
+        self.sight = sight
 
     def __call__(self, step: Sequence[Sequence[Features | MedtuneError]]) -> dict[str, Any]:
         micro_batches = []
@@ -181,9 +185,14 @@ class StepCollator:
                     return {"error": item}
                 sound.append(item)
             if not items:
-                sound = [replace(row, sample_id="", labels=torch.full_like(row.labels, IGNORE_INDEX)) for row in sound]
+                sound = [_without_loss(row) for row in sound]
             else:
                 num_tokens += sum(len(row.input_ids) for row in sound)
+            if callable(self.sight) and not any("pixel_values" in row.tensors for row in sound):
+                seen = self.sight()
+                if isinstance(seen, MedtuneError):
+                    return {"error": seen}
+                sound.append(_without_loss(seen))
             batch = self._packed(sound) if self.packing else self.encoder.collate(sound, padding="right")
             labels = batch.inputs["labels"]
             positions = target_positions(labels)
@@ -207,6 +216,8 @@ class StepCollator:
         batch = self.encoder.pack(rows, multiple=self.multiple)
         inputs: dict[str, Any] = batch.inputs
         inputs["max_length_q"] = max(self.longest, self.multiple, *(len(row.input_ids) for row in rows))
+        if isinstance(self.sight, dict) and "pixel_values" not in inputs:
+            inputs.update(self.sight)
         if "picture_features" in inputs:
             inputs.pop("image_grid_thw")
         elif self.layout is not None and "image_grid_thw" in inputs:
@@ -214,6 +225,10 @@ class StepCollator:
         if self.pixel_type is not None and "pixel_values" in inputs:
             inputs["pixel_values"] = inputs["pixel_values"].to(self.pixel_type)
         return batch
+
+
+def _without_loss(row: Features) -> Features:
+    return replace(row, sample_id="", labels=torch.full_like(row.labels, IGNORE_INDEX))
 
 
 class RowSampler(data.Sampler[int]):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +23,7 @@ from medtune.models.fused_projections import fused_projections
 from medtune.models.lora_forward import all_plain, low_rank_in_input_type
 from medtune.models.packed_forward import causal_model, packed_forward
 from medtune.training.choice import Checkpointing, EngineChoice
+from medtune.training.sharding import weights_are_divided, zero_stage
 
 __all__ = ["decoder_layers", "engine", "needs_autocast"]
 
@@ -39,7 +39,7 @@ def engine(model: nn.Module, choice: EngineChoice) -> Iterator[None]:
         if choice.packing:
             stack.enter_context(packed_forward(model))
         if _has_adapter(model):
-            if not _weights_are_divided():
+            if not weights_are_divided():
                 stack.enter_context(fused_projections(model))
             stack.enter_context(low_rank_in_input_type(model))
         stack.enter_context(low_rank_experts(model))
@@ -77,6 +77,7 @@ def _layers_rebuilt(model: nn.Module, choice: EngineChoice) -> Iterator[None]:
     tower = getattr(getattr(causal_model(model), "model", None), "visual", None)
     blocks = list(getattr(tower, "blocks", ()))
     tower_learns = tower is not None and any(parameter.requires_grad for parameter in tower.parameters())
+    compiles = choice.compile and zero_stage() != 3  # its hooks sit on every module inside a layer
     changed: list[nn.Module] = []
     compiled: dict[type[nn.Module], Callable[..., Any]] = {}
     draws = any(map(_draws, model.modules()))
@@ -87,12 +88,12 @@ def _layers_rebuilt(model: nn.Module, choice: EngineChoice) -> Iterator[None]:
         else:
             # Counted from the last layer: its activations live shortest, so it is the first to keep them.
             is_again = bool(again.every) and (len(layers) - 1 - number) % again.every == again.every - 1
-        if not is_again and not choice.compile:
+        if not is_again and not compiles:
             continue
         own = type(layer)
         if own not in compiled:
             forward: Callable[..., Any] = own.forward
-            compiled[own] = torch.compile(forward, dynamic=True) if choice.compile else forward
+            compiled[own] = torch.compile(forward, dynamic=True) if compiles else forward
         call = functools.partial(compiled[own], layer)
         object.__setattr__(layer, "forward", _Again(call, again, preserve_rng=draws) if is_again else call)
         changed.append(layer)
@@ -153,11 +154,6 @@ def _to_main_memory(tensor: Tensor) -> tuple[torch.device, Tensor]:
 def _back(packed: tuple[torch.device, Tensor]) -> Tensor:
     device, kept = packed
     return kept.to(device, non_blocking=True)
-
-
-def _weights_are_divided() -> bool:
-    """Under FSDP and DeepSpeed a weight is not whole outside of its own module; accelerate's launcher says so."""
-    return any(os.environ.get(name, "").lower() in ("1", "true") for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"))
 
 
 def _has_adapter(model: nn.Module) -> bool:

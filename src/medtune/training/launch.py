@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from medtune.errors import MissingDependencyError, TrainingError
-from medtune.language import Text, msg
+from medtune.language import msg
 from medtune.runs import Run
 from medtune.training.config import DdpSettings, DeepSpeedSettings, FsdpSettings, NoDistribution, TrainSettings
 from medtune.training.job import JOB_FILE, TrainJob, run_job, write_job
+from medtune.training.watch import Watch, log_file, text_from_json, text_to_json
 from medtune.types import Event, Listener, RunRecord
 
 __all__ = ["EVENTS_FILE", "LOG_FILE", "event_line", "launch", "launch_command", "read_event"]
@@ -27,11 +28,14 @@ __all__ = ["EVENTS_FILE", "LOG_FILE", "event_line", "launch", "launch_command", 
 EVENTS_FILE = ".worker_events.jsonl"
 """Events on their way from the first worker to the launcher, sentences untranslated. Gone when the workers have ended."""
 
-LOG_FILE = "worker.log"
-"""What the worker processes print: kept, for when one of them dies."""
+LOG_FILE = log_file(0)
+"""What the first worker and the launcher print, ``worker-1.log`` and so on the others: kept, for when one of them dies."""
 
 _GRACE_SECONDS = 120.0
 """How long workers may take to finish a step and save a checkpoint after Ctrl-C."""
+
+_END_SECONDS = 45.0
+"""How long torch's agent may take to end the others when a worker has died. It gives them 30 s before it kills them."""
 
 
 def launch(run: Run, job: TrainJob, *, listener: Listener | None = None) -> RunRecord:
@@ -54,12 +58,18 @@ def launch(run: Run, job: TrainJob, *, listener: Listener | None = None) -> RunR
     write_job(run, job)
     events = run.folder / EVENTS_FILE
     events.unlink(missing_ok=True)
+    watch = Watch(run.folder)
     try:
-        _supervise(command, run.folder / LOG_FILE, events, listener)
+        _supervise(command, run.folder / LOG_FILE, events, listener, watch)
+        error = watch.error()
     finally:
+        watch.forget()
         events.unlink(missing_ok=True)
         (run.folder / JOB_FILE).unlink(missing_ok=True)
     record = run.record
+    if record.status != "trained" and error is not None:
+        run.update(status="failed", error=error.what)
+        raise error
     if record.status != "trained":
         raise TrainingError(
             record.error or msg("A worker process ended without a result."),
@@ -107,6 +117,8 @@ def launch_command(
             "--fsdp_version=2",
             "--fsdp_auto_wrap_policy=TRANSFORMER_BASED_WRAP",
             "--fsdp_state_dict_type=FULL_STATE_DICT",
+            # Every process has loaded the weights, which are frozen for the most part: nothing has to be sent.
+            "--fsdp_cpu_ram_efficient_loading=false",
             f"--fsdp_reshard_after_forward={'true' if distributed.reshard_after_forward else 'false'}",
             f"--fsdp_offload_params={'true' if distributed.cpu_offload else 'false'}",
         ]
@@ -115,40 +127,39 @@ def launch_command(
 
 def event_line(event: Event) -> str:
     """An event as one line of JSON, its sentence still translatable."""
-    text = None if event.text is None else _text_to_json(event.text)
+    text = None if event.text is None else text_to_json(event.text)
     return json.dumps([event.kind, text, event.done, event.total, dict(event.values)], ensure_ascii=False) + "\n"
 
 
 def read_event(line: str) -> Event:
     """The event that :func:`event_line` wrote."""
     kind, text, done, total, values = json.loads(line)
-    return Event(kind, None if text is None else _text_from_json(text), done, total, values)
+    return Event(kind, None if text is None else text_from_json(text), done, total, values)
 
 
-def _text_to_json(text: Text) -> list[Any]:
-    # A field may be a sentence itself; no other field is a list.
-    fields = {name: _text_to_json(value) if isinstance(value, Text) else value for name, value in text.fields.items()}
-    return [text.template, fields]
-
-
-def _text_from_json(text: list[Any]) -> Text:
-    template, fields = text
-    return Text(template, {name: _text_from_json(value) if isinstance(value, list) else value for name, value in fields.items()})
-
-
-def _supervise(command: list[str], log: Path, events: Path, listener: Listener | None) -> None:
-    """Run the command, hand its events on, and pass an interrupt to it."""
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+def _supervise(command: list[str], log: Path, events: Path, listener: Listener | None, watch: Watch) -> None:
+    """Run the command, hand its events on, pass an interrupt to it, and end it when one of its workers has died."""
     # A session of its own: Ctrl-C in the terminal must reach the workers once, through us, not a second time directly.
     with log.open("ab") as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
         )
     tail = _Tail(events)
+    found_dead: float | None = None
     try:
         while process.poll() is None:
             _hand_on(tail, listener)
+            if found_dead is None and watch.look():
+                found_dead = time.monotonic()
+            if found_dead is not None and time.monotonic() - found_dead > _END_SECONDS:
+                break
             time.sleep(0.1)
+        watch.look()
         _hand_on(tail, listener)
     except KeyboardInterrupt:
         process.send_signal(signal.SIGINT)
@@ -161,6 +172,7 @@ def _supervise(command: list[str], log: Path, events: Path, listener: Listener |
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        watch.end_all()
 
 
 class _Tail:

@@ -134,8 +134,7 @@ def make_smaller(
     if less is None:
         raise out_of_memory(run, ran_out, correction=None)
     words = words_for(less, settings.batch_size)
-    if trainer.is_world_process_zero():
-        note_choice(run, settings, less)
+    note_choice(run, settings, less)  # by whichever process it happens to
     if settings.on_out_of_memory == "stop" or world_size() > 1:
         # Of several processes, the others wait in a collective operation that this one has left.
         raise out_of_memory(run, ran_out, correction=words)

@@ -15,18 +15,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, save_fsdp_optimizer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import EvalLoopOutput
 
+from medtune.errors import TrainingError
+from medtune.training.agreement import Agreement
 from medtune.training.batches import EvalBatches, StepSampler
 from medtune.training.checkpoints import STAGING, publish, remove_old, write_description
 from medtune.training.data import EncodedRows, MicroBatches, StepCollator
 from medtune.training.divergence import all_finite, diverged
 from medtune.training.loss import TokenLoss
-from medtune.training.weights import load_weights, save_weights
+from medtune.training.sharding import gather_trained, put_trained, weights_are_divided
+from medtune.training.weights import load_weights, other_weights, read_weights, save_weights
 from medtune.types import AdapterContract
 
 __all__ = ["TokenWeightedTrainer", "best_step"]
@@ -85,6 +89,7 @@ class TokenWeightedTrainer(Trainer):
         self.save_total_limit = save_total_limit
         self.token_loss = TokenLoss(model)
         self.meter = Meter()
+        self.agreement = Agreement(self.accelerator.num_processes, seconds=args.ddp_timeout)
         self._loaders: list[DataLoader[Any]] = []
         self._eval_loader: DataLoader[Any] | None = None
         self._unchecked: list[tuple[tuple[str, ...], Tensor]] = []
@@ -136,17 +141,18 @@ class TokenWeightedTrainer(Trainer):
         num_batches: int,  # noqa: ARG002
         device: torch.device,
     ) -> tuple[list[dict[str, Any]], Tensor]:
-        """The next optimizer step, and the supervised tokens in it on all devices."""
+        """The next optimizer step, and the supervised tokens in it on all devices.
+
+        Raises:
+            MedtuneError: A row is at fault, on this device or on another.
+        """
         started = time.monotonic()
         step = next(epoch_iterator)
-        if "error" in step:
-            raise step["error"]
         self.meter.waited(time.monotonic() - started)
+        (num_targets,) = self.agreement.check(step.get("error"), step.get("num_target_tokens", 0))
         self.meter.add_tokens(step["num_tokens"])
-        num_targets = torch.tensor(step["num_target_tokens"], device=device, dtype=torch.float32)
-        if self.accelerator.num_processes > 1:
-            num_targets = self.accelerator.reduce(num_targets, reduction="sum")
-        return [step], num_targets
+        # Filled there: a number that is copied to a GPU waits for all that the GPU has been given to do.
+        return [step], torch.full((), float(num_targets), device=device)
 
     # ------------------------------------------------------------------------------------------------------------- loss
 
@@ -201,22 +207,23 @@ class TokenWeightedTrainer(Trainer):
 
     def _remember(self, sample_ids: tuple[str, ...], total: Tensor) -> None:
         self._unchecked.append((sample_ids, total))
-        if total.device.type == "cpu":
+        if total.device.type == "cpu" and self.accelerator.num_processes == 1:
             self.check_finite()
 
     def check_finite(self) -> None:
-        """Look at the losses since the last look. On a GPU this waits for it, hence only when something is logged or saved.
+        """Look at the losses since the last look. On a GPU this waits for it, and among several processes it is a meeting, hence
+        only when something is logged or saved.
 
         Raises:
-            TrainingError: A loss is NaN or infinite.
+            TrainingError: A loss is NaN or infinite, on this device or on another.
         """
         seen, self._unchecked = self._unchecked, []
-        if not seen:
-            return
-        finite = torch.isfinite(torch.stack([total for _, total in seen])).tolist()
+        error: TrainingError | None = None
+        finite = torch.isfinite(torch.stack([total for _, total in seen])).tolist() if seen else []
         if not all(finite):
             sample_ids = seen[finite.index(False)][0]
-            raise diverged(self.state.global_step, sample=", ".join(sample_ids))
+            error = diverged(self.state.global_step, sample=", ".join(sample_ids))
+        self.agreement.check(error)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:  # noqa: ARG002
         # The parent walks over all parameters at every micro-batch for a number that nobody reads.
@@ -248,12 +255,11 @@ class TokenWeightedTrainer(Trainer):
         started = time.monotonic()
         with torch.no_grad():
             for step in dataloader:
-                if "error" in step:
-                    raise step["error"]
+                self.agreement.check(step.get("error"))
                 for item in step["micro_batches"]:
                     micro_batch = self._to_device(item)
                     losses, _ = self.token_loss(model, micro_batch["inputs"], micro_batch["positions"], micro_batch["targets"])
-                    totals += torch.stack([losses.sum(dtype=torch.float64), totals.new_tensor(len(losses))])
+                    totals += torch.stack([losses.sum(dtype=torch.float64), totals.new_full((), len(losses))])
         if self.accelerator.num_processes > 1:
             totals = self.accelerator.reduce(totals, reduction="sum")
         total, num_targets = totals.tolist()
@@ -270,10 +276,7 @@ class TokenWeightedTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.check_finite()
         # A gradient that was not finite spoils the weights one step before any loss shows it.
-        spoiled = torch.tensor(float(not all_finite(self._trained_weights())), device=self.args.device)
-        if self.accelerator.num_processes > 1:
-            spoiled = self.accelerator.reduce(spoiled, reduction="sum")
-        if spoiled > 0:
+        if self.agreement.sum(float(not all_finite(self._trained_weights())))[0]:
             raise diverged(self.state.global_step)
         started = time.monotonic()
         folder, staging = self.folder, self.folder / STAGING
@@ -296,16 +299,23 @@ class TokenWeightedTrainer(Trainer):
         self.meter.pause(time.monotonic() - started)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            super().save_model(output_dir, _internal_call)
-        elif self.args.should_save:
-            save_weights(self.tuned, Path(output_dir) if output_dir else self.folder)
+        weights = self.gathered_weights()
+        if self.args.should_save:
+            save_weights(self.tuned, Path(output_dir) if output_dir else self.folder, weights)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            load_weights(self.tuned, Path(resume_from_checkpoint))
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        # The parent would also save the weights a second time, pickled.
+        save_fsdp_optimizer(self.accelerator.state.fsdp_plugin, self.accelerator, self.optimizer, self.model, output_dir)
+        if self.args.should_save:
+            scheduler: Any = self.lr_scheduler
+            torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:  # noqa: ARG002
+        if not self.is_deepspeed_enabled:  # which reads a checkpoint of its own
+            self.load_best(Path(resume_from_checkpoint))
 
     def save_now(self) -> None:
         """Save a checkpoint of the last whole step, after an error has ended the loop in the next one."""
@@ -339,18 +349,14 @@ class TokenWeightedTrainer(Trainer):
 
     def load_best(self, checkpoint: Path) -> None:
         """Put the weights of a checkpoint back into the model."""
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            self.state.best_model_checkpoint = str(checkpoint)
-            self._load_best_model()
-        else:
+        if not weights_are_divided():
             load_weights(self.tuned, checkpoint)
+        elif not put_trained(self.tuned, read_weights(checkpoint)):
+            raise other_weights(checkpoint)
 
     def gathered_weights(self) -> dict[str, Tensor] | None:
-        """The whole state dict where the weights are spread over devices (every process must ask), else None."""
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            weights: dict[str, Tensor] = self.accelerator.get_state_dict(self.model_wrapped)
-            return weights
-        return None
+        """What is trained, put together where it is divided among devices (every process must ask), else None."""
+        return gather_trained(self.tuned) if weights_are_divided() else None
 
 
 class Meter:

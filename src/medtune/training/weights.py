@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from medtune.errors import TrainingError
 from medtune.language import msg
 
-__all__ = ["is_peft", "load_weights", "put_weights", "read_weights", "save_weights", "trained"]
+__all__ = ["is_peft", "load_weights", "other_weights", "put_weights", "read_weights", "save_weights", "trained"]
 
 _ADAPTER = "adapter_model.safetensors"
 _WEIGHTS = "trainable.safetensors"
@@ -35,7 +35,8 @@ def save_weights(model: nn.Module, folder: Path, weights: Mapping[str, Tensor] |
     """Save what is trained: a PEFT adapter as PEFT saves it, else the trainable parameters under their names in the module.
 
     Args:
-        weights: The gathered state dict, where the model's own is spread over several devices. Only for an adapter.
+        weights: What is trained, put together, where it is divided among devices
+            (:func:`medtune.training.sharding.gather_trained`).
     """
     folder.mkdir(parents=True, exist_ok=True)
     if is_peft(model):
@@ -46,7 +47,8 @@ def save_weights(model: nn.Module, folder: Path, weights: Mapping[str, Tensor] |
         return
     from safetensors.torch import save_file
 
-    save_file({name: value.detach().cpu().contiguous() for name, value in trained(model).items()}, folder / _WEIGHTS)
+    values = trained(model) if weights is None else weights
+    save_file({name: value.detach().cpu().contiguous() for name, value in values.items()}, folder / _WEIGHTS)
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -68,6 +70,15 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     put_weights(model, read_weights(folder), folder)
 
 
+def other_weights(folder: Path) -> TrainingError:
+    """The error of a folder whose weights are not those of the model."""
+    return TrainingError(
+        msg("The checkpoint does not hold the weights that this run trains."),
+        file=folder,
+        remedy=msg("Resume with the adapter settings that the run was started with, or start a new run."),
+    )
+
+
 def put_weights(model: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
     """Replace what is trained by ``weights``, named as :func:`read_weights` names them.
 
@@ -77,11 +88,7 @@ def put_weights(model: nn.Module, weights: Mapping[str, Tensor], folder: Path) -
     Raises:
         TrainingError: They are of a model with other trainable weights.
     """
-    problem = TrainingError(
-        msg("The checkpoint does not hold the weights that this run trains."),
-        file=folder,
-        remedy=msg("Resume with the adapter settings that the run was started with, or start a new run."),
-    )
+    problem = other_weights(folder)
     if is_peft(model):
         from peft import set_peft_model_state_dict
 

@@ -13,6 +13,7 @@ from medtune.errors import MedtuneError
 from medtune.runs import Run
 from medtune.training.job import read_job, run_job
 from medtune.training.launch import EVENTS_FILE, event_line
+from medtune.training.watch import log_file, note_end, note_start
 from medtune.types import Event
 
 __all__ = ["main"]
@@ -27,6 +28,8 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m medtune.training.worker RUN_DIR", file=sys.stderr)
         return 2
     run = Run(Path(arguments[0]))
+    rank = int(os.environ.get("RANK", "0"))
+    started = False
 
     def forward(event: Event) -> None:
         with (run.folder / EVENTS_FILE).open("a", encoding="utf-8") as file:
@@ -34,13 +37,30 @@ def main(arguments: list[str]) -> int:
 
     try:
         run = Run.open(run.folder)
-        run_job(run, read_job(run), listener=forward if os.environ.get("RANK", "0") == "0" else None)
+        job = read_job(run)
+        if rank:
+            _print_into(run.folder / log_file(rank))
+        note_start(run.folder, rank)
+        started = True
+        run_job(run, job, listener=forward if rank == 0 else None)
     except MedtuneError as error:
         print(error.render(), file=sys.stderr)
+        if started:
+            note_end(run.folder, rank, error)
         return 2
     except KeyboardInterrupt:
+        note_end(run.folder, rank)
         return INTERRUPTED
+    note_end(run.folder, rank)
     return 0
+
+
+def _print_into(path: Path) -> None:
+    """A file for each worker: in one file, lines of several processes would not tell whose they are."""
+    with path.open("ab") as file:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(file.fileno(), stream.fileno())
 
 
 if __name__ == "__main__":

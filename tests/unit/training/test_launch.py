@@ -14,6 +14,7 @@ from medtune.training import worker
 from medtune.training.config import DdpSettings, DeepSpeedSettings, FsdpSettings, TrainSettings
 from medtune.training.job import TrainJob, read_job, write_job
 from medtune.training.launch import _supervise, event_line, launch, launch_command, read_event
+from medtune.training.watch import Watch
 from medtune.types import Event
 from tiny_training import Setup
 
@@ -122,7 +123,7 @@ def test_an_interrupt_is_passed_on_and_its_last_words_are_heard(tmp_path: Path) 
 
     events = tmp_path / "events"
     with pytest.raises(KeyboardInterrupt):
-        _supervise([sys.executable, "-c", WORKER, str(events)], tmp_path / "log", events, listener)
+        _supervise([sys.executable, "-c", WORKER, str(events)], tmp_path / "log", events, listener, Watch(tmp_path))
     assert [event.done for event in heard] == [1, 7]
     assert (tmp_path / "log").read_text() == "a line for the log\n"
 

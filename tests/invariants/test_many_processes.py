@@ -1,0 +1,148 @@
+"""Runs on several devices: the losses of one device, whatever each of them is given, and no waiting for one that has left."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from medtune.models.config import LoraSettings
+from medtune.runs import Run
+from medtune.types import Event, Message, Sample
+from process_group import run_ranks
+from tiny_training import Setup, eval_losses, losses, make_setup
+
+SEES = LoraSettings(rank=4, targets=("language", "vision", "projector"))
+STEP_ROWS = 6
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("many")
+    make_setup(folder)
+    return folder
+
+
+def mixed_rows(setup: Setup) -> list[Sample]:
+    """Only the first, third and fourth row keep their pictures, so that most micro-batches have none."""
+    rows = []
+    for number, row in enumerate(setup.rows):
+        if number not in (0, 2, 3):
+            blind = tuple(Message(role=said.role, content=said.content.replace("<image>", "")) for said in row.messages)
+            row = row.model_copy(update={"images": (), "messages": blind})
+        rows.append(row)
+    return rows
+
+
+def train_here(folder: Path, run: Path, rows: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """One process's part. 13 rows: the last step of the epoch has one, fewer than there are devices. One validation row."""
+    import torch
+
+    setup = make_setup(folder)
+    chosen = mixed_rows(setup) if rows == "mixed" else setup.rows
+    if os.environ.get("ACCELERATE_USE_FSDP"):
+        _let_accelerate_divide_on_a_cpu()
+    settings = {"batch_size": STEP_ROWS // int(os.environ["WORLD_SIZE"]), "gradient_accumulation_steps": 1} | settings
+    model = setup.model(settings.pop("adapter", None))
+    if settings.pop("half", False):
+        for parameter in model.parameters():
+            if not parameter.requires_grad:
+                parameter.data = parameter.to(torch.bfloat16)
+    stop_after = settings.pop("stop_after", None)
+
+    def listener(event: Event) -> None:
+        if event.kind == "progress" and event.total == settings["max_steps"] and event.done == stop_after:
+            raise KeyboardInterrupt
+
+    settings.setdefault("max_steps", 3)
+    record = setup.train(
+        Run(run),
+        model=model,
+        listener=listener,
+        train_rows=chosen[:13],
+        validation_rows=chosen[13:14],
+        learning_rate=2e-2,
+        evaluate_every=3,
+        **settings,
+    )
+    return {"status": record.status, "loss": losses(Run(run)), "eval_loss": eval_losses(Run(run))}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("packing", [True, False], ids=["packed", "padded"])
+def test_a_vision_tower_that_learns_may_see_nothing_on_some_devices(folder: Path, tmp_path: Path, packing: bool) -> None:
+    setup = make_setup(folder)
+    results = {}
+    for number in (1, 2, 3):
+        run = setup.run(tmp_path / str(number))
+        given = {"adapter": SEES, "packing": packing, "micro_batch_tokens": 64, "vision_cache": "none"}
+        results[number] = run_ranks(train_here, number, folder, run.folder, "mixed", given)[0]
+    one = results[1]
+    assert one["status"] == "trained"
+    assert one["loss"][2] < one["loss"][1]
+    for number in (2, 3):
+        assert results[number]["loss"] == pytest.approx(one["loss"], abs=1e-5)
+        assert results[number]["eval_loss"] == pytest.approx(one["eval_loss"], abs=1e-5)
+
+
+def _let_accelerate_divide_on_a_cpu() -> None:
+    """accelerate keeps FSDP for accelerators; torch's own ``fully_shard`` runs on a CPU just as well."""
+    from accelerate import state
+    from accelerate.utils import DistributedType
+
+    start = state.AcceleratorState.__init__
+
+    def divided(self: Any, *args: Any, **kwargs: Any) -> None:
+        state.PartialState(cpu=True)
+        state.PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+        start(self, *args, **kwargs)
+
+    state.AcceleratorState.__init__ = divided
+
+
+FSDP = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_OFFLOAD_PARAMS": "false",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+}
+"""What ``accelerate launch`` makes of the options that :func:`medtune.training.launch.launch_command` gives it."""
+
+
+@pytest.mark.slow
+def test_fsdp_has_the_losses_of_ddp_before_and_after_it_was_interrupted(folder: Path, tmp_path: Path) -> None:
+    """Frozen weights in 16 bits beside an adapter in 32, divided over two processes, of which one often sees no picture."""
+    setup = make_setup(folder)
+    given = {"packing": True, "micro_batch_tokens": 64, "vision_cache": "none", "half": True, "max_steps": 4}
+    whole, divided = setup.run(tmp_path / "ddp"), setup.run(tmp_path / "fsdp")
+    ddp = run_ranks(train_here, 2, folder, whole.folder, "mixed", given)[0]
+    stopped = run_ranks(train_here, 2, folder, divided.folder, "mixed", {**given, "stop_after": 2}, environment=FSDP)
+    assert [result.split(":")[0] for result in stopped] == ["KeyboardInterrupt"] * 2
+    fsdp = run_ranks(train_here, 2, folder, divided.folder, "mixed", {**given, "resume": True}, environment=FSDP)[0]
+    assert fsdp["status"] == "trained"
+    assert fsdp["loss"] == pytest.approx(ddp["loss"], abs=2e-3)  # 16 bits
+    assert fsdp["eval_loss"] == pytest.approx(ddp["eval_loss"], abs=2e-3)
+    assert ddp["loss"][2] < ddp["loss"][1] - 1e-3
+    ours, theirs = (load_file(run.folder / "adapter" / "adapter_model.safetensors") for run in (divided, whole))
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name].shape == theirs[name].shape for name in ours)
+
+
+def read_a_damaged_picture(folder: Path, run: Path) -> None:
+    train_here(folder, run, "all", {"packing": True})
+
+
+@pytest.mark.slow
+def test_a_row_that_one_device_cannot_read_stops_all_of_them_and_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    setup = make_setup(tmp_path / "data")
+    (setup.data_folder / "images" / "5.png").write_bytes(b"no picture")
+    results = run_ranks(read_a_damaged_picture, 2, setup.data_folder, setup.run(tmp_path / "run").folder)
+    assert all("row-05" in result for result in results), results
+    assert Run(tmp_path / "run").record.status == "failed"
