@@ -336,6 +336,17 @@ def test_the_architecture_page_names_every_room_and_every_module_beside_them() -
     assert [name for name in sorted(rooms | modules) if f"`{name}`" not in page] == []
 
 
+def test_the_page_on_recipes_names_every_setting_of_train() -> None:
+    from medtune.training.config import DdpSettings, DeepSpeedSettings, FsdpSettings, TrainSettings
+
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    section = page.partition("## The section `train`")[2].partition("\n## ")[0]
+    assert [name for name in TrainSettings.model_fields if f"`{name}`" not in section] == []
+    section = page.partition("## Several GPUs")[2]
+    distributed = {name for kind in (DdpSettings, DeepSpeedSettings, FsdpSettings) for name in kind.model_fields}
+    assert [name for name in sorted(distributed) if f"{name}" not in section] == []
+
+
 def test_the_architecture_page_names_every_test_folder() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and any(path.rglob("test_*.py"))}
