@@ -17,7 +17,22 @@ TWINS = sorted([*ROOT.glob("*.zh-CN.md"), *(ROOT / "docs").rglob("*.zh-CN.md")])
 FENCE = re.compile(r"(?ms)^(?:<!-- not run: [^\n]*-->\n)?```.*?^```$")
 PAIR = pytest.mark.parametrize("twin", TWINS, ids=lambda page: page.name)
 
-WANTED = {"README", "data-formats", "deidentify", "dicom", "installation", "nano", "nifti", "phantom", "planning", "privacy", "recipes", "sweeps", "training", "validation"}
+WANTED = {
+    "README",
+    "data-formats",
+    "deidentify",
+    "dicom",
+    "installation",
+    "nano",
+    "nifti",
+    "phantom",
+    "planning",
+    "privacy",
+    "recipes",
+    "sweeps",
+    "training",
+    "validation",
+}
 
 
 def english(twin: Path) -> Path:
