@@ -128,10 +128,11 @@ def test_fsdp_has_the_losses_of_ddp_before_and_after_it_was_interrupted(folder: 
     assert fsdp["status"] == "trained"
     assert fsdp["loss"] == pytest.approx(ddp["loss"], abs=2e-3)  # 16 bits
     assert fsdp["eval_loss"] == pytest.approx(ddp["eval_loss"], abs=2e-3)
-    assert ddp["loss"][2] < ddp["loss"][1] - 1e-3
     ours, theirs = (load_file(run.folder / "adapter" / "adapter_model.safetensors") for run in (divided, whole))
     assert ours.keys() == theirs.keys()
-    assert all(ours[name].shape == theirs[name].shape for name in ours)
+    ups = [name for name in theirs if "lora_B" in name]
+    apart = sum(float((ours[name] - theirs[name]).abs().mean()) for name in ups)
+    assert apart < 0.2 * sum(float(theirs[name].abs().mean()) for name in ups)
 
 
 def read_a_damaged_picture(folder: Path, run: Path) -> None:
@@ -146,3 +147,38 @@ def test_a_row_that_one_device_cannot_read_stops_all_of_them_and_is_named(tmp_pa
     results = run_ranks(read_a_damaged_picture, 2, setup.data_folder, setup.run(tmp_path / "run").folder)
     assert all("row-05" in result for result in results), results
     assert Run(tmp_path / "run").record.status == "failed"
+
+
+def train_with_common_pictures(folder: Path, run: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    from medtune.training import vision_cache
+
+    made: list[vision_cache.VisionCache] = []
+    start = vision_cache.VisionCache.__init__
+
+    def remembered(self: vision_cache.VisionCache, *args: Any, **kwargs: Any) -> None:
+        start(self, *args, **kwargs)
+        made.append(self)
+
+    vision_cache.VisionCache.__init__ = remembered  # type: ignore[method-assign]
+    vision_cache.PATCHES_AT_ONCE = 32  # two pictures
+    result = train_here(folder, run, "all", settings)
+    files = [path for path in Path("/dev/shm").iterdir() if "medtune" in path.name]
+    return {**result, "computed": [len(cache.done()) for cache in made], "pictures": len(made[0]) if made else 0, "files": files}
+
+
+@pytest.mark.slow
+def test_processes_share_the_vision_features_and_the_work_of_computing_them(folder: Path, tmp_path: Path) -> None:
+    setup = make_setup(folder)
+    given = {"packing": True, "micro_batch_tokens": 64}
+    seen = run_ranks(
+        train_with_common_pictures, 2, folder, setup.run(tmp_path / "seen").folder, {**given, "vision_cache": "memory"}
+    )
+    assert seen[0]["status"] == "trained"
+    assert seen[0]["pictures"] == 14
+    assert [result["computed"] for result in seen] == [[8], [6]]
+    assert seen[0]["files"] == []
+    again = run_ranks(
+        train_with_common_pictures, 2, folder, setup.run(tmp_path / "again").folder, {**given, "vision_cache": "none"}
+    )
+    assert seen[0]["loss"] == pytest.approx(again[0]["loss"], abs=1e-5)
+    assert seen[0]["eval_loss"] == pytest.approx(again[0]["eval_loss"], abs=1e-5)

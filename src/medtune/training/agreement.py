@@ -39,6 +39,14 @@ class Agreement:
         torch.distributed.all_reduce(totals, group=self._group)
         return tuple(totals.tolist())
 
+    def exchange(self, value: Any) -> list[Any]:
+        """What every process gave, by rank. It is pickled on the way."""
+        if self._group is None:
+            return [value]
+        values: list[Any] = [None] * self._num_processes
+        torch.distributed.all_gather_object(values, value, group=self._group)
+        return values
+
     def check(self, error: MedtuneError | None, *numbers: float) -> tuple[float, ...]:
         """:meth:`sum`, unless some process has met an error.
 
@@ -55,9 +63,7 @@ class Agreement:
             assert error is not None
             return error
         # An exception loses its keyword fields when it is pickled: its class and its fields go instead.
-        own = None if error is None else (type(error), error.args, error.__dict__)
-        errors: list[Any] = [None] * self._num_processes
-        torch.distributed.all_gather_object(errors, own, group=self._group)
+        errors = self.exchange(None if error is None else (type(error), error.args, error.__dict__))
         kind, words, fields = next(found for found in errors if found is not None)
         first: MedtuneError = kind.__new__(kind, *words)
         first.args = words

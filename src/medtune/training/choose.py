@@ -119,7 +119,7 @@ def _best(settings: TrainSettings, setup: Setup, room: Room, *, can_pack: bool) 
     fitting = []
     for choice in _candidates(settings, setup, room, can_pack=can_pack):
         expected = estimate(setup, choice)
-        if expected.fits and _fits_host(expected, room):
+        if expected.fits and _fits_host(setup, choice, expected, room):
             fitting.append((choice, expected))
     if not fitting:
         return None
@@ -130,8 +130,10 @@ def _best(settings: TrainSettings, setup: Setup, room: Room, *, can_pack: bool) 
     return min(near, key=lambda found: (found[0].checkpointing.offload, found[1].memory.peak))
 
 
-def _fits_host(expected: Estimate, room: Room) -> bool:
-    return expected.memory.host * room.processes <= room.memory
+def _fits_host(setup: Setup, choice: EngineChoice, expected: Estimate, room: Room) -> bool:
+    # The processes of a machine share one vision cache.
+    cache = cache_bytes(setup) if choice.vision_cache == "memory" else 0.0
+    return (expected.memory.host - cache) * room.processes + cache <= room.memory
 
 
 def _candidates(settings: TrainSettings, setup: Setup, room: Room, *, can_pack: bool) -> Iterator[EngineChoice]:
@@ -191,7 +193,7 @@ def _cache(settings: TrainSettings, setup: Setup, room: Room, choice: EngineChoi
         return settings.vision_cache if usable else "none"
     if not usable or shown_times(setup) < 1.5:
         return "none"
-    needed = cache_bytes(setup) * room.processes
+    needed = cache_bytes(setup)
     if needed <= KEPT_FREE * room.memory:
         return "memory"
     if needed <= KEPT_FREE * room.disk:
@@ -310,7 +312,7 @@ def _cache_reason(settings: TrainSettings, setup: Setup, room: Room, choice: Eng
         )
     if shown_times(setup) < 1.5:
         return msg("vision cache: {kind} (hardly a picture is shown twice)", kind=name)
-    if whole * room.processes > KEPT_FREE * max(room.memory, room.disk):
+    if whole > KEPT_FREE * max(room.memory, room.disk):
         return msg("vision cache: {kind} ({pictures} pictures x {each} MB = {whole} GB do not fit)", **fields)
     return msg(
         "vision cache: {kind} (reading {whole} GB from disk would be slower than the vision tower)",

@@ -187,7 +187,7 @@ def _fit(
                     choice.vision_cache,
                     num_workers=trainer.args.dataloader_num_workers,
                     journal=journal,
-                    meet=trainer.accelerator.wait_for_everyone,
+                    agreement=trainer.agreement,
                 )
             ran_out = _train(trainer, events, plan)
             if ran_out is None:

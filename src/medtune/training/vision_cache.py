@@ -8,11 +8,12 @@ picture of 512 x 512 pixels takes 8 MiB at Qwen3-VL-8B: 256 tokens x 4 levels x 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import mmap
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -27,6 +28,7 @@ from medtune.models.packed_forward import causal_model, picture_features
 from medtune.models.packing import can_pack
 from medtune.models.vision_layout import vision_layout
 from medtune.runs import Run, atomic_write
+from medtune.training.agreement import Agreement
 from medtune.training.data import EncodedRows
 from medtune.training.recovery import is_out_of_memory
 from medtune.types import Event, ImageRef, Sample
@@ -73,6 +75,7 @@ class VisionCache:
         hidden_size: Of the language model.
         dtype: Of the tower.
         file: Where the features lie; None = in memory that child processes share.
+        memory: Instead of a file: a file descriptor of memory that several processes share (:func:`shared_memory`).
         key: What the features depend on besides the pictures: those in a file that was begun under another key are not used.
     """
 
@@ -85,6 +88,7 @@ class VisionCache:
         hidden_size: int,
         dtype: torch.dtype,
         file: Path | None = None,
+        memory: Callable[[int], int] | None = None,
         key: str = "",
     ) -> None:
         self.pictures = pictures
@@ -95,7 +99,8 @@ class VisionCache:
         self._file = file
         self._key = hashlib.sha256(repr((key, list(pictures), counts, num_levels, hidden_size, str(dtype))).encode()).hexdigest()
         shape = (self._starts[-1], num_levels, hidden_size)
-        self._features = _storage(file, shape, dtype)
+        descriptor = None if memory is None else memory(max(1, shape[0] * shape[1] * shape[2] * dtype.itemsize))
+        self._features = _storage(file, shape, dtype, descriptor)
         self._grids = torch.zeros((len(pictures), 3), dtype=torch.int64)
         self._done: set[str] = set()
         self._mine: set[str] = set()
@@ -201,6 +206,16 @@ class VisionCache:
         # Named after the first picture in it: every device and every life of a run has a file of its own.
         atomic_write(_index(self._file, next(iter(done))), json.dumps({"key": self._key, "done": done}) + "\n")
 
+    def done(self) -> dict[str, list[int]]:
+        """SHA-256 -> grid of the pictures that this process has computed."""
+        return {digest: self._grids[self._numbers[digest]].tolist() for digest in self._mine}
+
+    def learn(self, done: Mapping[str, Sequence[int]]) -> None:
+        """Of pictures whose features other processes have put into the common memory."""
+        for digest, grid in done.items():
+            self._grids[self._numbers[digest]] = torch.tensor(grid)
+        self._done.update(done)
+
     def gather(self) -> None:
         """Learn what other devices, or an earlier life of the run, have put into the file."""
         for path in _indexes(self._file) if self._file is not None else ():
@@ -209,9 +224,7 @@ class VisionCache:
             except (OSError, ValueError):
                 continue
             if index.get("key") == self._key:
-                for digest, grid in index["done"].items():
-                    self._grids[self._numbers[digest]] = torch.tensor(grid)
-                self._done.update(index["done"])
+                self.learn(index["done"])
 
 
 def keep_features(
@@ -222,15 +235,15 @@ def keep_features(
     *,
     num_workers: int,
     journal: Callable[[Event], None],
-    meet: Callable[[], None],
+    agreement: Agreement,
 ) -> VisionCache | None:
     """Compute the features of all pictures of ``rows`` and let the rows use them. None where they have no picture.
 
     Args:
         model: In the engine, with a vision tower that does not learn.
-        kind: Where they are kept. On disk every device computes a share; in memory every process has its own.
+        kind: Where they are kept. Every device computes a share: of a file all of them, of memory those of one machine.
         num_workers: Processes that read pictures.
-        meet: Waits until every device is there.
+        agreement: With the other processes.
 
     Raises:
         MedtuneError: A picture cannot be read, or is not the one that the data set was made with; or memory runs out.
@@ -241,6 +254,7 @@ def keep_features(
     if not pictures:
         return None
     encoder: Any = rows[0].encoder
+    shared = kind == "memory" and _can_share(agreement.exchange)
     cache = VisionCache(
         pictures,
         encoder.pictures,
@@ -248,6 +262,7 @@ def keep_features(
         hidden_size=int(inner.config.get_text_config().hidden_size),
         dtype=tower.dtype,
         file=run.folder / FEATURES_FILE if kind == "disk" else None,
+        memory=functools.partial(shared_memory, exchange=agreement.exchange) if shared else None,
         key=encoder.contract().model_dump_json(),
     )
     journal(
@@ -262,7 +277,6 @@ def keep_features(
             values={"num_pictures": len(cache), "num_bytes": cache.num_bytes},
         )
     )
-    rank, num_devices = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     layout, device = vision_layout(tower), next(tower.parameters()).device
 
     def encode(pixels: Tensor, grids: Tensor) -> Tensor:
@@ -270,24 +284,31 @@ def keep_features(
         with torch.no_grad():
             return picture_features(inner, pixels.to(device, non_blocking=True), placed, grids.to(device))
 
+    fault: MedtuneError | None = None
     try:
         cache.fill(
             encode,
             rows[0].picture,
             num_workers=num_workers,
-            share=(rank, num_devices) if kind == "disk" else (0, 1),
+            share=_share(of_all=kind == "disk") if shared or kind == "disk" else (0, 1),
             progress=lambda done: journal(Event("progress", done=done, total=len(cache))),
         )
+    except MedtuneError as error:
+        fault = error
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise TrainingError(
+        fault = TrainingError(
             msg("Memory ran out while the vision features were computed: {error}", error=str(error).split(".")[0]),
             key="train.vision_cache",
             remedy=msg("Write train.vision_cache=none, or make the pictures smaller with model.max_pixels."),
-        ) from error
-    meet()
+        )
+    agreement.check(fault)
     cache.gather()
+    if shared:
+        for machine, done in agreement.exchange((_machine(), cache.done())):
+            if machine == _machine():
+                cache.learn(done)
     for part in rows:
         part.vision = cache
     return cache
@@ -314,13 +335,58 @@ def _indexes(file: Path) -> list[Path]:
     return sorted(file.parent.glob(f"{file.name}.*.json"))
 
 
-def _storage(file: Path | None, shape: tuple[int, int, int], dtype: torch.dtype) -> Tensor:
+def shared_memory(size: int, *, exchange: Callable[[Any], list[Any]]) -> int:
+    """A file descriptor of ``size`` bytes of memory that the processes of one machine share. All processes of a run must call it.
+
+    The first of a machine makes it (memfd_create(2)) and the others open it through the file system of processes. It has no name,
+    so nothing is left of it when the last of them has ended, whatever ends it; and it does not count against ``/dev/shm``, which
+    in a container is often 64 MB.
+    """
+    own: tuple[int, int] | None = None
+    if _local_rank() == 0:
+        descriptor = os.memfd_create("medtune-vision", os.MFD_CLOEXEC)
+        os.ftruncate(descriptor, size)
+        own = os.getpid(), descriptor
+    makers = {machine: maker for machine, maker in exchange((_machine(), own)) if maker is not None}
+    if own is None:
+        pid, number = makers[_machine()]
+        descriptor = os.open(f"/proc/{pid}/fd/{number}", os.O_RDWR | os.O_CLOEXEC)
+    exchange(None)  # nobody goes on before all have it open
+    return descriptor
+
+
+def _can_share(exchange: Callable[[Any], list[Any]]) -> bool:
+    """Whether several processes of a machine train, and on every machine those that do see each other (each in a container of its
+    own, they do not). All processes of a run must call it, and get the same answer."""
+    able = hasattr(os, "memfd_create") and Path("/proc/self/ns/pid").exists()
+    places = exchange((_machine(), Path("/proc/self/ns/pid").stat().st_ino if able else None))
+    return None not in {space for _, space in places} and len(set(places)) == len({machine for machine, _ in places}) < len(places)
+
+
+def _share(*, of_all: bool) -> tuple[int, int]:
+    if of_all:
+        return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    return _local_rank(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def _local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def _machine() -> int:
+    """Of several, as the launcher numbers them."""
+    return int(os.environ.get("GROUP_RANK", "0"))
+
+
+def _storage(file: Path | None, shape: tuple[int, int, int], dtype: torch.dtype, descriptor: int | None = None) -> Tensor:
     size = shape[0] * shape[1] * shape[2]
     if file is not None:
         return torch.from_file(str(file), shared=True, size=size, dtype=dtype).view(shape)
     # Anonymous shared memory: children of a fork see it, and it is gone with the last of them, whatever ends them.
     # /dev/shm would not do: in a container it is often 64 MB, and writing beyond ends the process without a word.
-    memory = mmap.mmap(-1, max(1, size * dtype.itemsize))
+    memory = mmap.mmap(-1 if descriptor is None else descriptor, max(1, size * dtype.itemsize))
+    if descriptor is not None:
+        os.close(descriptor)  # the mapping holds the memory
     return torch.frombuffer(memory, dtype=dtype, count=size).view(shape)
 
 
