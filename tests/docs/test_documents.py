@@ -131,7 +131,7 @@ def test_the_road_of_the_readme_runs(tmp_path: Path) -> None:
         "evaluation": {"max_samples": 6, "num_resamples": 100, "controls": ["shuffled"]},
     }
     block = next(block for block in shell_blocks() if block.page.name == "README.md" and "medtune compare" in block.text)
-    assert len(block.commands()) == 9
+    assert len(block.commands()) == 10
     for command in block.commands():
         result = subprocess.run(
             command,
