@@ -184,8 +184,12 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, listener: Liste
     Raises:
         MedtuneError: As :func:`medtune.api.train`.
     """
+    from medtune.training.launch import follow
     from medtune.training.locality import locked_by, refuse_sending
+    from medtune.training.outer import follows
 
+    if follows():
+        return follow(folder)
     run = resumable(folder, recipe) if resume else None
     if run is None and folder.exists():
         raise RunError(

@@ -156,6 +156,8 @@ def training_arguments(
         "log_level_replica": "error",
         "use_cpu": not on_gpu,
         "ddp_find_unused_parameters": False,
+        # Seconds that a process waits for the others: torch's default for NCCL. transformers would wait half an hour.
+        "ddp_timeout": 600,
     }
     values |= _with_numbers(settings.hf)
     try:

@@ -19,11 +19,12 @@ from medtune.errors import MissingDependencyError, TrainingError
 from medtune.language import msg
 from medtune.runs import Run
 from medtune.training.config import DdpSettings, DeepSpeedSettings, FsdpSettings, NoDistribution, TrainSettings
-from medtune.training.job import JOB_FILE, TrainJob, run_job, write_job
+from medtune.training.job import JOB_FILE, TrainJob, read_job, run_job, write_job
+from medtune.training.outer import ANNOUNCED, accelerate_environment, announce, check_kind, is_outer, wait_for_first
 from medtune.training.watch import Watch, log_file, text_from_json, text_to_json
 from medtune.types import Event, Listener, RunRecord
 
-__all__ = ["EVENTS_FILE", "LOG_FILE", "event_line", "launch", "launch_command", "read_event"]
+__all__ = ["EVENTS_FILE", "LOG_FILE", "event_line", "follow", "launch", "launch_command", "read_event"]
 
 EVENTS_FILE = ".worker_events.jsonl"
 """Events on their way from the first worker to the launcher, sentences untranslated. Gone when the workers have ended."""
@@ -47,6 +48,8 @@ def launch(run: Run, job: TrainJob, *, listener: Listener | None = None) -> RunR
         KeyboardInterrupt: Ctrl-C; the workers have saved a checkpoint.
     """
     distributed = job.distributed
+    if is_outer():
+        return _join(run, job, listener)
     if isinstance(distributed, NoDistribution):
         return run_job(run, job, listener=listener)
     num_processes = distributed.num_processes or _num_gpus()
@@ -54,6 +57,10 @@ def launch(run: Run, job: TrainJob, *, listener: Listener | None = None) -> RunR
         return run_job(run, job, listener=listener)
     if isinstance(distributed, DeepSpeedSettings) and importlib.util.find_spec("deepspeed") is None:
         raise MissingDependencyError("deepspeed", needed_for=msg("distributed.kind=deepspeed"))
+    if isinstance(distributed, FsdpSettings) and _num_gpus() == 0:
+        raise TrainingError(
+            msg("FSDP2 needs GPUs, and there are none here."), key="distributed.kind", remedy=msg("Write distributed.kind=ddp.")
+        )
     command = launch_command(distributed, job.train, run.folder, num_processes=num_processes, on_gpu=_num_gpus() > 0)
     write_job(run, job)
     events = run.folder / EVENTS_FILE
@@ -77,6 +84,33 @@ def launch(run: Run, job: TrainJob, *, listener: Listener | None = None) -> RunR
             remedy=msg("The end of this file says why."),
         )
     return record
+
+
+def follow(folder: Path) -> Run:
+    """Train beside the first process of a launch from outside, see :mod:`medtune.training.outer`.
+
+    Raises:
+        MedtuneError: As :func:`medtune.training.job.run_job`.
+    """
+    run = wait_for_first(folder)
+    job = read_job(run)
+    _join(run, job, None)
+    return run
+
+
+def _join(run: Run, job: TrainJob, listener: Listener | None) -> RunRecord:
+    check_kind(job.distributed)
+    if isinstance(job.distributed, DeepSpeedSettings | FsdpSettings):
+        os.environ.update(accelerate_environment(job.distributed, job.train))
+    if int(os.environ["RANK"]):
+        return run_job(run, job)
+    write_job(run, job)
+    announce(run)
+    try:
+        return run_job(run, job, listener=listener)
+    finally:
+        for name in (ANNOUNCED, JOB_FILE):
+            (run.folder / name).unlink(missing_ok=True)
 
 
 def launch_command(

@@ -237,7 +237,7 @@ def test_the_cache_goes_where_it_fits() -> None:
     assert where(ROOM) == "memory"
     assert where(Room(6 * GIB, 500 * GIB)) == "disk"
     assert where(Room(6 * GIB, 6 * GIB)) == "none"
-    assert where(Room(10 * GIB, 6 * GIB, processes=4)) == "none"
+    assert where(Room(10 * GIB, 6 * GIB, processes=4)) == "memory"  # the processes of a machine share one
     assert where(ROOM, num_steps=32) == "none"  # one epoch: each picture is shown once
     assert where(ROOM, num_steps=32, num_distinct=64) == "memory"  # eight questions about each picture
     assert choose(TrainSettings(), setup(adapter=LoraSettings(targets=("vision",))), ROOM).choice.vision_cache == "none"
