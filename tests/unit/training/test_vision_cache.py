@@ -12,27 +12,28 @@ from PIL import Image
 
 from medtune.errors import MedtuneError, TrainingError
 from medtune.models.config import LoraSettings
+from medtune.models.packed_forward import picture_features
 from medtune.training.vision_cache import FEATURES_FILE, VisionCache, can_keep, distinct_pictures
-from medtune.types import Message
+from medtune.types import Event, Message
 from tiny_training import Setup, losses, make_setup
 
 FAMILIES = ("qwen2-vl", "qwen2.5-vl", "qwen3-vl", "qwen3-vl-moe")
-STEPS: dict[str, Any] = {"max_steps": 5, "learning_rate": 5e-3, "warmup_steps": 0, "evaluate_every": 2}
+STEPS: dict[str, Any] = {"max_steps": 3, "learning_rate": 5e-3, "warmup_steps": 0, "evaluate_every": 2}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_losses_are_those_of_a_tower_that_is_run_each_time(family: str, tmp_path: Path) -> None:
-    setup = make_setup(tmp_path, family=family)
+    setup = make_setup(tmp_path, family=family, num_rows=8)
     runs = {kind: setup.run(tmp_path / kind) for kind in ("none", "memory", "disk")}
     for kind, run in runs.items():
         setup.train(run, vision_cache=kind, **STEPS)
     expected = losses(runs["none"])
-    assert len({round(loss, 4) for loss in expected.values()}) == 5, "nothing was learned, so nothing was compared"
+    assert len({round(loss, 4) for loss in expected.values()}) == 3, "nothing was learned, so nothing was compared"
     for kind in ("memory", "disk"):
         assert losses(runs[kind]) == pytest.approx(expected, abs=1e-5)
         assert runs[kind].record.eval_loss == pytest.approx(runs["none"].record.eval_loss, abs=1e-5)
         told = [event for event in runs[kind].events() if event.get("num_pictures")]
-        assert told[0]["num_pictures"] == 16
+        assert told[0]["num_pictures"] == 8
         assert told[0]["num_bytes"] > 0
     assert not list(runs["disk"].folder.glob(f"{FEATURES_FILE}*")), "the run has ended"
 
@@ -159,3 +160,51 @@ def test_memory_that_runs_out_in_the_tower_says_what_to_write(
     with pytest.raises(TrainingError, match="CUDA out of memory") as caught:
         setup.train(setup.run(tmp_path / "run"), vision_cache="memory", **STEPS)
     assert caught.value.key == "train.vision_cache"
+
+
+@pytest.mark.parametrize(("kind", "computed_again"), [("memory", True), ("disk", False)])
+def test_a_run_that_was_stopped_goes_on_with_its_features(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, computed_again: bool
+) -> None:
+    passes: list[int] = []
+    features = picture_features
+
+    def counted(*arguments: Any) -> torch.Tensor:
+        passes.append(1)
+        return features(*arguments)
+
+    monkeypatch.setattr("medtune.training.vision_cache.picture_features", counted)
+    settings: dict[str, Any] = {**STEPS, "adapter": LoraSettings(rank=4, dropout=0.3), "gradient_checkpointing": "all"}
+    straight, stopped = setup.run(tmp_path / "straight"), setup.run(tmp_path / "stopped")
+    setup.train(straight, **settings)
+
+    def stop(event: Event) -> None:
+        if event.kind == "progress" and (event.done, event.total) == (2, 3):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        setup.train(stopped, vision_cache=kind, listener=stop, **settings)
+    assert passes
+    passes.clear()
+    setup.train(stopped, vision_cache=kind, resume=True, **settings)
+    assert bool(passes) == computed_again
+    assert losses(stopped) == pytest.approx(losses(straight), abs=1e-5)
+    assert not list(stopped.folder.glob(f"{FEATURES_FILE}*"))
+
+
+def test_memory_that_runs_out_in_training_does_not_cost_the_features(setup: Setup, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {**STEPS, "vision_cache": "memory"}
+    plain, smaller = setup.run(tmp_path / "plain"), setup.run(tmp_path / "smaller")
+    setup.train(plain, **settings)
+    model = setup.model()
+    refused: list[int] = []
+
+    def refuse(module: Any, inputs: Any, output: torch.Tensor) -> None:  # noqa: ARG001
+        if torch.is_grad_enabled() and not refused:
+            refused.append(1)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    model.get_input_embeddings().register_forward_hook(refuse)
+    setup.train(smaller, model=model, **settings)
+    assert losses(smaller) == pytest.approx(losses(plain), abs=1e-5)
+    assert len([event for event in smaller.events() if event.get("num_pictures")]) == 1, "they are computed once"
