@@ -24,7 +24,8 @@ from medtune.language import msg
 pytestmark = pytest.mark.usefixtures("workplace")
 
 COMMANDS = [
-    *([name] for name in ("demo", "prepare", "validate", "plan", "train", "evaluate", "compare", "chat", "deidentify", "doctor")),
+    *([name] for name in ("demo", "prepare", "validate", "plan", "train", "evaluate", "compare", "chat")),
+    *([name] for name in ("sweep", "advise", "deidentify", "doctor")),
     *(["recipe", name] for name in ("list", "show", "copy", "diff")),
     *(["runs", name] for name in ("list", "show")),
     ["export", "dataset"],
@@ -113,8 +114,8 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     text = capsys.readouterr().out
     listed = [line.split()[0] for line in text.split("Commands:")[1].splitlines() if line.startswith("  ") and line[2] != " "]
-    road = ["demo", "prepare", "validate", "train", "evaluate", "compare", "chat"]
-    assert listed[:12] == [*road, "deidentify", "doctor", "export", "recipe", "runs"]
+    road = ["demo", "prepare", "validate", "plan", "train", "evaluate", "compare", "chat"]
+    assert listed == [*road, "sweep", "advise", "deidentify", "doctor", "export", "recipe", "runs"]
 
 
 @pytest.mark.parametrize(
