@@ -113,7 +113,8 @@ def test_the_help_of_deidentify_lists_what_can_be_kept(capsys: pytest.CaptureFix
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     text = capsys.readouterr().out
-    listed = [line.split()[0] for line in text.split("Commands:")[1].splitlines() if line.startswith("  ") and line[2] != " "]
+    lines = text.split("Commands:")[1].split("Example:")[0].splitlines()
+    listed = [line.split()[0] for line in lines if line.startswith("  ") and line.strip() and line[2] != " "]
     road = ["demo", "prepare", "validate", "plan", "train", "evaluate", "compare", "chat"]
     assert listed == [*road, "sweep", "advise", "deidentify", "doctor", "export", "recipe", "runs"]
 
