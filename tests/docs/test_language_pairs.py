@@ -22,6 +22,7 @@ WANTED = {
     "data-formats",
     "deidentify",
     "dicom",
+    "distributed",
     "installation",
     "nano",
     "nifti",
