@@ -251,8 +251,8 @@ def _yes(value: bool) -> Text:
 def _tokens_reason(settings: TrainSettings, setup: Setup, choice: EngineChoice) -> Text:
     tokens, passes = f"{choice.micro_batch_tokens:,}", num_passes(setup, choice)
     if settings.micro_batch_tokens != "auto":
-        return msg("micro-batch: up to {tokens} tokens, {passes} passes a step (by hand)", tokens=tokens, passes=passes)
-    return msg("micro-batch: up to {tokens} tokens, {passes} passes a step (the fastest that fits)", tokens=tokens, passes=passes)
+        return msg("micro-batch: up to {tokens} tokens, passes a step: {passes} (by hand)", tokens=tokens, passes=passes)
+    return msg("micro-batch: up to {tokens} tokens, passes a step: {passes} (the fastest that fits)", tokens=tokens, passes=passes)
 
 
 def _checkpointing_reason(settings: TrainSettings, setup: Setup, choice: EngineChoice, expected: Estimate) -> Text:

@@ -298,19 +298,25 @@ def forecast_events(forecast: Forecast) -> Iterator[Event]:
     yield Event(
         "note",
         msg(
-            "Plan for {count} x {device}: {peak} GiB of {capacity} GiB, {tokens} tokens/s, {steps} steps, {hours} hours.",
+            "Plan for {count} x {device}: {peak} GiB of {capacity} GiB, {tokens} tokens/s, {steps} steps, {duration}.",
             count=forecast.num_devices,
             device=forecast.device.name,
             peak=f"{estimate.memory.peak / _GIB:.1f}",
             capacity=f"{estimate.capacity / _GIB:.1f}",
             tokens=f"{estimate.tokens_per_second:,.0f}",
             steps=workload.num_steps,
-            hours=f"{forecast.hours:.2f}",
+            duration=_duration(forecast.hours),
         ),
         values=planned_values(forecast),
     )
     for reason in forecast.chosen.reasons:
         yield Event("note", reason)
+
+
+def _duration(hours: float) -> Text:
+    if hours < 1:
+        return msg("{minutes} minutes", minutes=f"{60 * hours:.0f}" if hours > 1 / 6 else f"{60 * hours:.1f}")
+    return msg("{hours} hours", hours=f"{hours:.1f}")
 
 
 def planned_values(forecast: Forecast) -> Mapping[str, float | int | str | None]:
