@@ -13,11 +13,12 @@ from medtune.language import msg
 from medtune.runs import Run
 from medtune.training.callbacks import EventCallback, Journal, StopRequest
 from medtune.training.config import TrainSettings
+from medtune.training.meter import peak_memory_mib
 from medtune.training.outcome import Outcome, settle
 from medtune.training.plan import Plan
 from medtune.training.plot import plot_losses
 from medtune.training.result import LAST, save_result
-from medtune.training.trainer import TokenWeightedTrainer, peak_memory_mib
+from medtune.training.trainer import TokenWeightedTrainer
 from medtune.training.weights import is_peft
 from medtune.types import AdapterContract, Event, Performance, RunRecord
 

@@ -9,8 +9,9 @@ from PIL import Image
 
 from medtune.training.callbacks import clock
 from medtune.training.finish import mean_loss
+from medtune.training.meter import Meter
 from medtune.training.plot import _scale_losses, plot_losses, smooth
-from medtune.training.trainer import Meter, best_step
+from medtune.training.trainer import best_step
 
 HISTORY = [
     {"step": 1, "loss": 4.0},
