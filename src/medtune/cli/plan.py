@@ -131,6 +131,8 @@ def _print(forecast: Forecast) -> None:
     for name, title in _MEMORY.items():
         if getattr(memory, name):
             table.add_row(str(title), f"{getattr(memory, name) / _GIB:.2f}")
+    if memory.loading:
+        table.add_row(str(msg("before: all weights, while they are loaded")), f"{memory.loading / _GIB:.2f}")
     table.add_row(str(msg("peak")), f"{memory.peak / _GIB:.2f}", style="bold")
     table.add_row(str(msg("available")), f"{estimate.capacity / _GIB:.2f}")
     for name, title in (("host", msg("beside it: main memory")), ("disk", msg("beside it: disk"))):

@@ -36,6 +36,7 @@ class Memory:
         process: On a CPU, the process itself.
         host: Main memory for a cache in memory and for what is offloaded, per device. Not in the peak.
         disk: Of a cache on disk. Not in the peak.
+        loading: Weights that are divided later, whole: every device loads all of them first.
     """
 
     weights: float
@@ -48,10 +49,11 @@ class Memory:
     process: float
     host: float
     disk: float
+    loading: float = 0.0
 
     @property
     def peak(self) -> float:
-        return (
+        training = (
             self.weights
             + self.adapter
             + self.gradients
@@ -61,6 +63,7 @@ class Memory:
             + self.pictures
             + self.process
         )
+        return max(training, self.loading)
 
 
 def kept_bytes(setup: Setup, *, compiled: bool, calibration: Calibration = CALIBRATION) -> float:
@@ -115,6 +118,7 @@ def memory_of(setup: Setup, choice: EngineChoice, calibration: Calibration = CAL
     host = division.offloaded(weights=stored_bytes(setup), trained=trained)
     host += inputs if choice.checkpointing.offload else 0.0
     cache = cache_bytes(setup)
+    loaded = stored_bytes(setup) if adapter.kind == "qlora" else size.num_parameters * setup.weight_bytes
     return Memory(
         weights=division.weights(stored_bytes(setup), layers=layers),
         adapter=4 * added / division.weight_share,
@@ -126,6 +130,7 @@ def memory_of(setup: Setup, choice: EngineChoice, calibration: Calibration = CAL
         process=0.0 if setup.device.is_gpu else calibration.process_bytes,
         host=host + (cache if choice.vision_cache == "memory" else 0.0),
         disk=cache if choice.vision_cache == "disk" else 0.0,
+        loading=loaded if division.weight_share > 1 else 0.0,
     )
 
 

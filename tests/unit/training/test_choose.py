@@ -372,3 +372,26 @@ def test_without_a_compiler_nothing_is_compiled_and_the_reason_says_why() -> Non
     found = choose(TrainSettings(), setup(num_steps=1000), replace(ROOM, no_compiler=msg("there is no C compiler")))
     assert not found.choice.compile
     assert "compile: no (there is no C compiler)" in [reason.render("en") for reason in found.reasons]
+
+
+def test_weights_that_are_divided_must_fit_whole_while_they_are_loaded() -> None:
+    """Sixteen cards of 24 GiB hold a sixteenth of 30B-A3B each, and none of them all of it."""
+    divided = divide(FsdpSettings(kind="fsdp"), 16)
+    with pytest.raises(TrainingError, match=r"needs at least 5\d\.\d GiB"):
+        choose(TrainSettings(), setup(config=QWEN3_VL_30B, device=DEVICES["RTX4090"], division=divided), ROOM)
+    assert choose(TrainSettings(), setup(config=QWEN3_VL_30B, device=DEVICES["H100"], division=divided), ROOM).estimate.fits
+
+
+def test_what_cannot_be_packed_is_refused_before_a_weight_is_loaded() -> None:
+    with pytest.raises(TrainingError, match="cannot be packed") as caught:
+        choose(TrainSettings(packing=True), setup(), ROOM, can_pack=False)
+    assert caught.value.key == "train.packing"
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_features_are_kept_for_packed_rows_alone(kind: Any) -> None:
+    for settings, can_pack in ((TrainSettings(vision_cache=kind, packing=False), True), (TrainSettings(vision_cache=kind), False)):
+        chosen = choose(settings, setup(), ROOM, can_pack=can_pack)
+        assert chosen.choice.vision_cache == "none"
+        assert "vision cache: none (only with packing)" in [reason.render("en") for reason in chosen.reasons]
+    assert choose(TrainSettings(vision_cache=kind), setup(), ROOM).choice.vision_cache == kind
