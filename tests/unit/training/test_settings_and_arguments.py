@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from medtune.errors import RecipeError, TrainingError
 from medtune.language import Text
+from medtune.recipe import load_recipe
 from medtune.training.arguments import check_hf, training_arguments
 from medtune.training.config import OWNED_BY_MEDTUNE, DeepSpeedSettings, DistributedSettings, TrainSettings
 
@@ -44,6 +45,14 @@ def test_yaml_numbers_and_intervals() -> None:
     assert TrainSettings(evaluate_every="50").evaluate_every == 50  # type: ignore[arg-type]
     settings = TrainSettings(save_every=200, hf={"optim": "adafactor"})
     assert TrainSettings.model_validate(settings.model_dump(mode="json")) == settings
+
+
+@pytest.mark.parametrize(
+    ("written", "read"), [(True, "all"), (1, "all"), (False, "none"), (0, "none"), (3, 3), ("offload", "offload")]
+)
+def test_every_layer_and_no_layer_have_names(written: Any, read: Any) -> None:
+    assert TrainSettings(gradient_checkpointing=written).gradient_checkpointing == read
+    assert load_recipe("demo", [f"train.gradient_checkpointing={str(written).lower()}"]).train.gradient_checkpointing == read
 
 
 def test_settings_load_nothing_heavy() -> None:
