@@ -131,6 +131,8 @@ class ScheduleCallback(TrainerCallback):
             self.trainer.updating = False
             self.trainer.meter.finish_step()
             self.trainer.meter.count_step()
+            if self.trainer.meter.is_warm:
+                self.trainer.spare_the_collector()
         last = state.global_step >= state.max_steps
         if self._has_validation:
             control.should_evaluate = last or _is_due(self._settings.evaluate_every, state)

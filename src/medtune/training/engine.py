@@ -88,12 +88,14 @@ def _layers_rebuilt(model: nn.Module, choice: EngineChoice) -> Iterator[None]:
         else:
             # Counted from the last layer: its activations live shortest, so it is the first to keep them.
             is_again = bool(again.every) and (len(layers) - 1 - number) % again.every == again.every - 1
-        if not is_again and not compiles:
+        # A tower whose features are kept sees each picture once: too short to win back the time that compiling it takes.
+        compiles_this = compiles and not (in_tower and choice.vision_cache != "none")
+        if not is_again and not compiles_this:
             continue
         own = type(layer)
         if own not in compiled:
             forward: Callable[..., Any] = own.forward
-            compiled[own] = torch.compile(forward, dynamic=True) if compiles else forward
+            compiled[own] = torch.compile(forward, dynamic=True) if compiles_this else forward
         call = functools.partial(compiled[own], layer)
         object.__setattr__(layer, "forward", _Again(call, again, preserve_rng=draws) if is_again else call)
         changed.append(layer)

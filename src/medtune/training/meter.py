@@ -63,6 +63,11 @@ class Meter:
         if self._steady is not None:
             self._steady = (self._steady[0] + seconds, *self._steady[1:])
 
+    @property
+    def is_warm(self) -> bool:
+        """Whether the first steps are over."""
+        return self._steady is not None
+
     def steady_state(self, num_processes: int) -> tuple[float, float] | None:
         """Seconds of an optimizer step and tokens a second, without the first steps, validation and checkpoints; None after too
         few steps."""
