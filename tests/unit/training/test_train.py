@@ -246,7 +246,7 @@ def test_out_of_memory_of_a_single_row_says_what_else_to_lower(setup: Setup, tmp
 
     model.get_output_embeddings().register_forward_hook(exhaust)
     with pytest.raises(TrainingError) as caught:
-        setup.train(run, model=model, batch_size=8, gradient_accumulation_steps=2)
+        setup.train(run, model=model)
     assert "model.max_pixels" in caught.value.render("en")
     assert run.record.status == "failed"
     tried = [event["text"] for event in run.events() if "Memory ran out" in event.get("text", "")]
