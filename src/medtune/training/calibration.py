@@ -32,6 +32,7 @@ class Calibration:
         grouped_share: Grouped products of experts over dense ones.
         attention_share: Attention's products over the best product.
         vision_share: A vision tower's products over the best product, all its other work included.
+        vision_share_compiled: The same, its blocks compiled.
         traffic_compiled: Bytes moved by everything that is no product, over the bytes kept.
         traffic_eager: The same, not compiled.
         host_layer_eager: Seconds of Python and kernel launches for one layer, forward and backward.
@@ -59,15 +60,16 @@ class Calibration:
     half_tokens: float = 180.0
     grouped_share: float = 0.5
     attention_share: float = 0.12
-    vision_share: float = 0.15
+    vision_share: float = 0.34
+    vision_share_compiled: float = 0.49
     traffic_compiled: float = 8.0
     traffic_eager: float = 19.9
     host_layer_eager: float = 7.8e-3
     host_layer_compiled: float = 1.5e-3
     step_seconds: float = 0.007
-    micro_seconds: float = 0.018
+    micro_seconds: float = 0.006
     host_layer_cpu: float = 2.5e-3
-    compile_seconds: float = 27.0
+    compile_seconds: float = 24.0
     picture_seconds: float = 3.6e-3
     load_bytes_per_second: float = 3e9
     start_seconds: float = 20.0
@@ -76,6 +78,7 @@ class Calibration:
 
 
 _SHARD = "prototype, Qwen3-VL-8B, H100"
+_ENGINE = "medtune train, Qwen3-VL-8B, H100 (docs/performance.md)"
 
 SOURCES: dict[str, str] = {
     "kept_compiled": f"measured: {_SHARD}, rows v6 and v6c: 5.81 MiB a token, of which 36 x 151 kB are not logits",
@@ -90,15 +93,16 @@ SOURCES: dict[str, str] = {
     "half_tokens": "measured: 4096 to 12288 and 4096 to 4096 at 864, 3456 and 6912 tokens on an H100",
     "grouped_share": "assumed",
     "attention_share": f"measured: {_SHARD}, profile of v6: 16 ms for 8 rows of 430 tokens",
-    "vision_share": f"measured: {_SHARD}, row v7 against v6: 9 ms a picture of 512 x 512",
+    "vision_share": "measured: tower of Qwen3-VL-8B, H100, 16 pictures of 512 x 512 at once: 254 pictures/s",
+    "vision_share_compiled": f"measured: {_ENGINE}, online against cached: 44 ms for 16 pictures of 512 x 512",
     "traffic_compiled": f"measured: {_SHARD}, profile of v6: 47 ms for 3,584 tokens",
     "traffic_eager": f"measured: {_SHARD}, profile of v5: 162 ms for 3,424 tokens",
     "host_layer_eager": f"measured: {_SHARD}, row v5s: 0.283 s for each pass of 2 rows",
     "host_layer_compiled": "assumed",
     "step_seconds": f"measured: {_SHARD}, rows v6 and v6c: what the profile of the passes leaves of a step",
-    "micro_seconds": f"measured: {_SHARD}, rows v6 and v6c, likewise",
+    "micro_seconds": f"measured: {_ENGINE}, what products and traffic leave of a step of one pass",
     "host_layer_cpu": "assumed",
-    "compile_seconds": f"measured: {_SHARD}, 36 layers that share one graph",
+    "compile_seconds": f"measured: {_ENGINE}, first step; 44 s on a host that had compiled nothing before",
     "picture_seconds": "measured: 512 x 512 JPEG, Xeon, one thread: 3.3 to 4.0 ms",
     "load_bytes_per_second": "measured: Qwen3-VL-8B from a memory file system in 4.4 to 6.8 s",
     "start_seconds": "measured: cold import of torch and transformers in 15 to 25 s",

@@ -43,6 +43,8 @@ class TokenLoss:
         self._positions: Tensor | None = None
         self._targets: Tensor | None = None
         self._head = _output_head(model)
+        # Asked before the model is wrapped: FSDP2 gives each module another class.
+        self._is_linear = type(self._head) is nn.Linear
         if self._head is not None:
             self._forward: Callable[..., Tensor] = self._head.forward
             object.__setattr__(self._head, "forward", self._in_head)
@@ -61,7 +63,7 @@ class TokenLoss:
     def _losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
         head = self._head
         assert head is not None
-        frozen = type(head) is nn.Linear and not any(parameter.requires_grad for parameter in head.parameters())
+        frozen = self._is_linear and not any(parameter.requires_grad for parameter in head.parameters())
         if frozen and hidden.requires_grad and torch.is_grad_enabled():
             losses: Tensor = _FrozenHeadLoss.apply(  # type: ignore[no-untyped-call]
                 hidden, head.weight, head.bias, targets

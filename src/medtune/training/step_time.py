@@ -106,7 +106,12 @@ def _vision_seconds(setup: Setup, choice: EngineChoice, best: float, calibration
     square = math.sqrt(workload.num_patch_squares / workload.num_pictures)
     pictures = workload.num_pictures / workload.num_rows * rows
     flops = size.vision_flops_per_patch * patches + size.vision.attention_flops(square) * pictures
-    speed = best * (calibration.vision_share if setup.device.is_gpu else calibration.model_matmul_share)
+    share = calibration.model_matmul_share
+    if setup.device.is_gpu:
+        # A tower whose output is kept is not compiled (medtune.training.engine).
+        is_compiled = choice.compile and choice.vision_cache == "none"
+        share = calibration.vision_share_compiled if is_compiled else calibration.vision_share
+    speed = best * share
     cached = _cached_share(setup, choice)
     times = 1 - cached
     if setup.adapter.trains_tower:
