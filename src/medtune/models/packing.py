@@ -134,17 +134,25 @@ def has_varlen(tensor: Tensor) -> bool:
 
 
 def _varlen_options() -> frozenset[str]:
-    """Names of the kernel's parameters, which differ between versions of torch; empty where it is missing. Kept in a plain
+    """Names of the kernel's parameters, which differ between versions of torch; empty where it cannot be used. Kept in a plain
     variable, which ``torch.compile`` can read."""
     global _options
     if _options is None:
-        try:
-            from torch.nn.attention.varlen import varlen_attn
-        except ImportError:
-            _options = frozenset()
-        else:
-            _options = frozenset(inspect.signature(varlen_attn).parameters)
+        _options = _find_varlen()
     return _options
+
+
+def _find_varlen() -> frozenset[str]:
+    import torch
+
+    # It is FlashAttention-2, which is written for Ampere and newer; an older card may still say that it computes in bfloat16.
+    if torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0):
+        return frozenset()
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return frozenset()
+    return frozenset(inspect.signature(varlen_attn).parameters)
 
 
 _options: frozenset[str] | None = None
