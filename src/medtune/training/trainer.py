@@ -30,6 +30,7 @@ from medtune.training.divergence import all_finite, diverged
 from medtune.training.loss import TokenLoss
 from medtune.training.meter import Meter
 from medtune.training.sharding import gather_trained, put_trained, weights_are_divided
+from medtune.training.step_loader import StepLoader
 from medtune.training.weights import load_weights, other_weights, read_weights, save_weights
 from medtune.types import AdapterContract
 
@@ -127,7 +128,12 @@ class TokenWeightedTrainer(Trainer):
     # ------------------------------------------------------------------------------------------------------------- data
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self.rows, self.sampler)
+        if not self.args.dataloader_num_workers:
+            return self._loader(self.rows, self.sampler)
+        num_epochs = math.ceil(self.args.max_steps / max(1, len(self.sampler)))
+        loader = StepLoader(MicroBatches(self.rows), self.sampler, num_epochs=num_epochs, **self._loading())
+        self._loaders.append(loader)
+        return loader
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:  # noqa: ARG002
         if self._eval_loader is None:
@@ -137,18 +143,22 @@ class TokenWeightedTrainer(Trainer):
 
     def _loader(self, rows: EncodedRows, sampler: Any) -> DataLoader[Any]:
         # Not given to accelerate, which would deal batches out to the devices: the sampler has dealt them out already.
-        loader: DataLoader[Any] = DataLoader(
-            MicroBatches(rows),
-            batch_sampler=sampler,
-            collate_fn=self.collator,
-            num_workers=self.args.dataloader_num_workers,
-            persistent_workers=self.args.dataloader_persistent_workers,
-            prefetch_factor=self.args.dataloader_prefetch_factor,
-            pin_memory=self.args.dataloader_pin_memory,
-            worker_init_fn=_start_worker,
-        )
+        loader: DataLoader[Any] = DataLoader(MicroBatches(rows), batch_sampler=sampler, **self._loading())
         self._loaders.append(loader)
         return loader
+
+    def _loading(self) -> dict[str, Any]:
+        return {
+            "collate_fn": self.collator,
+            "num_workers": self.args.dataloader_num_workers,
+            "persistent_workers": self.args.dataloader_persistent_workers,
+            "prefetch_factor": self.args.dataloader_prefetch_factor,
+            "pin_memory": self.args.dataloader_pin_memory,
+            "worker_init_fn": _start_worker,
+            # The seed of the processes is drawn from a generator of its own: else how often they are started, which a resumed run
+            # does at other times, would decide what dropout draws.
+            "generator": torch.Generator(),
+        }
 
     def get_batch_samples(
         self,
