@@ -181,8 +181,8 @@ def _tokens(forecast: Forecast) -> Text:
 def _duration(forecast: Forecast) -> Text:
     estimate = forecast.estimate
     return msg(
-        "{hours} hours ({start} s before the first step, {validation} s of validation)",
-        hours=f"{forecast.hours:.2f}",
+        "{duration} ({start} s before the first step, {validation} s of validation)",
+        duration=forecast.duration,
         start=f"{estimate.startup_seconds:.0f}",
         validation=f"{estimate.evaluation_seconds:.0f}",
     )

@@ -69,6 +69,14 @@ class Forecast:
         return self.chosen.estimate
 
     @property
+    def duration(self) -> Text:
+        """Of the whole run, in words."""
+        hours = self.hours
+        if hours < 1:
+            return msg("{minutes} minutes", minutes=f"{60 * hours:.0f}" if hours > 1 / 6 else f"{60 * hours:.1f}")
+        return msg("{hours} hours", hours=f"{hours:.1f}")
+
+    @property
     def hours(self) -> float:
         return self.estimate.seconds / 3600
 
@@ -305,18 +313,12 @@ def forecast_events(forecast: Forecast) -> Iterator[Event]:
             capacity=f"{estimate.capacity / _GIB:.1f}",
             tokens=f"{estimate.tokens_per_second:,.0f}",
             steps=workload.num_steps,
-            duration=_duration(forecast.hours),
+            duration=forecast.duration,
         ),
         values=planned_values(forecast),
     )
     for reason in forecast.chosen.reasons:
         yield Event("note", reason)
-
-
-def _duration(hours: float) -> Text:
-    if hours < 1:
-        return msg("{minutes} minutes", minutes=f"{60 * hours:.0f}" if hours > 1 / 6 else f"{60 * hours:.1f}")
-    return msg("{hours} hours", hours=f"{hours:.1f}")
 
 
 def planned_values(forecast: Forecast) -> Mapping[str, float | int | str | None]:
