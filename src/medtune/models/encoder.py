@@ -103,11 +103,11 @@ class Encoder:
                 Nothing is ever cut.
             ModelError: The chat template cannot carry this conversation.
         """
+        shape, texts = self._parts(messages, len(images), sample_id)
         tensors: dict[str, Tensor] = {}
         if images and self.pictures is not None:
-            self._parts(messages, len(images), sample_id)  # a wrong number of pictures is told before they are resized
             tensors = self.pictures.tensors(images, sample_id=sample_id)
-        return self._encode(messages, len(images), tensors, sample_id)
+        return self._encode(shape, texts, tensors, sample_id)
 
     def encode_seen(self, messages: Sequence[Message], grids: Sequence[Tensor], *, sample_id: str = "") -> Features:
         """As :meth:`encode`, for pictures of which only the grids are known: what the vision tower makes of them is kept
@@ -121,13 +121,13 @@ class Encoder:
         """
         import torch
 
+        shape, texts = self._parts(messages, len(grids), sample_id)
         tensors = {"image_grid_thw": torch.stack(list(grids))} if grids else {}
-        return self._encode(messages, len(grids), tensors, sample_id)
+        return self._encode(shape, texts, tensors, sample_id)
 
-    def _encode(self, messages: Sequence[Message], num_images: int, tensors: dict[str, Tensor], sample_id: str) -> Features:
+    def _encode(self, shape: Shape, texts: Sequence[str], tensors: dict[str, Tensor], sample_id: str) -> Features:
         import torch
 
-        shape, texts = self._parts(messages, num_images, sample_id)
         counts: list[int] = []
         if self.pictures is not None and "image_grid_thw" in tensors:
             counts = [int(grid.prod()) // self.pictures.merge for grid in tensors["image_grid_thw"]]

@@ -144,6 +144,11 @@ def causal_model(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def vision_tower(model: Any) -> Any | None:
+    """The tower of a Qwen-VL model, under the same wrappers; None where there is none."""
+    return getattr(getattr(causal_model(model), "model", None), "visual", None)
+
+
 @contextlib.contextmanager
 def _attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
     object.__setattr__(owner, name, value)

@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 
 NAME = "medtune_packed"
 
-_FAMILIES = frozenset({"qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3", "qwen3_moe"})
+PACKED_TYPES = frozenset({"qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3", "qwen3_moe"})
+"""Values of ``model_type`` whose language model hands row borders on to its attention."""
 
 
 def can_pack(model: nn.Module) -> bool:
     """Whether the language model hands row borders on to its attention: tried and tested for the Qwen families, without
     sliding windows or dropout in the attention, and where none but torch's or FlashAttention's was asked for."""
     config: Any = getattr(model, "config", None)
-    if getattr(config, "model_type", None) not in _FAMILIES:
+    if getattr(config, "model_type", None) not in PACKED_TYPES:
         return False
     text = config.get_text_config()
     sliding = "sliding_attention" in (getattr(text, "layer_types", None) or ())

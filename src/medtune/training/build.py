@@ -14,7 +14,7 @@ from torch import nn
 
 from medtune.errors import MedtuneError, TrainingError
 from medtune.language import msg
-from medtune.models.packed_forward import causal_model
+from medtune.models.packed_forward import causal_model, vision_tower
 from medtune.models.packing import can_pack
 from medtune.models.vision_layout import vision_layout
 from medtune.runs import Run
@@ -89,7 +89,7 @@ def make_trainer(
 
 
 def _collator(plan: Plan, model: nn.Module, choice: EngineChoice) -> StepCollator:
-    tower: Any = getattr(getattr(causal_model(model), "model", None), "visual", None)
+    tower: Any = vision_tower(model)
     on_gpu = torch.cuda.is_available()
     return StepCollator(
         plan.train.encoder,

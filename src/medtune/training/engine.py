@@ -21,7 +21,7 @@ from medtune.language import msg
 from medtune.models.expert_lora import low_rank_experts
 from medtune.models.fused_projections import fused_projections
 from medtune.models.lora_forward import all_plain, low_rank_in_input_type
-from medtune.models.packed_forward import causal_model, packed_forward
+from medtune.models.packed_forward import causal_model, packed_forward, vision_tower
 from medtune.training.choice import Checkpointing, EngineChoice
 from medtune.training.sharding import weights_are_divided, zero_stage
 
@@ -74,7 +74,7 @@ def _layers_rebuilt(model: nn.Module, choice: EngineChoice) -> Iterator[None]:
     again = choice.checkpointing
     if again.every and not layers:
         raise TrainingError(msg("This model cannot recompute activations."), key="train.gradient_checkpointing")
-    tower = getattr(getattr(causal_model(model), "model", None), "visual", None)
+    tower = vision_tower(model)
     blocks = list(getattr(tower, "blocks", ()))
     tower_learns = tower is not None and any(parameter.requires_grad for parameter in tower.parameters())
     compiles = choice.compile and zero_stage() != 3  # its hooks sit on every module inside a layer

@@ -14,11 +14,13 @@ from medtune.language import Text, msg
 from medtune.models.adapter_size import AdapterSize, adapter_size
 from medtune.models.config import AdapterSettings, FullSettings, LoraSettings, ModelSettings, QloraSettings
 from medtune.models.encoder import Encoder, load_encoder
+from medtune.models.packing import PACKED_TYPES
 from medtune.models.size import ModelSize, read_size
 from medtune.training.choice import EngineChoice
 from medtune.training.choose import Chosen, Room, choose
 from medtune.training.compiler import missing_for_compiling
 from medtune.training.config import DdpSettings, DistributedSettings, FsdpSettings, NoDistribution, TrainSettings
+from medtune.training.data import measure_lengths
 from medtune.training.devices import Device, find_device, free_memory, this_device
 from medtune.training.division import divide
 from medtune.training.estimate import Estimate, Setup
@@ -28,9 +30,6 @@ from medtune.types import Event, Performance, Sample, SplitName
 __all__ = ["Forecast", "forecast_events", "packs", "plan_dataset", "plan_run"]
 
 _GIB = 1024**3
-
-_PACKED = frozenset({"qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3", "qwen3_moe"})
-"""``medtune.models.packing`` asks the model itself; before there is one, its type has to do."""
 
 _RECOUNTED = 50_000
 """Rows that are counted again with smaller pictures, to name a value of ``model.max_pixels`` that fits."""
@@ -99,8 +98,8 @@ class Forecast:
 
 
 def packs(size: ModelSize, model: ModelSettings) -> bool:
-    """Whether rows of this model can be packed, as far as its config and the recipe say."""
-    return size.model_type in _PACKED and model.attention != "eager"
+    """Whether rows of this model can be packed, as far as its config and the recipe say: there is no model yet to ask."""
+    return size.model_type in PACKED_TYPES and model.attention != "eager"
 
 
 def plan_run(
@@ -191,7 +190,7 @@ def plan_run(
         if len(rows) <= _RECOUNTED:
             for pixels in _smaller_pictures(workload, size, encoder):
                 smaller = load_encoder(model.model_copy(update={"max_pixels": pixels, "min_pixels": None}))
-                counted = count(smaller, token_lengths(rows, smaller), eval_lengths)
+                counted = count(smaller, measure_lengths(rows, smaller), eval_lengths)
                 yield (
                     msg("{command}", command=f"model.max_pixels={pixels}"),
                     settings,
@@ -239,7 +238,7 @@ def plan_dataset(
     splits: tuple[SplitName, ...] = ("train", "validation")
     for split in splits:
         rows = list(dataset.sequence(split))
-        lengths = token_lengths(rows, encoder)
+        lengths = measure_lengths(rows, encoder)
         fitting = [index for index, length in enumerate(lengths) if length <= limit]
         kept[split] = ([rows[index] for index in fitting], [lengths[index] for index in fitting])
         if len(fitting) < len(rows):
@@ -291,13 +290,6 @@ def _num_devices(distributed: DistributedSettings, *, here: bool) -> int:
     import torch
 
     return max(1, torch.cuda.device_count())
-
-
-def token_lengths(rows: Sequence[Sample], encoder: Encoder) -> list[int]:
-    """Tokens of each row, without opening a picture."""
-    return [
-        encoder.count_tokens(row.messages, [(image.width, image.height) for image in row.images], sample_id=row.id) for row in rows
-    ]
 
 
 def forecast_events(forecast: Forecast) -> Iterator[Event]:

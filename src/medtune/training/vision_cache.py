@@ -24,7 +24,7 @@ from torch.utils import data
 from medtune.errors import MedtuneError, TrainingError
 from medtune.imaging.read import open_picture
 from medtune.language import msg
-from medtune.models.packed_forward import causal_model, picture_features
+from medtune.models.packed_forward import causal_model, picture_features, vision_tower
 from medtune.models.packing import can_pack
 from medtune.models.vision_layout import vision_layout
 from medtune.runs import Run, atomic_write
@@ -323,7 +323,7 @@ def remove_features(run_folder: Path) -> None:
 
 def can_keep(model: nn.Module) -> bool:
     """Whether the model has a vision tower that does not learn, and reads packed rows."""
-    tower = getattr(getattr(causal_model(model), "model", None), "visual", None)
+    tower = vision_tower(model)
     return tower is not None and can_pack(model) and not any(parameter.requires_grad for parameter in tower.parameters())
 
 

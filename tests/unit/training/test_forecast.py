@@ -18,8 +18,9 @@ from medtune.models.size import read_size
 from medtune.training import forecast
 from medtune.training.compiler import Missing
 from medtune.training.config import DdpSettings, NoDistribution, TrainSettings
+from medtune.training.data import measure_lengths
 from medtune.training.devices import DEVICES, Device
-from medtune.training.forecast import Forecast, forecast_events, plan_run, token_lengths
+from medtune.training.forecast import Forecast, forecast_events, plan_run
 from medtune.training.workload import measure_workload
 from medtune.types import IGNORE_INDEX, Event, Performance
 from tiny_training import Setup, make_setup
@@ -41,8 +42,8 @@ def foretell(tiny: Setup, device: Device | None = DEVICES["H100"], **changes: An
         "distributed": NoDistribution(),
         **changes,
     }
-    lengths = token_lengths(tiny.train_rows, tiny.encoder)
-    validation = token_lengths(tiny.validation_rows, tiny.encoder)
+    lengths = measure_lengths(tiny.train_rows, tiny.encoder)
+    validation = measure_lengths(tiny.validation_rows, tiny.encoder)
     return plan_run(tiny.train_rows, lengths, eval_lengths=validation, settings=settings, device=device, **given)
 
 
@@ -54,7 +55,7 @@ def test_rows_are_counted_as_they_are_encoded(tiny: Setup) -> None:
         tiny.encoder.encode(row.messages, [Image.open(tiny.image_path(ref)) for ref in row.images], sample_id=row.id)
         for row in rows
     ]
-    lengths = token_lengths(rows, tiny.encoder)
+    lengths = measure_lengths(rows, tiny.encoder)
     settings = TrainSettings(batch_size=2, gradient_accumulation_steps=2, epochs=2.5)
     workload = measure_workload(rows, lengths, encoder=tiny.encoder, size=read_size(tiny.model_folder), settings=settings)
     assert workload.num_tokens == sum(len(row.input_ids) for row in encoded)
@@ -70,7 +71,7 @@ def test_rows_are_counted_as_they_are_encoded(tiny: Setup) -> None:
 
 def test_pictures_that_stand_in_several_rows_are_one(tiny: Setup) -> None:
     rows = [tiny.rows[0], tiny.rows[0].model_copy(update={"id": "again"})]
-    lengths = token_lengths(rows, tiny.encoder)
+    lengths = measure_lengths(rows, tiny.encoder)
     workload = measure_workload(rows, lengths, encoder=tiny.encoder, size=read_size(tiny.model_folder), settings=TrainSettings())
     assert (workload.num_pictures, workload.num_distinct) == (2, 1)
 
