@@ -382,7 +382,7 @@ def test_what_the_plan_packs_is_what_packing_takes() -> None:
     from medtune.models import packing
     from medtune.training import forecast
 
-    assert forecast._PACKED == packing._FAMILIES
+    assert vars(forecast)["PACKED_TYPES"] is packing.PACKED_TYPES
 
 
 def test_without_a_compiler_nothing_is_compiled_and_the_reason_says_why() -> None:
