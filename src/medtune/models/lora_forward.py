@@ -21,13 +21,18 @@ def low_rank_in_input_type(model: nn.Module) -> Iterator[int]:
     """Inside, plain LoRA layers of ``model`` compute as said above, beside 4-bit weights too; yields how many do.
 
     Layers with DoRA or another variant, merged ones, and those of several active adapters stay PEFT's. The same modules stay
-    in place: only their class is another one for the time being, so that all layers share one compiled graph.
+    in place: only their class is another one for the time being, so that all layers share one compiled graph. The small layers
+    inside are still called, not read: ZeRO-3 has their weights together only while they run.
     """
-    changed = [(module, type(module)) for module in model.modules() if type(module) in _classes() and is_plain(module)]
-    for module, own in changed:
-        module.__class__ = _classes()[own]
+    layers: list[Any] = [module for module in model.modules() if type(module) in _classes() and is_plain(module)]
+    parts = [part[layer.active_adapters[0]] for layer in layers for part in (layer.lora_A, layer.lora_B)]
+    changed = [(module, type(module)) for module in (*layers, *parts)]
+    for layer in layers:
+        layer.__class__ = _classes()[type(layer)]
+    for part in parts:
+        part.__class__ = _small_linear()
     try:
-        yield len(changed)
+        yield len(layers)
     finally:
         for module, own in changed:
             module.__class__ = own
@@ -76,12 +81,21 @@ def _classes() -> dict[type[Any], type[Any]]:
     return {kind: type(f"Cast{kind.__name__}", (kind,), {"forward": _forward}) for kind in kinds}
 
 
-def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    from torch.nn.functional import linear
+@cache
+def _small_linear() -> type[nn.Linear]:
+    from torch import nn
 
+    return type("InputTypeLinear", (nn.Linear,), {"forward": _in_input_type})
+
+
+def _forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     name = self.active_adapters[0]
     result: Tensor = self.base_layer(x, *args, **kwargs)
-    dropped = self.lora_dropout[name](x)
-    down = linear(dropped, self.lora_A[name].weight.to(x.dtype))
-    up = linear(down, self.lora_B[name].weight.to(x.dtype))
+    up: Tensor = self.lora_B[name](self.lora_A[name](self.lora_dropout[name](x)))
     return result.add(up, alpha=self.scaling[name])
+
+
+def _in_input_type(self: Any, x: Tensor) -> Tensor:
+    from torch.nn.functional import linear
+
+    return linear(x, self.weight.to(x.dtype))

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +61,15 @@ def launch(run: Run, job: TrainJob, *, listener: Listener | None = None) -> RunR
         raise TrainingError(
             msg("FSDP2 needs GPUs, and there are none here."), key="distributed.kind", remedy=msg("Write distributed.kind=ddp.")
         )
-    command = launch_command(distributed, job.train, run.folder, num_processes=num_processes, on_gpu=_num_gpus() > 0)
+    on_gpu = _num_gpus() > 0
+    command = launch_command(distributed, job.train, run.folder, num_processes=num_processes, on_gpu=on_gpu)
+    environment = {} if on_gpu else accelerate_environment(distributed, job.train)
     write_job(run, job)
     events = run.folder / EVENTS_FILE
     events.unlink(missing_ok=True)
     watch = Watch(run.folder)
     try:
-        _supervise(command, run.folder / LOG_FILE, events, listener, watch)
+        _supervise(command, environment, run.folder / LOG_FILE, events, listener, watch)
         error = watch.error()
     finally:
         watch.forget()
@@ -123,7 +125,8 @@ def launch_command(
 ) -> list[str]:
     """The command that starts the workers, as a list of arguments.
 
-    accelerate starts one process only on a CPU, so there torch's own launcher is used.
+    accelerate starts one process only on a CPU, so there torch's own launcher is used, and what accelerate's options say is put into
+    the environment by :func:`launch`.
     """
     worker = ["-m", "medtune.training.worker", str(folder)]
     if not on_gpu:
@@ -171,7 +174,9 @@ def read_event(line: str) -> Event:
     return Event(kind, None if text is None else text_from_json(text), done, total, values)
 
 
-def _supervise(command: list[str], log: Path, events: Path, listener: Listener | None, watch: Watch) -> None:
+def _supervise(
+    command: list[str], environment: Mapping[str, str], log: Path, events: Path, listener: Listener | None, watch: Watch
+) -> None:
     """Run the command, hand its events on, pass an interrupt to it, and end it when one of its workers has died."""
     # A session of its own: Ctrl-C in the terminal must reach the workers once, through us, not a second time directly.
     with log.open("ab") as output:
@@ -180,7 +185,7 @@ def _supervise(command: list[str], log: Path, events: Path, listener: Listener |
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
             start_new_session=True,
         )
     tail = _Tail(events)

@@ -37,10 +37,13 @@ def zero_stage() -> int:
 def mark_leaves(model: nn.Module) -> int:
     """Tell ZeRO-3 which modules use weights of the modules inside them; returns how many.
 
-    ZeRO-3 gathers a module's weights when that module is called. A LoRA layer of the engine reads its two small matrices without
-    calling the layers that hold them, and a block of experts reads all that lies inside it; which experts get tokens differs
-    from device to device besides. As leaves they are gathered as one (DeepSpeed, "Mixture of Experts", ``set_z3_leaf_modules``).
-    Call it in the engine, before the model is wrapped.
+    ZeRO-3 gathers a module's weights when that module is called. A block of experts reads the weights of all that lies inside it,
+    adapters included, and which experts get tokens differs from device to device. As a leaf it is gathered as one (DeepSpeed,
+    "Mixture of Experts", ``set_z3_leaf_modules``). Call it in the engine, before the model is wrapped.
+
+    The gradients of a leaf are taken from a backward hook of the whole module, and torch calls that hook too early, before there
+    are gradients, where no input of the module asks for one: in the first layer, unless something before it learns. So with leaves
+    the embeddings are made to ask for a gradient (as :meth:`~transformers.PreTrainedModel.enable_input_require_grads` does).
     """
     set_leaf = import_module("deepspeed.utils").set_z3_leaf_module
 
@@ -53,7 +56,14 @@ def mark_leaves(model: nn.Module) -> int:
         inside.update(map(id, module.modules()))
     for leaf in leaves:
         set_leaf(leaf, True)
+    if leaves:
+        embeddings: Any = model
+        embeddings.get_input_embeddings().register_forward_hook(_ask_for_gradient)
     return len(leaves)
+
+
+def _ask_for_gradient(module: nn.Module, arguments: Any, output: Tensor) -> Tensor:  # noqa: ARG001
+    return output.requires_grad_() if torch.is_grad_enabled() else output
 
 
 def gather_trained(model: nn.Module) -> dict[str, Tensor]:
@@ -117,7 +127,7 @@ def _full(value: Any) -> Tensor:
 
 
 def _reads_inside(module: nn.Module) -> bool:
-    if hasattr(module, "lora_A") or hasattr(module, "parameter_name"):
+    if hasattr(module, "parameter_name"):
         return True
     return hasattr(module, "num_experts") and any(hasattr(module, name) for name in ("gate_up_proj", "experts"))
 
