@@ -387,12 +387,17 @@ class Sampling(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One thing to generate: a conversation that ends with a user turn, and its pictures in the order of the marks."""
+    """One thing to generate: a conversation that ends with a user turn, and its pictures in the order of the marks.
+
+    ``score_tokens`` are words whose probability of being the answer's first token is wanted, such as ``("yes", "no")``; see
+    :attr:`Generation.first_token_logprobs`. They change no text.
+    """
 
     id: str
     messages: tuple[Message, ...]
     images: tuple[Path | bytes | Image, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
+    score_tokens: tuple[str, ...] = ()
 
 
 FinishReason = Literal["stop", "length", "error"]
@@ -407,9 +412,15 @@ class Generation(Document):
     num_prompt_tokens: int | None = None
     num_generated_tokens: int | None = None
     seconds: float | None = None
-    """Wall time of the batch it came from, divided by the batch's rows."""
+    """Wall time. ``hf`` and ``vllm``: of the rows that were decoded together, divided by their number, so that the sum is the time
+    of the whole; ``openai``: of this one request, pauses and retries included."""
     error: str | None = None
     """Why there is no text, where ``finish_reason`` is ``error``."""
+    first_token_logprobs: dict[str, float] | None = None
+    """For each of the request's ``score_tokens`` the natural logarithm of the model's probability that the answer begins with it
+    as its first token, whatever the sampling makes of it afterwards (temperature, top-k, penalties). A word that is no single
+    token of the model is absent; so is one that a server does not tell (it names the 20 most probable at most). None: nothing was
+    asked for, or the generator cannot tell."""
 
 
 class Prediction(Document):
