@@ -519,6 +519,72 @@ class Condition(Document):
     """LLaMA-Factory's ``predict_*`` fields, with its rounding."""
 
 
+class FindingCount(Document):
+    """One finding (``pneumothorax``) in all reference and answer texts of a condition, counted by sample."""
+
+    finding: str
+    title: str
+    """For a table, in English."""
+    num_reference: int
+    """Samples whose reference states it as present."""
+    num_found: int
+    """Of these, those whose answer states it too."""
+    num_missed: int
+    num_invented: int
+    """Samples whose answer states it and whose reference does not."""
+
+
+class ReliabilityBin(Document):
+    """Answers whose stated probability lies between ``low`` and ``high`` (0 to 1)."""
+
+    low: float
+    high: float
+    num_samples: int
+    probability: float | None
+    """Mean of the probabilities; None in an empty bin."""
+    share: float | None
+    """Of them, how many were true."""
+
+
+class ReaderReview(Document):
+    """What readers who did not know the models preferred, and how far they agree (:mod:`medtune.evaluation.reading`).
+
+    Attributes:
+        first: The model whose answer counts 0, as ``run/label``.
+        second: The model whose answer counts 1.
+        num_readers: Readers whose marks were imported.
+        num_cases: Cases that at least one reader judged.
+        num_judgements: Preferences, all readers together.
+        num_identical: Pairs that were not shown because both models wrote the same.
+        num_first: Judgements that prefer the first model.
+        num_ties: Judgements without a preference.
+        num_second: Judgements that prefer the second model.
+        preference: Share of judgements that prefer the second, a tie as half; its interval resamples groups, not readers.
+        agreement: Of the preferences: ``cohen-kappa`` (two readers), ``fleiss-kappa``, ``gwet-ac1``, as far as defined.
+        errors: Kind of error -> (marked in answers of the first, of the second), summed over readers.
+        severity: Level -> (answers of the first, of the second), summed over readers.
+        error_agreement: Kind of error -> Gwet's AC1 of its marks.
+    """
+
+    first: str
+    second: str
+    num_readers: int
+    num_cases: int
+    num_judgements: int
+    num_identical: int
+    num_first: int
+    num_ties: int
+    num_second: int
+    preference: float | None
+    low: float | None = None
+    high: float | None = None
+    num_groups: int
+    agreement: dict[str, float] = {}
+    errors: dict[str, tuple[int, int]] = {}
+    severity: dict[str, tuple[int, int]] = {}
+    error_agreement: dict[str, float] = {}
+
+
 class Report(Document):
     """``report.json``: what a run became, on one split of one data set."""
 
@@ -539,7 +605,15 @@ class Report(Document):
     """Field -> value -> measurements of the tuned (or only) condition without a control."""
     headline: tuple[str, ...] = ()
     """Metric names for the short table, most telling first."""
+    alerts: tuple[Text, ...] = ()
+    """What makes the numbers unfit to be believed as they stand: shown in red, before anything else."""
     warnings: tuple[Text, ...] = ()
+    findings: dict[str, tuple[FindingCount, ...]] = {}
+    """Condition label -> findings of its texts."""
+    calibration: dict[str, tuple[ReliabilityBin, ...]] = {}
+    """Condition label -> bins of the probability of its closed answers, from 0 to 1."""
+    review: ReaderReview | None = None
+    """Of readers, where their marks were imported."""
     versions: dict[str, str] = {}
     settings: dict[str, JsonValue] = {}
     """Generation and statistics settings: sampling, seeds, number of bootstrap resamples."""
