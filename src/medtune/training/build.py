@@ -56,7 +56,8 @@ def make_trainer(
         run.checkpoints,
         num_steps=plan.num_steps,
         cached=plan.cached,
-        autocast=not choice.packing or needs_autocast(model),
+        # DeepSpeed is told the type by the same flag: it turns all weights to bfloat16 and keeps float32 copies of those that learn.
+        autocast=not choice.packing or needs_autocast(model) or zero_stage() > 0,
     )
     trainer = TokenWeightedTrainer(
         model=model,
