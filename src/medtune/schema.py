@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from medtune.language import Text, msg
 
-__all__ = ["below", "descriptions", "faults", "fill_tags", "keys", "options", "tagged"]
+__all__ = ["below", "descriptions", "faults", "fill_tags", "first_fault", "keys", "options", "tagged"]
 
 _Loc = tuple[int | str, ...]
 
@@ -109,6 +109,12 @@ def faults(model: type[BaseModel], error: ValidationError) -> list[tuple[str, Te
         key = ".".join(str(part) for part in path)
         found.setdefault((key, str(sentence)), (key, sentence))
     return list(found.values())
+
+
+def first_fault(error: ValidationError) -> Text:
+    """What is wrong with a single value, such as one of the command line, for which no settings class speaks."""
+    entry = error.errors(include_url=False)[0]
+    return _sentence(entry["type"], entry["msg"], entry.get("ctx", {}), entry.get("input"))
 
 
 def _annotation(field: FieldInfo) -> Any:
@@ -207,13 +213,13 @@ def _sentence(kind: str, detail: str, context: Mapping[str, Any], given: Any) ->
         case "dict_type" | "model_type" | "model_attributes_type":
             return msg("A group of settings (key: value) is expected, not {given}.", given=shown)
         case "greater_than":
-            return msg("{given} must be greater than {limit}.", given=shown, limit=context["gt"])
+            return msg("{given} must be greater than {limit}.", given=shown, limit=_plain(context["gt"]))
         case "greater_than_equal":
-            return msg("{given} must be at least {limit}.", given=shown, limit=context["ge"])
+            return msg("{given} must be at least {limit}.", given=shown, limit=_plain(context["ge"]))
         case "less_than":
-            return msg("{given} must be less than {limit}.", given=shown, limit=context["lt"])
+            return msg("{given} must be less than {limit}.", given=shown, limit=_plain(context["lt"]))
         case "less_than_equal":
-            return msg("{given} must be at most {limit}.", given=shown, limit=context["le"])
+            return msg("{given} must be at most {limit}.", given=shown, limit=_plain(context["le"]))
         case "too_short":
             return msg("At least {limit} entries are needed.", limit=context["min_length"])
         case "value_error" | "assertion_error":
@@ -224,6 +230,11 @@ def _sentence(kind: str, detail: str, context: Mapping[str, Any], given: Any) ->
             return msg("{detail}", detail=str(cause if cause is not None else detail))
         case _:
             return msg("{detail}", detail=detail)
+
+
+def _plain(limit: Any) -> Any:
+    """0 for 0.0: a limit as a person would write it."""
+    return int(limit) if isinstance(limit, float) and limit.is_integer() else limit
 
 
 def _shown(given: Any) -> str:

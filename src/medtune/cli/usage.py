@@ -86,11 +86,26 @@ def _sentence(error: Any) -> Text:
         case "BadOptionUsage":
             return msg("The option {name} takes no value.", name=error.option_name)
         case "BadParameter" if error.param is not None:
-            return msg("{name}: {detail}", name=error.param.metavar or error.param.opts[-1], detail=error.message)
+            return msg("{name}: {detail}", name=_written(error.param), detail=_detail(error))
         case "UsageError" if extra := re.fullmatch(r"Got unexpected extra argument(?:s|\(s\))? \((.*)\)", error.message):
             return msg("There is no place for {words}.", words=extra[1])
         case _:
             return msg("{detail}", detail=error.message)
+
+
+def _written(parameter: Any) -> str:
+    """An option as it is typed, an argument as the help page calls it: ``--price``, ``RECIPE``."""
+    name = str(parameter.opts[-1])
+    return name if name.startswith("-") else parameter.metavar or name
+
+
+def _detail(error: Any) -> str | Text:
+    """What is wrong with a value. Newer versions of typer let pydantic look at it, whose sentence is English alone."""
+    from pydantic import ValidationError
+
+    from medtune.schema import first_fault
+
+    return first_fault(error.__cause__) if isinstance(error.__cause__, ValidationError) else str(error.message)
 
 
 def _unknown(thing: Text, name: str, known: Sequence[str]) -> Text:

@@ -128,6 +128,8 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "demo", "--resme"], "There is no option --resme. Did you mean --resume?", "没有选项 --resme。"),
         (["compare", "one", "two", "three"], "There is no place for three.", "多余的参数：three"),
         (["chat", "--adapter"], "The option --adapter needs a value.", "选项 --adapter 需要一个值。"),
+        (["plan", "demo", "--price", "-1"], "--price: '-1' must be at least 0.", "--price：'-1' 不得小于 0。"),
+        (["plan", "demo", "--num-gpus", "two"], "--num-gpus: A whole number is expected, not 'two'.", "--num-gpus：此处应为整数"),
         (["chat", "--base-only=1"], "The option --base-only takes no value.", "选项 --base-only 不接受值。"),
         (["chat", "--base-only", "--side-by-side"], "--base-only leaves no tuned model", "--base-only 时没有微调后的模型"),
     ],
