@@ -298,8 +298,8 @@ def _cache_reason(settings: TrainSettings, setup: Setup, room: Room, choice: Eng
     whole = cache_bytes(setup)
     fields: dict[str, str | Text] = {
         "kind": name,
-        "pictures": f"{workload.num_distinct:,}",
-        "each": f"{whole / max(1, workload.num_distinct) / 1e6:.1f}",
+        "pictures": f"{workload.num_kept:,}",
+        "each": f"{whole / max(1, workload.num_kept) / 1e6:.1f}",
         "whole": f"{whole / 1e9:.1f}",
     }
     if settings.vision_cache != "auto":

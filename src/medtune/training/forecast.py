@@ -106,6 +106,7 @@ def plan_run(
     rows: Sequence[Sample],
     lengths: Sequence[int],
     *,
+    eval_rows: Sequence[Sample] = (),
     eval_lengths: Sequence[int] = (),
     encoder: Encoder,
     model: ModelSettings,
@@ -124,7 +125,8 @@ def plan_run(
     Args:
         rows: Training rows that fit into ``max_tokens``.
         lengths: Their tokens.
-        eval_lengths: Of the validation rows.
+        eval_rows: Validation rows.
+        eval_lengths: Their tokens.
         encoder: Of the base model.
         num_devices: That train together, over all machines.
         device: One of them; None = the first GPU of this machine, or its CPU.
@@ -170,6 +172,7 @@ def plan_run(
         return measure_workload(
             rows,
             lengths,
+            eval_rows=eval_rows,
             eval_lengths=eval_lengths,
             encoder=encoder,
             size=size,
@@ -266,6 +269,7 @@ def plan_dataset(
         notes.append(msg("Several devices need distributed.kind in the recipe; this plan is for ddp."))
     return plan_run(
         *kept["train"],
+        eval_rows=kept["validation"][0],
         eval_lengths=kept["validation"][1],
         encoder=encoder,
         model=model,

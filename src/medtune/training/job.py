@@ -99,6 +99,7 @@ def run_job(run: Run, job: TrainJob, *, listener: Listener | None = None) -> Run
             return plan_run(
                 measured.train,
                 measured.lengths,
+                eval_rows=measured.validation,
                 eval_lengths=measured.eval_lengths,
                 encoder=encoder,
                 model=job.model,

@@ -135,10 +135,10 @@ def memory_of(setup: Setup, choice: EngineChoice, calibration: Calibration = CAL
 
 
 def cache_bytes(setup: Setup) -> float:
-    """What a feature cache of all pictures takes."""
+    """What a feature cache of all pictures takes; those of validation are taken to be as large as those of training."""
     workload = setup.workload
     mean = workload.num_patches / max(1, workload.num_pictures)
-    return setup.size.cache_bytes(mean, setup.value_bytes) * workload.num_distinct
+    return setup.size.cache_bytes(mean, setup.value_bytes) * workload.num_kept
 
 
 def stored_bytes(setup: Setup) -> float:

@@ -46,6 +46,7 @@ class Workload:
         num_steps: Optimizer steps of the whole run.
         eval_tokens: Tokens of the validation rows.
         eval_longest: Of the longest validation row.
+        eval_distinct: Different pictures of the validation rows that no training row shows.
         num_evaluations: How often the validation loss is measured.
     """
 
@@ -64,7 +65,13 @@ class Workload:
     num_steps: int
     eval_tokens: int = 0
     eval_longest: int = 0
+    eval_distinct: int = 0
     num_evaluations: int = 0
+
+    @property
+    def num_kept(self) -> int:
+        """Pictures whose features a cache holds: those of the validation rows too."""
+        return self.num_distinct + self.eval_distinct
 
     @property
     def mean_length(self) -> float:
@@ -95,6 +102,7 @@ def measure_workload(
     rows: Sequence[Sample],
     lengths: Sequence[int],
     *,
+    eval_rows: Sequence[Sample] = (),
     eval_lengths: Sequence[int] = (),
     encoder: Counter,
     size: ModelSize,
@@ -106,7 +114,8 @@ def measure_workload(
     Args:
         rows: Those that fit into ``max_tokens``.
         lengths: Tokens of each, as :func:`medtune.training.data.measure_lengths` says.
-        eval_lengths: Of the validation rows.
+        eval_rows: Validation rows.
+        eval_lengths: Tokens of each.
     """
     seen: set[str] = set()
     patches_of: dict[tuple[int, int], int] = {}
@@ -142,6 +151,7 @@ def measure_workload(
         num_steps=num_steps,
         eval_tokens=sum(eval_lengths),
         eval_longest=max(eval_lengths, default=0),
+        eval_distinct=len({image.sha256 for row in eval_rows for image in row.images} - seen),
         num_evaluations=_num_evaluations(settings, num_steps, len(rows), num_devices) if eval_lengths else 0,
     )
 

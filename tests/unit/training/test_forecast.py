@@ -44,7 +44,8 @@ def foretell(tiny: Setup, device: Device | None = DEVICES["H100"], **changes: An
     }
     lengths = measure_lengths(tiny.train_rows, tiny.encoder)
     validation = measure_lengths(tiny.validation_rows, tiny.encoder)
-    return plan_run(tiny.train_rows, lengths, eval_lengths=validation, settings=settings, device=device, **given)
+    given |= {"eval_rows": tiny.validation_rows, "eval_lengths": validation}
+    return plan_run(tiny.train_rows, lengths, settings=settings, device=device, **given)
 
 
 def test_rows_are_counted_as_they_are_encoded(tiny: Setup) -> None:
@@ -74,6 +75,26 @@ def test_pictures_that_stand_in_several_rows_are_one(tiny: Setup) -> None:
     lengths = measure_lengths(rows, tiny.encoder)
     workload = measure_workload(rows, lengths, encoder=tiny.encoder, size=read_size(tiny.model_folder), settings=TrainSettings())
     assert (workload.num_pictures, workload.num_distinct) == (2, 1)
+
+
+def test_a_cache_holds_the_pictures_of_validation_too(tiny: Setup) -> None:
+    shown_in_both = [*tiny.validation_rows, tiny.train_rows[0]]
+    lengths, validation = measure_lengths(tiny.train_rows, tiny.encoder), measure_lengths(shown_in_both, tiny.encoder)
+    size = read_size(tiny.model_folder)
+    workload = measure_workload(
+        tiny.train_rows,
+        lengths,
+        eval_rows=shown_in_both,
+        eval_lengths=validation,
+        encoder=tiny.encoder,
+        size=size,
+        settings=TrainSettings(),
+    )
+    assert (workload.num_distinct, workload.eval_distinct, workload.num_kept) == (12, 4, 16)
+    plan = foretell(tiny, train={"epochs": 3, "vision_cache": "memory"})
+    one_picture = size.cache_bytes(workload.num_patches / workload.num_pictures, 2)
+    assert plan.estimate.memory.host == 16 * one_picture
+    assert "16 pictures" in "\n".join(reason.render("en") for reason in plan.chosen.reasons)
 
 
 def test_a_plan_for_a_named_gpu(tiny: Setup) -> None:
