@@ -11,17 +11,18 @@ answers and a third on short ones ("yes": 84.1 -> 60.3); ROUGE does not see it. 
 
 from __future__ import annotations
 
-import logging
 import math
-import tempfile
-import threading
+import re
 import warnings
-from collections import Counter
+from collections.abc import Callable
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from medtune.evaluation.metrics.additive import check_name, mean_of, mean_score, reference
+from medtune.evaluation.metrics.jieba_words import jieba_words
 from medtune.evaluation.metrics.lcs import lcs_length
+from medtune.evaluation.metrics.ngrams import matched_ngrams
 from medtune.language import msg
 from medtune.types import MetricValue, Prediction, Sample, Score
 
@@ -53,12 +54,37 @@ class LlamaFactoryMetric:
 
     def score(self, prediction: Prediction, sample: Sample) -> tuple[Score, ...]:
         text, label = prediction.generation.text, reference(sample).rstrip("\n")
-        numbers = {"bleu-4": bleu_4(text, label), "bleu-4-newline": bleu_4(text, label + "\n"), **rouge(text, label)}
+        numbers = _numbers(text, label)
         return tuple(mean_score(sample, f"llamafactory/{value}", number) for value, number in numbers.items())
 
     def aggregate(self, name: str, totals: NDArray[np.float64]) -> NDArray[np.float64]:
         check_name(name, self.values)
         return mean_of(totals)
+
+
+def _numbers(text: str, label: str) -> dict[str, float]:
+    """All five. Short texts, yes and no above all, come again and again."""
+    return dict(_kept_numbers(text, label) if len(text) + len(label) <= _SHORT else _computed(text, label))
+
+
+_SHORT = 64
+"""Characters of both texts: the numbers of shorter pairs are kept."""
+
+
+@lru_cache(maxsize=8192)
+def _kept_numbers(text: str, label: str) -> dict[str, float]:
+    return _computed(text, label)
+
+
+def _computed(text: str, label: str) -> dict[str, float]:
+    matched = matched_ngrams(text, label, 4)
+    # A text without a newline cannot match one: only the length of the label differs.
+    with_newline = matched_ngrams(text, label + "\n", 4) if "\n" in text else matched
+    return {
+        "bleu-4": _bleu_4(matched, len(text), len(label)),
+        "bleu-4-newline": _bleu_4(with_newline, len(text), len(label) + 1),
+        **rouge(text, label),
+    }
 
 
 def bleu_4(prediction: str, label: str) -> float:
@@ -68,47 +94,64 @@ def bleu_4(prediction: str, label: str) -> float:
     faster. Without a common character it is 0. The k-th order without a match has the precision 1 / (2^k * n-grams) (Chen &
     Cherry 2014, method 3).
     """
-    precisions: list[float] = []
+    return _bleu_4(matched_ngrams(prediction, label, 4), len(prediction), len(label))
+
+
+def _bleu_4(matched: tuple[int, ...], length: int, label_length: int) -> float:
+    if not matched[0]:
+        return 0.0
+    logarithms: list[float] = []
     empty = 0
-    for order in range(1, 5):
-        written = _ngrams(prediction, order)
-        matched, possible = (written & _ngrams(label, order)).total(), max(written.total(), 1)
-        if matched:
-            precisions.append(matched / possible)
-        elif order == 1:
-            return 0.0
-        else:
-            empty += 1
-            precisions.append(1 / (2**empty * possible))
-    brevity = 1.0 if len(prediction) > len(label) else math.exp(1 - len(label) / len(prediction))
-    return round(100 * (brevity * math.exp(math.fsum(0.25 * math.log(precision) for precision in precisions))), 4)
-
-
-@lru_cache(maxsize=4096)
-def _ngrams(text: str, order: int) -> Counter[str]:
-    return Counter(text[start : start + order] for start in range(len(text) - order + 1))
+    for order, count in enumerate(matched, start=1):
+        possible = max(length - order + 1, 1)
+        empty += not count
+        logarithms.append(0.25 * math.log(count / possible if count else 1 / (2**empty * possible)))
+    brevity = 1.0 if length > label_length else math.exp(1 - label_length / length)
+    return round(100 * (brevity * math.exp(math.fsum(logarithms))), 4)
 
 
 def rouge(prediction: str, label: str) -> dict[str, float]:
-    """``rouge-1``, ``rouge-2`` and ``rouge-l``: the F of the rouge-chinese package over jieba's words, 0 to 100, four decimals."""
-    hypothesis, target = _cut(prediction), _cut(label)
-    if not " ".join(hypothesis).split() or not " ".join(target).split():
+    """``rouge-1``, ``rouge-2`` and ``rouge-l``: the F of the rouge-chinese package over jieba's words, 0 to 100, four decimals.
+
+    ROUGE-N is over *sets* of n-grams, ROUGE-L over the whole texts; F is 2pr / (p + r + 1e-8).
+    """
+    written, wanted = _flat_words(prediction), _flat_words(label)
+    if written is None or wanted is None:
         return {"rouge-1": 0.0, "rouge-2": 0.0, "rouge-l": 0.0}
-    scorer, ngrams = _rouge()
-    # The package's own splitting and n-grams: they hold the oddities (a blank sentence is one empty word). Its LCS is a table
-    # in a dict, slow for long texts, and is the only part replaced.
-    sides = [
-        [" ".join(sentence.split()) for sentence in scorer.cut_sent(" ".join(side)) if sentence] for side in (hypothesis, target)
-    ]
-    flat = [[word for sentence in side for word in sentence.split(" ")] for side in sides]
-    common = lcs_length(flat[1], flat[0])
-    precision, recall = common / len(flat[0]), common / len(flat[1])
-    found = {
-        "rouge-1": ngrams(sides[0], sides[1], 1)["f"],
-        "rouge-2": ngrams(sides[0], sides[1], 2)["f"],
-        "rouge-l": 2.0 * ((precision * recall) / (precision + recall + 1e-8)),
+    unigrams = set(written), set(wanted)
+    bigrams = set(pairwise(written)), set(pairwise(wanted))
+    common = lcs_length(wanted, written)
+    return {
+        "rouge-1": _f(len(unigrams[0] & unigrams[1]), len(unigrams[0]), len(unigrams[1])),
+        "rouge-2": _f(len(bigrams[0] & bigrams[1]), len(bigrams[0]), len(bigrams[1])),
+        "rouge-l": _f(common, len(written), len(wanted)),
     }
-    return {name: round(100 * value, 4) for name, value in found.items()}
+
+
+def _f(common: int, written: int, wanted: int) -> float:
+    precision = common / written if written else 0.0
+    recall = common / wanted if wanted else 0.0
+    return round(100 * (2.0 * ((precision * recall) / (precision + recall + 1e-8))), 4)
+
+
+# Where rouge-chinese may see the end of a sentence. Without one of these the words are those between blanks.
+_SENTENCE_MARK = re.compile(r"[。！？?\n]|…|\.{6}")
+
+
+def _flat_words(text: str) -> list[str] | None:
+    """The words that rouge-chinese compares, None for a text without any.
+
+    It cuts the joined words into sentences, and a sentence of blanks is one empty word: the package's own cutting is used where
+    there may be more than one sentence.
+    """
+    words = jieba_words(text)
+    joined = " ".join(words)
+    flat = joined.split()
+    if not flat:
+        return None
+    if _SENTENCE_MARK.search(joined) is None:
+        return flat
+    return [word for sentence in _cut_sentences()(joined) if sentence for word in " ".join(sentence.split()).split(" ")]
 
 
 def predict_timing(
@@ -138,44 +181,11 @@ def predict_timing(
     return fields
 
 
-# ------------------------------------------------------------------------------------------------- the packages underneath
-
-_JIEBA_LOCK = threading.Lock()
-
-
 @cache
-def _rouge() -> tuple[Any, Any]:
+def _cut_sentences() -> Callable[[str], list[str]]:
     with warnings.catch_warnings():
         # Its regular expressions are in plain strings: a SyntaxWarning when Python compiles the module.
         warnings.simplefilter("ignore")
         from rouge_chinese import Rouge
-        from rouge_chinese.rouge_score import rouge_n
-    return Rouge(), rouge_n
-
-
-@cache
-def _jieba() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import jieba
-    # A tokenizer of our own: jieba's shared one can be changed by other code (user dictionaries), and would change the numbers.
-    tokenizer = jieba.Tokenizer()
-    log = logging.getLogger("jieba")
-    level = log.level
-    log.setLevel(logging.WARNING)
-    # It keeps its dictionary as a marshal file of fixed name in the shared temporary folder, and loads whatever lies there.
-    with tempfile.TemporaryDirectory(prefix="medtune-jieba-") as private:
-        tokenizer.tmp_dir = private
-        try:
-            tokenizer.initialize()
-        finally:
-            log.setLevel(level)
-    return tokenizer
-
-
-@lru_cache(maxsize=16384)
-def _cut(text: str) -> tuple[str, ...]:
-    # The same references are cut again for the base model, the tuned one and every control.
-    with _JIEBA_LOCK:
-        tokenizer = _jieba()
-    return tuple(tokenizer.cut(text))
+    cut: Callable[[str], list[str]] = Rouge().cut_sent
+    return cut

@@ -1,0 +1,140 @@
+"""Words as the jieba package cuts them (its default mode), word for word, several times faster.
+
+jieba looks at one run of Chinese and Latin characters at a time, so what it makes of a run depends on nothing else: reports repeat
+their words and phrases, and each distinct run is cut once. For a new run, the best path through its dictionary (Sun Junyi's jieba
+0.42.1, MIT) is found here in one pass from the right, with the same additions in the same order, and so with the same ties. Runs of
+single characters that are no dictionary word go to the package's own hidden Markov model.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import tempfile
+import threading
+import warnings
+from functools import cache, lru_cache
+from math import log
+from typing import Any
+
+__all__ = ["jieba_words"]
+
+# A run that jieba looks up in its dictionary, or what stands between two of them: there, a line break of two characters and
+# blanks are a word each, and so is every other character.
+_RUN = re.compile(r"([\u4E00-\u9FD5a-zA-Z0-9+#&\._%\-]+)|(\r\n|[\s\S])")
+_LOCK = threading.Lock()
+_KEPT_RUNS = 1 << 16
+"""Distinct runs whose words are kept: about 20 MB where all are new."""
+_LONGEST_KEPT = 64
+"""Characters; a longer run hardly comes again."""
+
+
+def jieba_words(text: str) -> list[str]:
+    """``list(jieba.cut(text))``. Joined, the words are the text again."""
+    found: list[str] = []
+    for match in _RUN.finditer(text):
+        if match.lastindex == 2:
+            found.append(match[2])
+        else:
+            run = match[1]
+            found.extend(_kept(run) if len(run) <= _LONGEST_KEPT else _cut(run))
+    return found
+
+
+@lru_cache(maxsize=_KEPT_RUNS)
+def _kept(run: str) -> tuple[str, ...]:
+    return tuple(_cut(run))
+
+
+def _cut(run: str) -> list[str]:
+    lexicon = _lexicon()
+    ends = _best_path(run, lexicon)
+    found: list[str] = []
+    start, single = 0, 0
+    # ``single``: where the characters began that stand alone on the path and are looked at together.
+    while start < len(run):
+        end = ends[start]
+        if end - start > 1:
+            if single < start:
+                found.extend(_alone(run[single:start], lexicon))
+            found.append(run[start:end])
+            single = end
+        start = end
+    if single < len(run):
+        found.extend(_alone(run[single:], lexicon))
+    return found
+
+
+def _best_path(run: str, lexicon: _Lexicon) -> list[int]:
+    """For every place, where the word ends that begins there on the most probable path: the later end where two are level."""
+    frequency, weight, unknown = lexicon.frequency, lexicon.weight, lexicon.unknown
+    length = len(run)
+    best = [0.0] * (length + 1)
+    ends = [0] * length
+    for start in range(length - 1, -1, -1):
+        end = start + 1
+        word = run[start:end]
+        top: float | None = None
+        while (count := frequency.get(word)) is not None:
+            if count:
+                total = weight(count) + best[end]
+                if top is None or total >= top:
+                    top, ends[start] = total, end
+            if end == length:
+                break
+            end += 1
+            word = run[start:end]
+        if top is None:
+            top, ends[start] = unknown + best[start + 1], start + 1
+        best[start] = top
+    return ends
+
+
+def _alone(characters: str, lexicon: _Lexicon) -> list[str] | str:
+    if len(characters) == 1:
+        return characters
+    # A dictionary word that the best path did not take falls into its characters.
+    return characters if lexicon.frequency.get(characters) else lexicon.unseen(characters)
+
+
+class _Lexicon:
+    """jieba's dictionary, and its logarithms.
+
+    Attributes:
+        frequency: Word -> count, 0 for a mere beginning of words.
+        unknown: Weight of a character that is no word.
+    """
+
+    def __init__(self, tokenizer: Any, unseen: Any) -> None:
+        self.frequency: dict[str, int] = tokenizer.FREQ
+        total = log(tokenizer.total)
+        self.unknown = log(1) - total
+        self.weight = cache(lambda count: log(count) - total)
+        self.unseen = lru_cache(maxsize=_KEPT_RUNS // 4)(lambda characters: list(unseen(characters)))
+
+
+def _lexicon() -> _Lexicon:
+    with _LOCK:
+        return _loaded()
+
+
+@cache
+def _loaded() -> _Lexicon:
+    with warnings.catch_warnings():
+        # Its regular expressions are in plain strings: a SyntaxWarning when Python compiles the module.
+        warnings.simplefilter("ignore")
+        import jieba
+        from jieba import finalseg
+    # A tokenizer of our own: jieba's shared one can be changed by other code (user dictionaries), and would change the numbers.
+    tokenizer = jieba.Tokenizer()
+    log_of_jieba = logging.getLogger("jieba")
+    level = log_of_jieba.level
+    log_of_jieba.setLevel(logging.WARNING)
+    # It keeps its dictionary as a marshal file of fixed name in the shared temporary folder, and loads whatever lies there.
+    with tempfile.TemporaryDirectory(prefix="medtune-jieba-") as private:
+        tokenizer.tmp_dir = private
+        try:
+            tokenizer.initialize()
+        finally:
+            log_of_jieba.setLevel(level)
+    return _Lexicon(tokenizer, finalseg.cut)
