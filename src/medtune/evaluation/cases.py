@@ -21,12 +21,44 @@ from medtune.types import IMAGE_MARK, MetricValue, Prediction, Sample, Score
 if TYPE_CHECKING:
     from medtune.data.dataset import Dataset
 
-__all__ = ["Answer", "Box", "Case", "Piece", "Shown", "choose_cases", "compare_words", "describe_case"]
+__all__ = [
+    "PICTURE_BYTES",
+    "Answer",
+    "Box",
+    "Case",
+    "Piece",
+    "Shown",
+    "Side",
+    "Tag",
+    "choose_cases",
+    "compare_words",
+    "describe_case",
+    "embed_picture",
+]
 
-Tag = Literal["worst", "worsened", "improved", "best", "unread"]
+Side = Literal["base", "tuned"]
+"""Whose answer: the base and the tuned model of a run, or, of two runs, the first and the second."""
 
-QUOTA: dict[Tag, int] = {"worst": 16, "worsened": 12, "improved": 12, "best": 12, "unread": 8}
-"""Cases of each kind, 60 in all: as many as somebody reads, and a page of a few megabytes."""
+Tag = Literal["worst", "to-wrong", "worsened", "to-right", "improved", "best", "unread", "random"]
+
+QUOTA: dict[Tag, int] = {
+    "worst": 12,
+    "to-wrong": 8,
+    "worsened": 8,
+    "to-right": 8,
+    "improved": 8,
+    "best": 8,
+    "unread": 6,
+    "random": 10,
+}
+"""Cases of each kind, 68 at most: as many as somebody reads. A case may be of several kinds."""
+
+PICTURE_BYTES = 10_000_000
+"""Of all embedded pictures of a page together, in base64."""
+
+MAX_LETTERS = 3000
+"""Of a question, a reference, an answer or a prompt on the page. With this, :data:`QUOTA` and :data:`PICTURE_BYTES` the cases stay
+under 32 MB whatever the data set and the answers are. It also bounds the comparison of words, whose time is quadratic."""
 
 LARGEST_SIDE = 448
 """Pixels of an embedded picture's longer side; smaller ones stay as they are."""
@@ -56,25 +88,46 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A picture as the page embeds it. ``data`` is None when the file cannot be read."""
+    """A picture as the page embeds it. ``data`` is None when the file cannot be read, or when it is ``too_large``."""
 
     data: str | None
     width: int
     height: int
     boxes: tuple[Box, ...]
+    too_large: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    model: Literal["base", "tuned"]
+    """What one model wrote.
+
+    Attributes:
+        pieces: The words beside the reference's; of the first :data:`MAX_LETTERS` letters.
+        cut: The generation reached the token limit.
+        error: Why the task could not read it.
+        raw: The text as generated, up to :data:`MAX_LETTERS` letters.
+        num_hidden: Letters beyond those.
+        num_tokens: Generated, where the generator counts them.
+    """
+
+    model: Side
     pieces: tuple[Piece, ...]
     cut: bool
     error: str | None
+    raw: str
+    num_hidden: int = 0
+    num_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One sample on the page. ``scores`` are (metric, base's value, tuned's value)."""
+    """One sample on the page.
+
+    Attributes:
+        findings: Values of the metadata that name findings, to filter by.
+        scores: (metric, base's value, tuned's value).
+        prompt: (role, text) of every turn that the model was given, image marks and all.
+    """
 
     sample_id: str
     task: str
@@ -84,6 +137,8 @@ class Case:
     reference: str
     answers: tuple[Answer, ...]
     scores: tuple[tuple[MetricValue, float | None, float | None], ...]
+    findings: tuple[str, ...] = ()
+    prompt: tuple[tuple[str, str], ...] = ()
 
 
 ByMetric = Mapping[str, Mapping[str, Score]]
@@ -101,7 +156,7 @@ def choose_cases(
     """Which samples are shown, and why: sample id -> tags. The same input gives the same choice.
 
     Each task is ranked by the first of ``metrics`` that scored it, and the tasks take turns, so that none crowds out the
-    others.
+    others. ``to-wrong`` and ``to-right`` went from one end of the metric's range to the other.
 
     Args:
         tasks: Sample id -> task.
@@ -110,9 +165,18 @@ def choose_cases(
         metrics: Most telling first.
         unread: Samples whose answer could not be read.
     """
-    ranked: dict[Tag, list[list[str]]] = {"worst": [], "worsened": [], "improved": [], "best": []}
+    ranked: dict[Tag, list[list[str]]] = {
+        "worst": [],
+        "to-wrong": [],
+        "worsened": [],
+        "to-right": [],
+        "improved": [],
+        "best": [],
+        "random": [],
+    }
     for task in dict.fromkeys(tasks.values()):
         members = {sample for sample, its_task in tasks.items() if its_task == task}
+        ranked["random"].append(sorted(members, key=_lot))
         for metric in metrics:
             after = _goodness(tuned, metric, members)
             if after:
@@ -133,12 +197,15 @@ def choose_cases(
         ranked["worsened"].append([sample for sample in rising if change[sample] < 0])
         falling = sorted(change, key=lambda sample: (-change[sample], _lot(sample)))
         ranked["improved"].append([sample for sample in falling if change[sample] > 0])
+        whole = metric.high - metric.low
+        ranked["to-wrong"].append([sample for sample in rising if change[sample] <= -whole])
+        ranked["to-right"].append([sample for sample in falling if change[sample] >= whole])
     tags: dict[str, list[Tag]] = {}
-    for tag, lists in ranked.items():
-        for sample in _take_turns(lists, quota.get(tag, 0)):
+    drawn = {tag: _take_turns(lists, quota.get(tag, 0)) for tag, lists in ranked.items()}
+    drawn["unread"] = sorted(unread, key=_lot)[: quota.get("unread", 0)]
+    for tag in QUOTA:
+        for sample in drawn.get(tag, ()):
             tags.setdefault(sample, []).append(tag)
-    for sample in sorted(unread, key=_lot)[: quota.get("unread", 0)]:
-        tags.setdefault(sample, []).append("unread")
     return {sample: tuple(found) for sample, found in tags.items()}
 
 
@@ -197,51 +264,97 @@ def describe_case(
     tags: tuple[Tag, ...],
     *,
     dataset: Dataset,
-    predictions: Mapping[Literal["base", "tuned"], Prediction | None],
+    predictions: Mapping[Side, Prediction | None],
     scores: Sequence[tuple[MetricValue, float | None, float | None]],
+    picture_bytes: int = PICTURE_BYTES,
 ) -> Case:
-    """Everything the page shows of one sample. A picture that cannot be read becomes a note in its place."""
+    """Everything the page shows of one sample. A picture that cannot be read becomes a note in its place.
+
+    Args:
+        picture_bytes: For all pictures of this case, in base64; one that does not fit becomes a note too.
+    """
     boxes = [Box("true", *corners) for corners in _true_boxes(sample.metadata.get("box"))]
     answers = []
     for model, prediction in predictions.items():
         if prediction is None:
             continue
-        text = prediction.generation.text.strip()
-        cut = prediction.generation.finish_reason == "length"
-        answers.append(Answer(model, compare_words(sample.target.strip(), text) if text else (), cut, prediction.error))
+        generation = prediction.generation
+        text = generation.text.strip()[:MAX_LETTERS]
+        answers.append(
+            Answer(
+                model,
+                compare_words(sample.target.strip()[:MAX_LETTERS], text) if text else (),
+                generation.finish_reason == "length",
+                prediction.error,
+                raw=generation.text[:MAX_LETTERS],
+                num_hidden=max(len(generation.text) - MAX_LETTERS, 0),
+                num_tokens=generation.num_generated_tokens,
+            )
+        )
         if sample.images:
             width, height = sample.images[0].width, sample.images[0].height
             boxes += [Box(model, *corners) for corners in _predicted_boxes(prediction.answer, width, height)]
     pictures = []
     for place, image in enumerate(sample.images[:MAX_PICTURES]):
         try:
-            data = _embed(dataset, sample, place)
+            data: str | None = embed_picture(dataset, sample, place)
         except UnreadableImageError:
             data = None
-        pictures.append(Shown(data, image.width, image.height, tuple(boxes) if place == 0 else ()))
+        too_large = data is not None and len(data) > picture_bytes
+        if data is not None:
+            picture_bytes -= 0 if too_large else len(data)
+        pictures.append(
+            Shown(None if too_large else data, image.width, image.height, tuple(boxes) if place == 0 else (), too_large)
+        )
     turns = [message.content.replace(IMAGE_MARK, "").strip() for message in sample.prompt if message.role != "system"]
     return Case(
         sample.id,
         sample.task,
         tags,
         tuple(pictures),
-        "\n\n".join(filter(None, turns)),
-        sample.target,
+        "\n\n".join(filter(None, turns))[:MAX_LETTERS],
+        sample.target[:MAX_LETTERS],
         tuple(answers),
         tuple(scores),
+        _findings(sample),
+        _prompt(sample),
     )
 
 
-def _embed(dataset: Dataset, sample: Sample, place: int) -> str:
+def _prompt(sample: Sample) -> tuple[tuple[str, str], ...]:
+    """The first :data:`MAX_LETTERS` letters of the conversation, turn by turn."""
+    turns, left = [], MAX_LETTERS
+    for message in sample.prompt:
+        if left <= 0:
+            turns.append((message.role, "…"))
+            break
+        turns.append((message.role, message.content[:left]))
+        left -= len(message.content)
+    return tuple(turns)
+
+
+def _findings(sample: Sample) -> tuple[str, ...]:
+    """What metadata names as found: ``findings``, a list of words, else ``kind``, one word."""
+    value = sample.metadata.get("findings", sample.metadata.get("kind"))
+    words = value if isinstance(value, list) else [value]
+    return tuple(dict.fromkeys(word for word in words if isinstance(word, str) and word))
+
+
+def embed_picture(dataset: Dataset, sample: Sample, place: int, *, largest_side: int = LARGEST_SIDE, quality: int = 85) -> str:
+    """Picture ``place`` of a sample as a ``data:`` address of a JPEG, its longer side at most ``largest_side`` pixels.
+
+    Raises:
+        UnreadableImageError: The file is gone or damaged.
+    """
     from PIL import Image
 
     from medtune.imaging.read import open_picture
 
     image = sample.images[place]
     picture = open_picture(dataset.picture(image), name=image.path)
-    picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
+    picture.thumbnail((largest_side, largest_side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=85)
+    picture.save(buffer, "JPEG", quality=quality)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

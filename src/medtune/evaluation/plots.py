@@ -6,11 +6,13 @@ the dark, the printer and the other language, and are a few hundred bytes each.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from markupsafe import Markup
 
-from medtune.types import Measurement, MetricValue
+from medtune.types import Difference, Measurement, MetricValue, ReliabilityBin
 
-__all__ = ["axis_of", "interval_bar", "range_strip"]
+__all__ = ["axis_of", "difference_bar", "interval_bar", "range_strip", "reliability_diagram"]
 
 WIDTH = 220
 """Of a drawing, in its own units; the page scales it."""
@@ -53,18 +55,74 @@ def range_strip(metric: MetricValue, *, base: Measurement | None, tuned: Measure
     ends = f'<text x="{_PAD}" y="45">{low:.3g}</text>'
     ends += f'<text x="{WIDTH - _PAD}" y="45" text-anchor="end">{high:.3g}</text>'
     parts.append(ends)
-    return Markup(f'<svg class="strip" viewBox="0 0 {WIDTH} 48" aria-hidden="true" focusable="false">{"".join(parts)}</svg>')
+    return _svg("strip", WIDTH, 48, parts)
 
 
-def interval_bar(entry: Measurement, low: float, high: float) -> Markup:
-    """One measurement as a dot with its interval, between ``low`` and ``high``."""
+def interval_bar(entry: Measurement, low: float, high: float, overall: float | None = None) -> Markup:
+    """One measurement as a dot with its interval, between ``low`` and ``high``: a row of a forest plot.
+
+    Args:
+        overall: The number of all samples, drawn as an upright dashed line.
+    """
     parts = [f'<line class="axis" x1="{_PAD}" x2="{WIDTH - _PAD}" y1="9" y2="9"/>']
+    if overall is not None:
+        x = _place(overall, low, high)
+        parts.append(f'<line class="overall" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="18"/>')
     if entry.value is not None:
         if entry.low is not None and entry.high is not None:
             left, right = _place(entry.low, low, high), _place(entry.high, low, high)
             parts.append(f'<line class="tuned whisker" x1="{left:.1f}" x2="{right:.1f}" y1="9" y2="9"/>')
         parts.append(f'<circle class="tuned mark" cx="{_place(entry.value, low, high):.1f}" cy="9" r="4"/>')
-    return Markup(f'<svg class="bar" viewBox="0 0 {WIDTH} 18" aria-hidden="true" focusable="false">{"".join(parts)}</svg>')
+    return _svg("bar", WIDTH, 18, parts)
+
+
+def difference_bar(entry: Difference, reach: float) -> Markup:
+    """A difference with its interval, from ``-reach`` to ``reach``; the upright line is no difference."""
+    zero = _place(0, -reach, reach)
+    parts = [
+        f'<line class="axis" x1="{_PAD}" x2="{WIDTH - _PAD}" y1="9" y2="9"/>',
+        f'<line class="overall" x1="{zero:.1f}" x2="{zero:.1f}" y1="0" y2="18"/>',
+    ]
+    if entry.difference is not None:
+        if entry.low is not None and entry.high is not None:
+            left, right = _place(entry.low, -reach, reach), _place(entry.high, -reach, reach)
+            parts.append(f'<line class="tuned whisker" x1="{left:.1f}" x2="{right:.1f}" y1="9" y2="9"/>')
+        parts.append(f'<circle class="tuned mark" cx="{_place(entry.difference, -reach, reach):.1f}" cy="9" r="4"/>')
+    return _svg("bar", WIDTH, 18, parts)
+
+
+def reliability_diagram(bins: Sequence[ReliabilityBin]) -> Markup:
+    """How often answers were true, over the probability that the model gave them; the diagonal is honest.
+
+    A dot's area grows with the bin's number of samples (DeGroot and Fienberg 1983, doi:10.2307/2987588).
+    """
+    side, pad = 220, 26
+    span = side - 2 * pad
+
+    def x(share: float) -> float:
+        return pad + share * span
+
+    def y(share: float) -> float:
+        return side - pad - share * span
+
+    parts = [f'<rect class="frame" x="{pad}" y="{pad}" width="{span}" height="{span}"/>']
+    parts.append(f'<line class="overall" x1="{x(0)}" y1="{y(0)}" x2="{x(1)}" y2="{y(1)}"/>')
+    for tick in (0.0, 0.5, 1.0):
+        parts.append(f'<text x="{x(tick):.0f}" y="{side - pad + 13}" text-anchor="middle">{tick:g}</text>')
+        parts.append(f'<text x="{pad - 5}" y="{y(tick) + 3:.0f}" text-anchor="end">{tick:g}</text>')
+    most = max((entry.num_samples for entry in bins), default=0)
+    seen = [(entry.probability, entry.share, entry.num_samples) for entry in bins]
+    dots = [(p, s, n) for p, s, n in seen if p is not None and s is not None and n]
+    if len(dots) > 1:
+        path = " ".join(f"{x(p):.1f},{y(s):.1f}" for p, s, _ in dots)
+        parts.append(f'<polyline class="tuned curve" points="{path}"/>')
+    for p, s, n in dots:
+        parts.append(f'<circle class="tuned mark" cx="{x(p):.1f}" cy="{y(s):.1f}" r="{2.5 + 4.5 * (n / most) ** 0.5:.1f}"/>')
+    return _svg("reliability", side, side, parts)
+
+
+def _svg(name: str, width: int, height: int, parts: Sequence[str]) -> Markup:
+    return Markup(f'<svg class="{name}" viewBox="0 0 {width} {height}" aria-hidden="true" focusable="false">{"".join(parts)}</svg>')
 
 
 def _place(value: float, low: float, high: float) -> float:

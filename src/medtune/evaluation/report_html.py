@@ -1,27 +1,20 @@
-"""``report.html``: the report as one file that anybody can open, keep, print and send on. It loads nothing from anywhere.
-
-Both languages are in the page, and every value goes through the template's escaping: an answer may hold HTML. The page's
-content policy names its one script by hash, so that even markup that slipped through could run nothing.
-"""
+"""``report.html``: the report as one file that anybody can open, keep, print and send on (:mod:`medtune.evaluation.page`)."""
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from medtune.errors import EvaluationError, MedtuneError
+from medtune.errors import MedtuneError
 from medtune.evaluation import cautions, plots
-from medtune.evaluation.cases import Case, choose_cases, describe_case
-from medtune.evaluation.predictions import read_index, read_predictions, read_scores
-from medtune.evaluation.score import parse_generation
+from medtune.evaluation.page import render_page
+from medtune.evaluation.run_cases import report_cases
 from medtune.evaluation.table import (
     About,
     HeadlineRow,
@@ -35,19 +28,22 @@ from medtune.evaluation.table import (
 )
 from medtune.evaluation.wording import (
     ABOUT,
-    CONTROLS,
+    AGREEMENTS,
+    ERRORS,
     GROUPS,
     PAGE,
+    SEVERITIES,
     TAGS,
     VERDICTS,
+    control_title,
     field_title,
     task_title,
     unit_title,
     value_title,
 )
-from medtune.language import Language, Text, language, msg
+from medtune.language import Language, Text, msg
 from medtune.runs import Run, atomic_write
-from medtune.types import Condition, Measurement, MetricValue, Report, RunRecord, Score
+from medtune.types import Difference, FindingCount, Measurement, MetricValue, Report, RunRecord
 
 if TYPE_CHECKING:
     from medtune.data.dataset import Dataset
@@ -75,46 +71,48 @@ def render_report(report: Report, folder: Path, dataset: Dataset | None, in_lang
     Raises:
         EvaluationError: The data set is another than the report's, or a stored file is damaged.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("medtune.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    script, style = _asset("report.js"), _asset("report.css")
     base, tuned = main_pair(report)
     control = table_control(report)
-    record = _record(folder)
-    cases = [] if dataset is None else _cases(report, folder, dataset)
-    page = environment.get_template("report.html").render(
-        lang=_HTML_LANGUAGE[in_language or language()],
-        t=_both,
+    cases = [] if dataset is None else report_cases(report, folder, dataset)
+    return render_page(
+        "report.html",
+        style="report.css",
+        script="report.js",
+        in_language=in_language,
         text=PAGE,
-        style=Markup(style),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
         report=report,
         title=msg("Evaluation of {run}", run=report.run),
         group_word=GROUPS[report.group_kind],
-        severe=[text for text in report.warnings if cautions.is_severe(text)],
+        severe=[*report.alerts, *(text for text in report.warnings if cautions.is_severe(text) and text not in report.alerts)],
         cautions=[
             text
             for text in report.warnings
-            if not cautions.is_severe(text) and text.template != cautions.synthetic_data().template  # it has a banner
+            if not cautions.is_severe(text)
+            and text not in report.alerts
+            and text.template != cautions.synthetic_data().template  # it has a banner
         ],
         local_only=dataset is not None and dataset.manifest.local_only,
         summary=_summary(report),
         base=base,
         tuned=tuned,
         control=control,
-        control_title=CONTROLS[control] if control is not None else None,
+        control_title=control_title(control) if control is not None else None,
         sections=_sections(headline_rows(report)),
         more=_sections(headline_rows(report, metrics=_in_order(report))) if len(report.metrics) > len(report.headline) else [],
         tasks=_by_task(report),
         subgroups=_subgroups(report),
+        picture_rows=_picture_rows(report),
+        control_name=control_title,
+        errors=ERRORS,
+        severities=SEVERITIES,
+        agreements=AGREEMENTS,
+        findings=_findings(report),
+        diagrams=[
+            (label, plots.reliability_diagram(bins))
+            for label, bins in report.calibration.items()
+            if any(entry.num_samples for entry in bins)
+        ],
+        reading=report.review,
         about_titles=ABOUT,
         verdicts=VERDICTS,
         tags=TAGS,
@@ -127,28 +125,17 @@ def render_report(report: Report, folder: Path, dataset: Dataset | None, in_lang
         verdict=verdict,
         metric_text=lambda metric: Text(metric.title),
         strip=_strip,
-        record=record,
+        record=_record(folder),
         loss=_loss_picture(folder),
         cases=cases,
         case_tags=[tag for tag in TAGS if any(tag in case.tags for case in cases)],
+        side_titles={"base": PAGE["base"], "tuned": PAGE["tuned"]},
+        answer_titles={"base": PAGE["base_answer"], "tuned": PAGE["tuned_answer"]},
+        box_titles={"base": PAGE["base_box"], "tuned": PAGE["tuned_box"]},
+        cases_note=PAGE["cases_note"],
+        num_samples=report.num_samples,
         facts=_facts(report),
     )
-    return str(page)
-
-
-_HTML_LANGUAGE = {"en": "en", "zh": "zh-CN"}
-
-
-def _asset(name: str) -> str:
-    return (resources.files("medtune.evaluation") / "templates" / name).read_text(encoding="utf-8")
-
-
-def _both(text: Text) -> Markup:
-    """A sentence in both languages; the style sheet shows the one that the page is set to."""
-    english, chinese = text.render("en"), text.render("zh")
-    if english == chinese:
-        return escape(english)
-    return Markup('<span class="en" lang="en">{}</span><span class="zh" lang="zh-CN">{}</span>').format(english, chinese)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +213,7 @@ def _summary(report: Report) -> list[Text]:
 class _Subgroup:
     field: str
     metric: MetricValue
+    overall: Measurement | None
     low: float
     high: float
     entries: tuple[tuple[str, Measurement, Markup], ...]
@@ -234,6 +222,9 @@ class _Subgroup:
 def _subgroups(report: Report) -> list[_Subgroup]:
     """For each field, the most telling metric that its subgroups were scored on."""
     values = {value.name: value for value in report.metrics}
+    base, tuned = main_pair(report)
+    looked = tuned or base
+    whole = {entry.metric: entry for entry in (looked.measurements if looked is not None else ()) if entry.task is None}
     found = []
     for field, groups in report.subgroups.items():
         for name in report.headline:
@@ -244,11 +235,61 @@ def _subgroups(report: Report) -> list[_Subgroup]:
                 if entry.metric == name and entry.num_scored
             }
             if len(entries) > 1:
-                low, high = plots.axis_of(values[name], list(entries.values()))
-                bars = tuple((label, entry, plots.interval_bar(entry, low, high)) for label, entry in entries.items())
-                found.append(_Subgroup(field, values[name], low, high, bars))
+                overall = whole.get(name)
+                low, high = plots.axis_of(values[name], [*entries.values(), overall])
+                line = None if overall is None else overall.value
+                bars = tuple((label, entry, plots.interval_bar(entry, low, high, line)) for label, entry in entries.items())
+                found.append(_Subgroup(field, values[name], overall, low, high, bars))
                 break
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _PictureRow:
+    """One measure of what the pictures show: with the right picture, and what each control makes of it."""
+
+    metric: MetricValue
+    real: Measurement
+    entries: tuple[tuple[str, Difference, Markup], ...]
+    """(control, control minus right picture, drawing)."""
+
+
+def _picture_rows(report: Report) -> list[_PictureRow]:
+    """What depends on the picture, for every control that was asked."""
+    base, tuned = main_pair(report)
+    looked = tuned or base
+    if looked is None:
+        return []
+    controls = {condition.label: condition.control for condition in report.conditions if condition.control != "none"}
+    lost = {
+        (controls[second], entry.metric): entry
+        for first, second, entries in report.differences
+        if first == looked.label and second in controls
+        for entry in entries
+        if entry.task is None and entry.difference is not None
+    }
+    values = {value.name: value for value in report.metrics}
+    found = []
+    for real in looked.measurements:
+        name = real.metric
+        if real.task is not None or name not in report.headline or about(name) != "picture" or real.value is None:
+            continue
+        mine = [(control, entry) for (control, metric), entry in lost.items() if metric == name]
+        if mine:
+            reach = max(max(abs(entry.low or 0), abs(entry.high or 0), abs(entry.difference or 0)) for _, entry in mine) or 1.0
+            drawn = tuple((control, entry, plots.difference_bar(entry, reach)) for control, entry in mine)
+            found.append(_PictureRow(values[name], real, drawn))
+    return found
+
+
+def _findings(report: Report) -> list[tuple[str, list[FindingCount]]]:
+    """Findings of the conditions with the right pictures, the commonest of the references first."""
+    plain = [condition.label for condition in report.conditions if condition.control == "none"]
+    return [
+        (label, sorted(report.findings[label], key=lambda entry: (-entry.num_reference, entry.finding)))
+        for label in plain
+        if report.findings.get(label)
+    ]
 
 
 def _record(folder: Path) -> RunRecord | None:
@@ -263,70 +304,6 @@ def _loss_picture(folder: Path) -> str | None:
     if not path.is_file():
         return None
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
-
-
-def _cases(report: Report, folder: Path, dataset: Dataset) -> list[Case]:
-    if dataset.manifest.hash != report.dataset_hash:
-        raise EvaluationError(
-            msg(
-                "The report was made from the data set {old} ({old_hash}), not from {new} ({new_hash}).",
-                old=report.dataset,
-                old_hash=report.dataset_hash,
-                new=dataset.manifest.name,
-                new_hash=dataset.manifest.hash,
-            ),
-            file=folder / "report.json",
-            remedy=msg("Give the data set that the report was made from."),
-        )
-    base, tuned = main_pair(report)
-    looked = tuned or base
-    if looked is None:
-        return []
-    tasks = {name: entry.task for name, entry in read_index(folder / "evaluations" / "samples.jsonl").items()}
-    shown: dict[Literal["base", "tuned"], Condition] = {}
-    if base is not None:
-        shown["base"] = base
-    if tuned is not None:
-        shown["tuned"] = tuned
-    scores = {model: _by_metric(folder, condition, tasks) for model, condition in shown.items()}
-    before = scores["base"] if looked.model == "tuned" and "base" in scores else {}
-    stored = {
-        model: read_predictions(folder / "evaluations" / condition.label / "predictions.jsonl", tasks).predictions
-        for model, condition in shown.items()
-    }
-    values = {value.name: value for value in report.metrics}
-    order = [values[name] for name in report.headline]
-    unread = [name for name in tasks if (kept := stored[looked.model].get(name)) is not None and kept.error is not None]
-    chosen = choose_cases(tasks, before, scores[looked.model], order, unread)
-    samples = {sample.id: sample for sample in dataset.rows(report.split) if sample.id in chosen}
-    found = []
-    for name, tags in chosen.items():
-        sample = samples[name]
-        predictions = {
-            model: parse_generation(kept.generation, sample, image_sha256=kept.image_sha256)
-            for model, entries in stored.items()
-            if (kept := entries.get(name)) is not None
-        }
-        rows = [
-            (value, _value(scores.get("base", {}), value.name, name), _value(scores.get("tuned", {}), value.name, name))
-            for value in order
-            if any(_value(table, value.name, name) is not None for table in scores.values())
-        ]
-        found.append(describe_case(sample, tags, dataset=dataset, predictions=predictions, scores=rows))
-    return found
-
-
-def _by_metric(folder: Path, condition: Condition, known: Mapping[str, str]) -> dict[str, dict[str, Score]]:
-    table: dict[str, dict[str, Score]] = {}
-    for score in read_scores(folder / "evaluations" / condition.label / "scores.jsonl"):
-        if score.sample_id in known:
-            table.setdefault(score.metric, {})[score.sample_id] = score
-    return table
-
-
-def _value(table: Mapping[str, Mapping[str, Score]], metric: str, sample: str) -> float | None:
-    score = table.get(metric, {}).get(sample)
-    return None if score is None else score.value
 
 
 def _facts(report: Report) -> list[tuple[str, str]]:

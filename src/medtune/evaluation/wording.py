@@ -6,11 +6,15 @@ from medtune.language import Text, msg
 
 __all__ = [
     "ABOUT",
+    "AGREEMENTS",
     "CONTROLS",
+    "ERRORS",
     "GROUPS",
     "PAGE",
+    "SEVERITIES",
     "TAGS",
     "VERDICTS",
+    "control_title",
     "field_title",
     "task_title",
     "unit_title",
@@ -46,10 +50,36 @@ GROUPS: dict[str, Text] = {
 
 TAGS: dict[str, Text] = {
     "worst": msg("Worst"),
+    "to-wrong": msg("Right to wrong"),
     "worsened": msg("Got worse"),
+    "to-right": msg("Wrong to right"),
     "improved": msg("Got better"),
     "best": msg("Best"),
     "unread": msg("Not readable"),
+    "random": msg("Drawn at random"),
+}
+
+ERRORS: dict[str, Text] = {
+    "missed": msg("Missed finding"),
+    "invented": msg("Invented finding"),
+    "side": msg("Wrong side"),
+    "measurement": msg("Wrong measurement"),
+    "dangerous": msg("Dangerous for the patient"),
+}
+"""What readers mark in an answer."""
+
+SEVERITIES: dict[str, Text] = {
+    "none": msg("no error that matters"),
+    "minor": msg("minor: changes nothing for the patient"),
+    "moderate": msg("moderate: has to be corrected before use"),
+    "severe": msg("severe: could change the treatment"),
+}
+"""How bad the worst error of an answer is, in the order of badness."""
+
+AGREEMENTS: dict[str, Text] = {
+    "cohen-kappa": msg("Cohen's kappa"),
+    "fleiss-kappa": msg("Fleiss' kappa"),
+    "gwet-ac1": msg("Gwet's AC1"),
 }
 
 _TASKS: dict[str, Text] = {
@@ -154,9 +184,57 @@ PAGE: dict[str, Text] = {
     "parameters": msg("Trained parameters"),
     "cases": msg("Cases"),
     "cases_note": msg(
-        "A choice from all tasks: the worst and the best of the tuned model, and those that tuning changed most. It is no"
-        " random sample; the numbers above are of all cases."
+        "A choice from all tasks: the worst and the best of the tuned model, those that tuning changed most, and some drawn at"
+        " random. Only the latter stand for all; the numbers above are of all cases."
     ),
+    "of_samples": msg("of all evaluated samples"),
+    "finding": msg("Finding"),
+    "all_findings": msg("All findings"),
+    "too_large": msg("Left out to keep the page small."),
+    "raw": msg("Prompt and raw text"),
+    "tokens": msg("tokens"),
+    "letters_hidden": msg("letters more are not shown"),
+    "picture_title": msg("What depends on the picture"),
+    "picture_note": msg(
+        "The same questions without the right picture. A fall shows that the picture is used; no fall shows that it is not"
+        " needed for this score. Bars are 95 % intervals of the difference, the upright line is no difference."
+    ),
+    "real_picture": msg("Right picture"),
+    "control": msg("Control"),
+    "overall": msg("all samples (dashed line)"),
+    "findings_title": msg("Findings"),
+    "findings_note": msg(
+        "Counted from the words of reference and answer, with negation. Sensitivity is found among those of the reference;"
+        " precision is found among those that the answers state."
+    ),
+    "in_reference": msg("In the reference"),
+    "found": msg("Found"),
+    "missed": msg("Missed"),
+    "invented": msg("Invented"),
+    "sensitivity": msg("Sensitivity"),
+    "precision": msg("Precision"),
+    "calibration_title": msg("Does its probability mean what it says?"),
+    "calibration_note": msg(
+        "Upright: how often the answer was true. Across: the probability that the model gave it. On the diagonal both agree;"
+        " a larger dot stands for more answers."
+    ),
+    "review_title": msg("What readers preferred"),
+    "review_note": msg(
+        "Readers saw both answers in random order and did not know the models. A tie counts half; the interval resamples whole"
+        " groups of patients and does not cover the choice of readers."
+    ),
+    "prefer_first": msg("Prefer the first"),
+    "tie": msg("No preference"),
+    "prefer_second": msg("Prefer the second"),
+    "preference": msg("Preference for the second"),
+    "readers": msg("readers"),
+    "judgements": msg("judgements"),
+    "identical": msg("pairs were not shown, because both answers were the same"),
+    "agreement": msg("Agreement of the readers"),
+    "error_kind": msg("Marked error"),
+    "severity": msg("Severity"),
+    "first_model": msg("First"),
+    "second_model": msg("Second"),
     "all": msg("All"),
     "all_tasks": msg("All tasks"),
     "show": msg("Show"),
@@ -192,6 +270,11 @@ PAGE: dict[str, Text] = {
     "versions": msg("Versions"),
     "made_by": msg("Made by medtune. All of this page is in this file; it loads nothing."),
 }
+
+
+def control_title(control: str) -> Text:
+    """What a control is called; one that has no name here is called by its key."""
+    return CONTROLS.get(control, Text(control))
 
 
 def task_title(task: str) -> Text:

@@ -73,7 +73,7 @@ def test_tasks_take_turns() -> None:
 
 
 def test_a_task_in_which_all_score_alike_shows_no_best_and_no_worst() -> None:
-    assert choose_cases({"a": "t", "b": "t"}, {}, scores(ACCURACY, {"a": 1, "b": 1}), [ACCURACY], []) == {}
+    assert choose_cases({"a": "t", "b": "t"}, {}, scores(ACCURACY, {"a": 1, "b": 1}), [ACCURACY], [], {"worst": 2, "best": 2}) == {}
 
 
 def test_boxes_are_drawn_in_pixels_of_the_stored_picture(tmp_path: Path) -> None:

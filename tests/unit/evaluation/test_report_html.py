@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -13,6 +14,7 @@ from PIL import Image
 
 from medtune.data.dataset import Dataset
 from medtune.errors import EvaluationError
+from medtune.evaluation.cases import QUOTA
 from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.evaluate import evaluate
 from medtune.evaluation.report_html import render_report, write_report
@@ -178,19 +180,23 @@ def test_cases_show_the_picture_the_box_and_the_words(tmp_path: Path) -> None:
     text = render_report(report, folder, dataset, "en")
     page = Page(text)
     cards = [attributes for tag, attributes in page.elements if tag == "article"]
-    assert 0 < len(cards) <= 60
-    assert {tag for card in cards for tag in (card["data-tags"] or "").split()} == {
+    assert 0 < len(cards) <= sum(QUOTA.values())
+    assert {tag for card in cards for tag in json.loads(card["data-tag"] or "[]")} == {
         "worst",
         "best",
         "improved",
         "worsened",
+        "to-wrong",
+        "to-right",
         "unread",
+        "random",
     }
     pictures = [attributes["href"] or "" for tag, attributes in page.elements if tag == "image"]
     assert len(pictures) == len(cards)
     with Image.open(io.BytesIO(base64.b64decode(pictures[0].split(",")[1]))) as image:
         assert image.size == (24, 16)
     boxes = [attributes for tag, attributes in page.elements if tag == "rect"]
+    assert {box["class"] for box in boxes} == {"box edge", "box true"}
     assert {(box["x"], box["y"], box["width"], box["height"]) for box in boxes} == {("4.0", "2.0", "8.0", "8.0")}
     assert "<mark>" in text
     assert "(no answer)" in page.text

@@ -14,12 +14,13 @@
     button.addEventListener("click", () => speak(button.dataset.language));
   }
 
-  const wanted = { tag: "", task: "" };
+  const wanted = { tag: "", task: "", finding: "" };
   const cases = [...document.querySelectorAll(".case")];
+  const has = (card, key) => !wanted[key] || JSON.parse(card.dataset[key]).includes(wanted[key]);
   const filter = () => {
     let count = 0;
     for (const card of cases) {
-      const fits = (!wanted.tag || card.dataset.tags.split(" ").includes(wanted.tag)) && (!wanted.task || card.dataset.task === wanted.task);
+      const fits = has(card, "tag") && has(card, "finding") && (!wanted.task || card.dataset.task === wanted.task);
       card.hidden = !fits;
       count += fits ? 1 : 0;
     }
@@ -38,6 +39,6 @@
 
   // A closed <details> prints closed: paper has nothing to click on.
   addEventListener("beforeprint", () => {
-    for (const details of document.querySelectorAll("details")) details.open = true;
+    for (const details of document.querySelectorAll("details:not(.raw)")) details.open = true;
   });
 })();

@@ -1,0 +1,59 @@
+"""What the pages have in common: one self-contained file each, both languages in it, nothing loaded and nothing sent.
+
+Every value goes through the template's escaping, because an answer may hold HTML. The content policy names the page's one
+script by its hash, so that even markup that slipped through could run nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from importlib import resources
+
+from markupsafe import Markup, escape
+
+from medtune.language import Language, Text, language
+
+__all__ = ["both", "render_page"]
+
+_HTML_LANGUAGE = {"en": "en", "zh": "zh-CN"}
+
+
+def render_page(template: str, *, style: str, script: str, in_language: Language | None, **values: object) -> str:
+    """Fill one of the templates of ``evaluation/templates``.
+
+    Args:
+        template: Its file name; ``style`` and ``script`` are the names of its style sheet and its script.
+        in_language: The language that the page opens in; the reader can switch.
+        values: What the template names besides ``lang``, ``t``, ``style``, ``script`` and ``script_hash``.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("medtune.evaluation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    code = _asset(script)
+    return environment.get_template(template).render(
+        lang=_HTML_LANGUAGE[in_language or language()],
+        t=both,
+        style=Markup(_asset(style)),
+        script=Markup(code),
+        script_hash=base64.b64encode(hashlib.sha256(code.encode("utf-8")).digest()).decode("ascii"),
+        **values,
+    )
+
+
+def both(text: Text) -> Markup:
+    """A sentence in both languages; the style sheet shows the one that the page is set to."""
+    english, chinese = text.render("en"), text.render("zh")
+    if english == chinese:
+        return escape(english)
+    return Markup('<span class="en" lang="en">{}</span><span class="zh" lang="zh-CN">{}</span>').format(english, chinese)
+
+
+def _asset(name: str) -> str:
+    return (resources.files("medtune.evaluation") / "templates" / name).read_text(encoding="utf-8")
