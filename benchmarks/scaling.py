@@ -56,7 +56,8 @@ def train(
         encoding="utf-8",
     )
     # A recipe for one device would leave the others of this machine visible to every library.
-    visible = {"CUDA_VISIBLE_DEVICES": ",".join(str(number) for number in range(devices))}
+    numbers = range(options.first_device, options.first_device + devices)
+    visible = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, numbers))}
     command: list[str | Path] = [sys.executable, "-m", "medtune", "train", recipe]
     fault = run(command, work / f"{name}.log", limit=limit, environment={**environment, **visible})
     events = read_events(folder)
@@ -111,6 +112,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file of results")
     parser.add_argument("--devices", type=int, nargs="+", default=[2], help="numbers of devices besides one")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--first-device", type=int, default=0, help="leave the GPUs before this one to another benchmark")
+    parser.add_argument("--without-one", action="store_true", help="not on one device: another call measures it")
     parser.add_argument("--rows-a-step", type=int, default=32, help="effective batch")
     parser.add_argument("--grow", action="store_true", help="--rows-a-step for each device")
     parser.add_argument("--layers", type=int, help="decoder layers")
@@ -139,7 +142,8 @@ def measure(options: argparse.Namespace) -> None:
     made = make(options, work, limit=options.limit, environment=environment)
     model = options.model.name + (f", {options.layers} layers" if options.layers else "")
     model += ", growing batch" if options.grow else ""
-    for devices, kind in [(1, "none"), *((devices, kind) for devices in options.devices for kind in options.kinds)]:
+    one = [] if options.without_one else [(1, "none")]
+    for devices, kind in [*one, *((devices, kind) for devices in options.devices for kind in options.kinds)]:
         if kind.startswith("zero") and importlib.util.find_spec("deepspeed") is None:
             print(f"{kind}: DeepSpeed is not installed", flush=True)
             continue
