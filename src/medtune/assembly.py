@@ -21,6 +21,7 @@ from medtune.models.config import QloraSettings
 from medtune.plugins import Kind, resolve, resolve_stored
 from medtune.recipe import Recipe, dataset_folder, diff_settings, dump_recipe, find_recipe, load_recipe, make_recipe, run_folder
 from medtune.runs import Run, find_run, is_run, list_runs, now
+from medtune.training.config import FREE_ON_RESUME
 from medtune.types import Event, Generator, Listener, RunRecord, ValidationReport
 
 if TYPE_CHECKING:
@@ -161,17 +162,7 @@ _FREE_ON_RESUME = (
     "data.folder",
     "data.num_workers",
     "data.faulty_records",
-    "train.cache_encoded",
-    "train.compile",
-    "train.gradient_checkpointing",
-    "train.log_every",
-    "train.micro_batch_tokens",
-    "train.num_workers",
-    "train.on_out_of_memory",
-    "train.save_total_limit",
-    "train.trackers",
-    "train.trackers_online",
-    "train.vision_cache",
+    *(f"train.{name}" for name in sorted(FREE_ON_RESUME)),
 )
 """Settings that may differ when a run is resumed: they change no weight."""
 

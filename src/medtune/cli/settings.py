@@ -85,8 +85,16 @@ def sweep(
             )
     except KeyboardInterrupt:
         words = ["medtune", "sweep", recipe, *(overrides or ())]
-        for option, value in (("--space", space), ("--folder", folder), ("--trials", trials), ("--seeds", seeds)):
+        for option, value in (
+            ("--space", space),
+            ("--folder", folder),
+            ("--trials", trials),
+            ("--seeds", seeds),
+            ("--workers", workers),
+            ("--gpus-per-trial", gpus_per_trial if gpus_per_trial > 1 else None),
+        ):
             words += [] if value is None else [option, str(value)]
+        words += ["--keep-checkpoints"] if keep_checkpoints else []
         typer.echo(str(msg("Go on with: {command}", command=shlex.join(words))), err=True)
         raise
     print_json(result) if as_json else _print_sweep(result)

@@ -130,11 +130,11 @@ def train(
         with Progress() as listener:
             run = api.train(recipe, overrides or (), resume=resume, listener=listener)
     except KeyboardInterrupt:
-        folder = run_folder(load_recipe(recipe, overrides or ()))
+        # A run folder that is resumed may have been moved since its recipe was written.
+        folder = Path(recipe) if resume and is_run(recipe) else run_folder(load_recipe(recipe, overrides or ()))
         if is_run(folder):
-            typer.echo(
-                str(msg("Go on with: {command}", command=shlex.join(["medtune", "train", str(folder), "--resume"]))), err=True
-            )
+            words = ["medtune", "train", str(folder), *(overrides or () if resume else ()), "--resume"]
+            typer.echo(str(msg("Go on with: {command}", command=shlex.join(words))), err=True)
         raise
     print_run(run)
 

@@ -17,13 +17,12 @@ from medtune.errors import TrainingError
 from medtune.language import Text, msg
 from medtune.models.contract import write_contract
 from medtune.runs import atomic_write
-from medtune.training.config import TrainSettings
+from medtune.training.config import FREE_ON_RESUME, TrainSettings
 from medtune.training.seal import damage, flush, flush_folder, write_seal
 from medtune.training.weights import trained
 from medtune.types import AdapterContract, Sample
 
 __all__ = [
-    "FREE_TO_CHANGE",
     "STAGING",
     "all_checkpoints",
     "check_same",
@@ -42,26 +41,6 @@ STAGING = ".saving"
 """Folder under ``checkpoints/`` in which a checkpoint is written before it gets its name."""
 
 _DESCRIPTION = "medtune.json"
-
-FREE_TO_CHANGE = frozenset(
-    {
-        "cache_encoded",
-        "compile",
-        "gradient_checkpointing",
-        "keep_best",
-        "log_every",
-        "micro_batch_tokens",
-        "num_workers",
-        "on_out_of_memory",
-        "patience",
-        "save_every",
-        "save_total_limit",
-        "trackers",
-        "trackers_online",
-        "vision_cache",
-    }
-)
-"""Settings that a resumed run may change: beyond rounding, they do not touch what an optimizer step computes."""
 
 
 def all_checkpoints(folder: Path) -> list[tuple[int, Path]]:
@@ -161,7 +140,7 @@ def describe(
     """What must be the same when a run is resumed."""
     shapes = sorted(f"{name} {tuple(parameter.shape)}" for name, parameter in trained(model).items())
     return {
-        "settings": settings.model_dump(mode="json", exclude=set(FREE_TO_CHANGE)),
+        "settings": settings.model_dump(mode="json", exclude=set(FREE_ON_RESUME)),
         "rows": {"train": hash_rows(train_rows), "validation": hash_rows(validation_rows)},
         "trainable": hashlib.sha256("\n".join(shapes).encode()).hexdigest()[:16],
         "num_processes": int(os.environ.get("WORLD_SIZE", "1")),

@@ -12,6 +12,7 @@ from medtune.types import Settings
 
 __all__ = [
     "DEFAULT_WARMUP_RATIO",
+    "FREE_ON_RESUME",
     "OWNED_BY_MEDTUNE",
     "DdpSettings",
     "DeepSpeedSettings",
@@ -23,6 +24,26 @@ __all__ = [
 
 DEFAULT_WARMUP_RATIO = 0.03
 """Share of the steps for warm-up; LLaVA-1.5's value (Liu et al. 2023, arXiv:2310.03744, appendix table of hyper-parameters)."""
+
+FREE_ON_RESUME = frozenset(
+    {
+        "cache_encoded",
+        "compile",
+        "gradient_checkpointing",
+        "keep_best",
+        "log_every",
+        "micro_batch_tokens",
+        "num_workers",
+        "on_out_of_memory",
+        "patience",
+        "save_every",
+        "save_total_limit",
+        "trackers",
+        "trackers_online",
+        "vision_cache",
+    }
+)
+"""Settings of the section ``train`` that a resumed run may change: beyond rounding, they do not touch what an optimizer step computes."""
 
 OWNED_BY_MEDTUNE: dict[str, str] = {
     "activation_checkpointing": "train.gradient_checkpointing",

@@ -185,6 +185,23 @@ def test_ctrl_c_is_said_in_every_command(monkeypatch: pytest.MonkeyPatch, capsys
     assert capsys.readouterr().err == "Interrupted.\n"
 
 
+def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "train", stop)
+    shutil.copytree("runs/small", "elsewhere", ignore=shutil.ignore_patterns("checkpoints"))
+    assert run("train", "elsewhere", "train.log_every=1", "--resume") == 130
+    assert capsys.readouterr().err == "Go on with: medtune train elsewhere train.log_every=1 --resume\nInterrupted.\n"
+    shutil.rmtree("elsewhere")
+    assert run("train", "small.yaml", "train.log_every=1") == 130
+    assert capsys.readouterr().err == "Go on with: medtune train runs/small --resume\nInterrupted.\n"
+    monkeypatch.setattr(api, "sweep", stop)
+    assert run("sweep", "small.yaml", "adapter.rank=2", "--trials=3", "--workers", "2", "--keep-checkpoints") == 130
+    expected = "Go on with: medtune sweep small.yaml adapter.rank=2 --trials 3 --workers 2 --keep-checkpoints\nInterrupted.\n"
+    assert capsys.readouterr().err == expected
+
+
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     from medtune import __version__
 
