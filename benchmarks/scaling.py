@@ -45,10 +45,11 @@ def train(
         raise SystemExit(f"--rows-a-step {rows_a_step} cannot be shared by {devices} devices")
     folder, recipe = work / "runs" / name, work / f"{name}.yaml"
     shutil.rmtree(folder, ignore_errors=True)
+    targets = ", targets: [language, experts]" if options.experts else ""
     spread = "kind: none" if devices == 1 else f"{KINDS[kind]}, num_processes: {devices}"
     recipe.write_text(
         f"name: {name}\n{data_section(work)}"
-        f"model: {{base: '{work / 'model'}'}}\nadapter: {{kind: lora, rank: 8, alpha: 16}}\nrun: {{folder: '{folder}'}}\n"
+        f"model: {{base: '{work / 'model'}'}}\nadapter: {{kind: lora, rank: 8, alpha: 16{targets}}}\nrun: {{folder: '{folder}'}}\n"
         f"distributed: {{{spread}}}\n"
         f"train: {{max_steps: {options.steps}, batch_size: {rows_a_step // devices}, gradient_accumulation_steps: 1,"
         f" learning_rate: 1.0e-4, vision_cache: {options.vision_cache}, compile: {options.compile}, log_every: {LOG_EVERY},"
@@ -117,6 +118,7 @@ def main() -> None:
     parser.add_argument("--rows-a-step", type=int, default=32, help="effective batch")
     parser.add_argument("--grow", action="store_true", help="--rows-a-step for each device")
     parser.add_argument("--layers", type=int, help="decoder layers")
+    parser.add_argument("--experts", action="store_true", help="adapt the experts too")
     parser.add_argument("--rows", type=int, default=560)
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--vision-cache", choices=("none", "memory"), default="none")
