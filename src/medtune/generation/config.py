@@ -34,7 +34,12 @@ class OpenAiSettings(Settings):
     timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
     """Longest silence of the server within one request."""
     max_retries: Annotated[int, Field(ge=0, le=20)] = 5
-    """Further attempts after status 408, 429 or 5xx, a timeout or a lost connection."""
+    """Further attempts after status 408, 409, 425, 429 or 5xx, a timeout, a lost connection or an answer that cannot be read. A
+    request that fails in all of them costs its own row; ten in a row end the evaluation, which goes on when it is called again."""
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    """What the server allows, retries included. None = no limit."""
+    tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
+    """What the server allows of prompts and answers together. None = no limit."""
 
     @property
     def label(self) -> str:

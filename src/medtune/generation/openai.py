@@ -1,35 +1,32 @@
-"""Generation by a server with the OpenAI chat-completions protocol: vLLM, SGLang, llama.cpp, a cloud service.
-
-Fields: https://platform.openai.com/docs/api-reference/chat. ``top_k`` and ``repetition_penalty`` are not among them; vLLM and
-SGLang take them under these names, and they are sent only when they differ from "none".
-"""
+"""Generation by a server with the OpenAI chat-completions protocol: vLLM, SGLang, llama.cpp, a cloud service."""
 
 from __future__ import annotations
 
-import base64
 import importlib
 import ipaddress
 import json
 import logging
 import os
-import random
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from io import BytesIO
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
+from typing import Any
 from urllib.parse import urlsplit
 
 from medtune.errors import GenerationError, MedtuneError, MissingDependencyError
+from medtune.generation.chat_completions import (
+    FINISH_REASONS,
+    Body,
+    request_body,
+    response_generation,
+    server_sent,
+    server_words,
+)
 from medtune.generation.check import check_requests
-from medtune.imaging.read import open_picture
+from medtune.generation.rate_limit import Booking, RateLimit, asked_pause, pause_seconds
 from medtune.language import msg
-from medtune.types import IMAGE_MARK, FinishReason, Generation, Request
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from medtune.types import FinishReason, Generation, Request
 
 __all__ = ["OpenAiGenerator"]
 
@@ -38,9 +35,17 @@ _log = logging.getLogger(__name__)
 _AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _THIS_REQUEST_FAILS = frozenset({400, 413, 422})
 """Too long, too large, not acceptable. Any other status (key, address, model name) would meet every request."""
-_FIRST_PAUSE_SECONDS = 0.5
-_LONGEST_PAUSE_SECONDS = 60.0
-_FINISH_REASONS: dict[str | None, FinishReason] = {"stop": "stop", "length": "length"}
+_MOST_FAILURES_IN_A_ROW = 10
+"""So many requests given up one after the other, with no answer in between: it is the server, and not the requests."""
+
+
+class _GivenUp(Exception):
+    """A request that got no answer in all its attempts. ``everybody``: no other would get one."""
+
+    def __init__(self, error: GenerationError, *, everybody: bool = False) -> None:
+        super().__init__(error)
+        self.error = error
+        self.everybody = everybody
 
 
 class OpenAiGenerator:
@@ -55,8 +60,12 @@ class OpenAiGenerator:
         api_key_env: Environment variable with the key; None = none is sent.
         max_concurrency: Requests under way at the same time.
         timeout_seconds: Longest silence of the server.
-        max_retries: Further attempts after status 408, 429 or 5xx, a timeout or a lost connection. The pause doubles from half a
-            second up to a minute, or is what the server's ``Retry-After`` says.
+        max_retries: Further attempts after status 408, 409, 425, 429 or 5xx, a timeout, a lost connection or an answer that is not
+            of the protocol. The pause doubles from half a second up to a minute, or is what the server's ``Retry-After`` says: then
+            for all requests, not this one alone.
+        requests_per_minute: Not more, retries included; None = no limit.
+        tokens_per_minute: Of prompts and answers, not more; None = no limit. What a request will need is estimated from its text,
+            its pictures and ``max_new_tokens`` until the server has said what it needed.
         local_only: The data may not leave this machine: then only a loopback address is accepted, without proxies. (A tunnel
             behind a loopback port cannot be seen from here.)
 
@@ -74,6 +83,8 @@ class OpenAiGenerator:
         max_concurrency: int = 8,
         timeout_seconds: float = 120.0,
         max_retries: int = 5,
+        requests_per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
         local_only: bool = False,
     ) -> None:
         local = _is_loopback(base_url)
@@ -97,6 +108,7 @@ class OpenAiGenerator:
         self._url = base_url.rstrip("/") + "/chat/completions"
         self._max_concurrency = max_concurrency
         self._max_retries = max_retries
+        self._limit = RateLimit(requests_per_minute, tokens_per_minute)
         self._http = _httpx()
         # A proxy from the environment would carry even loopback traffic to another machine.
         self._client = self._http.Client(
@@ -106,17 +118,19 @@ class OpenAiGenerator:
             limits=self._http.Limits(max_connections=max_concurrency, max_keepalive_connections=max_concurrency),
         )
         self._closed = threading.Event()
+        self._failures_in_a_row = 0
+        self._counting = threading.Lock()
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Generation]:
         """Generations as they arrive, in any order; ``seconds`` is the wall time of the one request, its retries included.
 
-        A request that the server refuses for itself (status 400, 413, 422, a content filter), or a damaged picture, gives a
-        generation with ``finish_reason`` ``error`` and the reason.
+        A request that the server refuses for itself (status 400, 413, 422, a content filter), one that got no answer in all its
+        attempts, or a damaged picture gives a generation with ``finish_reason`` ``error`` and the reason; the others go on.
 
         Raises:
             GenerationError: Before any work: a conversation does not end with a question, or its marks and pictures differ in
-                number. Later: the server refuses all requests (key, address, model name), or cannot be reached after all
-                retries; what has been answered by then is yielded first.
+                number. Later: the server refuses all requests (key, address, model name, an empty account), nobody listens there,
+                or ten requests in a row were given up; what has been answered by then is yielded first.
         """
         check_requests(requests)
         return self._run(requests)
@@ -153,7 +167,9 @@ class OpenAiGenerator:
                 later when it breaks off.
         """
         check_requests([request])
-        return self._pieces(request.id, self._body(request) | {"stream": True})
+        body = request_body(request, self._model)
+        body.fields["stream"] = True
+        return self._pieces(request.id, body)
 
     def close(self) -> None:
         """Close all connections."""
@@ -165,64 +181,93 @@ class OpenAiGenerator:
     def _answer(self, request: Request, stop: threading.Event) -> Generation:
         started = time.perf_counter()
         try:
-            body = self._body(request)
+            body = request_body(request, self._model)
         except MedtuneError as error:
             return Generation(id=request.id, text="", finish_reason="error", error=error.render("en"))
-        response = self._sent(request.id, body, stop)
-        seconds = time.perf_counter() - started
-        if response.status_code != 200:
-            reason = f"{response.status_code}: {_server_words(response)}"
-            _log.warning("request %s: status %s", request.id, reason)
-            return Generation(id=request.id, text="", finish_reason="error", error=reason, seconds=seconds)
         try:
-            answer = response.json()
-            choice, usage = answer["choices"][0], answer.get("usage") or {}
-            reason = choice.get("finish_reason")
-            finish_reason = _FINISH_REASONS.get(reason, "error")
-            return Generation(
-                id=request.id,
-                text=choice["message"].get("content") or "",
-                finish_reason=finish_reason,
-                num_prompt_tokens=usage.get("prompt_tokens"),
-                num_generated_tokens=usage.get("completion_tokens"),
-                seconds=seconds,
-                error=f"finish reason {reason}" if finish_reason == "error" else None,
-            )
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise self._not_understood(request.id) from error
+            generation = self._tried(request, body, stop, started)
+        except _GivenUp as given_up:
+            with self._counting:
+                self._failures_in_a_row += 1
+                many = self._failures_in_a_row >= _MOST_FAILURES_IN_A_ROW
+            if given_up.everybody or many:
+                raise given_up.error from given_up
+            reason = given_up.error.what.render("en")
+            _log.warning("request %s: %s", request.id, reason)
+            seconds = time.perf_counter() - started
+            return Generation(id=request.id, text="", finish_reason="error", error=reason, seconds=seconds)
+        with self._counting:
+            self._failures_in_a_row = 0
+        return generation
 
-    def _sent(self, name: str, body: dict[str, Any], stop: threading.Event) -> Any:
-        """The response: 200, or a refusal of this one request. Retried as the class says."""
+    def _tried(self, request: Request, body: Body, stop: threading.Event, started: float) -> Generation:
+        """Asked until there is an answer, a refusal, or no attempt left.
+
+        Raises:
+            _GivenUp: There is none left.
+            GenerationError: The server refuses everybody.
+        """
         for attempt in range(self._max_retries + 1):
+            booking = self._admitted(body.num_tokens, stop)
+            everybody = False
             try:
-                response = self._client.post(self._url, json=body)
+                response = self._client.post(self._url, json=body.fields)
             except self._http.TransportError as error:
-                if attempt == self._max_retries or stop.is_set() or self._closed.is_set():
-                    raise self._unreachable(name, error) from error
-                pause = _pause(attempt)
+                fault, pause = self._unreachable(request.id, error), pause_seconds(attempt)
+                # Nobody listens at that address: unlike a timeout, that is not this request's doing.
+                everybody = isinstance(error, self._http.ConnectError)
             else:
-                if response.status_code == 200 or response.status_code in _THIS_REQUEST_FAILS:
-                    return response
-                if response.status_code not in _AGAIN or attempt == self._max_retries or stop.is_set():
-                    raise self._refused(name, response)
-                pause = _pause(attempt, response.headers.get("Retry-After"))
-            _log.info("request %s: again in %.1f s", name, pause)
+                if response.status_code == 200:
+                    try:
+                        generation = response_generation(request, response.json(), time.perf_counter() - started)
+                    except ValueError:
+                        fault, pause = self._not_understood(request.id), pause_seconds(attempt)
+                    else:
+                        if generation.num_prompt_tokens is not None and generation.num_generated_tokens is not None:
+                            booking.tokens = generation.num_prompt_tokens + generation.num_generated_tokens
+                        return generation
+                elif response.status_code in _THIS_REQUEST_FAILS:
+                    reason = f"{response.status_code}: {server_words(response)}"
+                    _log.warning("request %s: status %s", request.id, reason)
+                    seconds = time.perf_counter() - started
+                    return Generation(id=request.id, text="", finish_reason="error", error=reason, seconds=seconds)
+                elif response.status_code not in _AGAIN or _account_is_empty(response):
+                    raise self._refused(request.id, response)
+                else:
+                    fault, pause = self._refused(request.id, response), pause_seconds(attempt, response.headers)
+                    if (asked := asked_pause(response.headers)) is not None:
+                        self._limit.hold(asked)
+            if attempt == self._max_retries or stop.is_set() or self._closed.is_set():
+                raise _GivenUp(fault, everybody=everybody)
+            _log.info("request %s: again in %.1f s", request.id, pause)
             stop.wait(pause)
         raise AssertionError("the last attempt returns or raises")
 
-    def _pieces(self, name: str, body: dict[str, Any]) -> Generator[str, None, FinishReason]:
+    def _admitted(self, num_tokens: int, stop: threading.Event) -> Booking:
+        """Waits until the rate limit lets the request through.
+
+        Raises:
+            CancelledError: Nobody wants the answer any more.
+        """
+        while not isinstance(admitted := self._limit.admit(num_tokens), Booking):
+            if stop.wait(admitted):
+                raise CancelledError
+        return admitted
+
+    def _pieces(self, name: str, body: Body) -> Generator[str, None, FinishReason]:
         finish_reason: FinishReason = "stop"
         for attempt in range(self._max_retries + 1):
             shown = False
+            self._admitted(body.num_tokens, self._closed)
             try:
-                with self._client.stream("POST", self._url, json=body) as response:
+                with self._client.stream("POST", self._url, json=body.fields) as response:
                     if response.status_code in _AGAIN and attempt < self._max_retries:
-                        pause = _pause(attempt, response.headers.get("Retry-After"))
+                        pause = pause_seconds(attempt, response.headers)
                     elif response.status_code != 200:
                         response.read()
                         raise self._refused(name, response)
                     else:
-                        for data in _server_sent(response.iter_bytes()):
+                        for data in server_sent(response.iter_bytes()):
                             if data == "[DONE]":
                                 return finish_reason
                             choice = self._choice(name, data)
@@ -230,13 +275,13 @@ class OpenAiGenerator:
                                 shown = True
                                 yield piece
                             if reason := choice.get("finish_reason"):
-                                finish_reason = _FINISH_REASONS.get(reason, "error")
+                                finish_reason = FINISH_REASONS.get(reason, "error")
                         return finish_reason
             except self._http.TransportError as error:
                 # What has been shown cannot be taken back, and a second attempt need not begin alike.
                 if shown or attempt == self._max_retries:
                     raise self._unreachable(name, error) from error
-                pause = _pause(attempt)
+                pause = pause_seconds(attempt)
             self._closed.wait(pause)
         raise AssertionError("the last attempt returns or raises")
 
@@ -248,37 +293,6 @@ class OpenAiGenerator:
             raise self._not_understood(name) from error
         return choice
 
-    def _body(self, request: Request) -> dict[str, Any]:
-        """The JSON of a request. Text and pictures stand in the order of the marks."""
-        images = iter(request.images)
-        messages: list[dict[str, Any]] = []
-        for message in request.messages:
-            parts: list[dict[str, Any]] = []
-            for index, text in enumerate(message.content.split(IMAGE_MARK)):
-                if index:
-                    try:
-                        parts.append({"type": "image_url", "image_url": {"url": _data_url(next(images))}})
-                    except MedtuneError as error:
-                        raise GenerationError(error.what, file=error.file, sample=request.id, remedy=error.remedy) from error
-                if text:
-                    parts.append({"type": "text", "text": text})
-            plain = IMAGE_MARK not in message.content
-            messages.append({"role": message.role, "content": message.content if plain else parts})
-        sampling = request.sampling
-        body: dict[str, Any] = {
-            "model": self._model,
-            "messages": messages,
-            "max_tokens": sampling.max_new_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "seed": sampling.seed,
-        }
-        if sampling.top_k:
-            body["top_k"] = sampling.top_k
-        if sampling.repetition_penalty != 1.0:
-            body["repetition_penalty"] = sampling.repetition_penalty
-        return body
-
     # ----------------------------------------------------------------------------------------------------------- faults
 
     def _refused(self, name: str, response: Any) -> GenerationError:
@@ -287,7 +301,7 @@ class OpenAiGenerator:
                 "{url} answers with status {status}: {words}",
                 url=self._url,
                 status=response.status_code,
-                words=_server_words(response),
+                words=server_words(response),
             ),
             sample=name,
             remedy=msg(
@@ -338,44 +352,9 @@ def _is_loopback(base_url: str) -> bool:
         return False
 
 
-def _data_url(image: Path | bytes | Image) -> str:
-    picture = open_picture(image) if isinstance(image, (Path, bytes)) else image
-    buffer = BytesIO()
-    picture.save(buffer, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _server_sent(chunks: Iterator[bytes]) -> Iterator[str]:
-    """The ``data`` of server-sent events (WHATWG HTML, section 9.2).
-
-    Lines are cut at LF in bytes: text splitting would also cut at U+2028 or U+0085 inside a JSON string, and a chunk may end in
-    the middle of a character.
-    """
-    rest = b""
-    for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data:"):
-                yield line[5:].decode("utf-8", errors="replace").strip(" \r")
-    if rest.startswith(b"data:"):
-        yield rest[5:].decode("utf-8", errors="replace").strip(" \r")
-
-
-def _pause(attempt: int, retry_after: str | None = None) -> float:
-    """Seconds before the next attempt. Half of it is random, so that many clients do not come back together."""
+def _account_is_empty(response: Any) -> bool:
+    """OpenAI says 429 of an account without money too, which no pause fills."""
     try:
-        return min(max(float(retry_after or ""), 0.0), _LONGEST_PAUSE_SECONDS)
-    except ValueError:
-        longest: float = min(_FIRST_PAUSE_SECONDS * 2**attempt, _LONGEST_PAUSE_SECONDS)
-        return longest * random.uniform(0.5, 1.0)
-
-
-def _server_words(response: Any) -> str:
-    """The message of an error response, in one line of at most 300 characters."""
-    try:
-        body = response.json()
-        error = body.get("error", body)
-        words = str(error.get("message") or error) if isinstance(error, dict) else str(error)
-    except (ValueError, AttributeError):
-        words = response.text
-    return " ".join(words.split())[:300] or "-"
+        return bool(response.json()["error"]["code"] == "insufficient_quota")
+    except (ValueError, LookupError, TypeError):
+        return False

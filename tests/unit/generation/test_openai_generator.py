@@ -18,6 +18,7 @@ from PIL import Image
 
 import medtune.generation.openai as module
 from medtune.errors import GenerationError, MissingDependencyError
+from medtune.generation import rate_limit
 from medtune.generation.openai import OpenAiGenerator
 from medtune.types import Message, Request, Sampling
 
@@ -87,7 +88,7 @@ def refusal(message: str) -> bytes:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(module, "_FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(rate_limit, "FIRST_PAUSE_SECONDS", 0.001)
     # A proxy that would fail every request, were it used for a loopback address.
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     server = Server()
@@ -184,24 +185,145 @@ def test_tries_again(status: int, server: Server, generator: OpenAiGenerator) ->
     assert len(server.bodies) == 3
 
 
-def test_gives_up_after_the_retries(server: Server, generator: OpenAiGenerator) -> None:
-    server.reply = lambda *_: (503, {}, refusal("overloaded"))
-    with pytest.raises(GenerationError, match=r"503: overloaded"):
-        list(generator.generate([ask("a")]))
-    assert len(server.bodies) == 3
-
-
-def test_a_silent_server_times_out(server: Server) -> None:
-    def silent(*_: Any) -> Reply:
+def fails(kind: str, _: int, body: dict[str, Any]) -> Reply:
+    """One request of many meets a fault every time."""
+    content = body["messages"][-1]["content"]
+    if content != "unlucky":
+        return 200, {}, answer(content)
+    if kind == "slow":
         time.sleep(0.4)
-        return 200, {}, answer("too late")
+    return {
+        "slow": (200, {}, answer("too late")),
+        "500": (500, {}, refusal("out of memory")),
+        "broken JSON": (200, {}, b'{"choices": [{"mess'),
+        "closed": (200, {"Content-Length": "999"}, [b"{", b""]),
+        "no text": (200, {}, b'{"choices": [{}]}'),
+    }[kind]
 
-    server.reply = silent
-    generator = OpenAiGenerator(server.url, "tiny", timeout_seconds=0.05, max_retries=1)
-    with pytest.raises(GenerationError, match="timeout_seconds"):
-        list(generator.generate([ask("a")]))
-    assert len(server.bodies) == 2
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("slow", "broke off"),
+        ("500", "500: out of memory"),
+        ("broken JSON", "protocol"),
+        ("closed", "broke off"),
+        ("no text", "protocol"),
+    ],
+)
+def test_a_request_that_always_fails_costs_that_one(kind: str, words: str, server: Server) -> None:
+    server.reply = lambda *arguments: fails(kind, *arguments)
+    generator = OpenAiGenerator(server.url, "tiny", max_concurrency=2, max_retries=1, timeout_seconds=0.2)
+    found = {g.id: g for g in generator.generate([ask("a", "one"), ask("b", "unlucky"), ask("c", "two")])}
     generator.close()
+    assert {name: generation.finish_reason for name, generation in found.items()} == {"a": "stop", "b": "error", "c": "stop"}
+    assert words in (found["b"].error or "")
+    assert sum(body["messages"][-1]["content"] == "unlucky" for body in server.bodies) == 2
+
+
+def test_a_server_that_answers_nobody_ends_the_run(server: Server) -> None:
+    server.reply = lambda *_: (503, {}, refusal("overloaded"))
+    generator = OpenAiGenerator(server.url, "tiny", max_concurrency=1, max_retries=0)
+    got: list[str] = []
+    with pytest.raises(GenerationError, match=r"503: overloaded"):
+        got.extend(generation.id for generation in generator.generate([ask(f"r{n}") for n in range(100)]))
+    generator.close()
+    assert len(got) == 9
+    assert len(server.bodies) == 10
+
+
+def test_failures_with_answers_in_between_do_not_end_the_run(server: Server) -> None:
+    server.reply = lambda number, _: (503, {}, b"") if number % 2 else (200, {}, answer("words"))
+    generator = OpenAiGenerator(server.url, "tiny", max_concurrency=1, max_retries=0)
+    found = list(generator.generate([ask(f"r{n}") for n in range(40)]))
+    generator.close()
+    assert [generation.finish_reason for generation in found] == ["error", "stop"] * 20
+
+
+def test_an_account_without_money_is_not_asked_again(server: Server, generator: OpenAiGenerator) -> None:
+    quota = json.dumps({"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}).encode()
+    server.reply = lambda *_: (429, {}, quota)
+    with pytest.raises(GenerationError, match="exceeded your current quota"):
+        list(generator.generate([ask("a")]))
+    assert len(server.bodies) == 1
+
+
+def test_retry_after_holds_for_all_requests(server: Server) -> None:
+    times: list[float] = []
+
+    def reply(number: int, _: dict[str, Any]) -> Reply:
+        times.append(time.perf_counter())
+        return (429, {"Retry-After": "0.3"}, b"") if number == 1 else (200, {}, answer("words"))
+
+    server.reply = reply
+    generator = OpenAiGenerator(server.url, "tiny", max_concurrency=1, max_retries=1)
+    stopped = threading.Event()
+    assert isinstance(generator._admitted(1, stopped), rate_limit.Booking)
+    list(generator.generate([ask("a")]))
+    assert times[1] - times[0] >= 0.29
+    generator._limit.hold(0.2)
+    started = time.perf_counter()
+    list(generator.generate([ask("b")]))
+    assert time.perf_counter() - started >= 0.19
+    generator.close()
+
+
+def test_no_more_requests_a_minute_than_allowed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limit, "WINDOW_SECONDS", 0.3)
+    generator = OpenAiGenerator(server.url, "tiny", max_concurrency=4, requests_per_minute=2)
+    started = time.perf_counter()
+    assert len(list(generator.generate([ask(f"r{n}") for n in range(5)]))) == 5
+    assert time.perf_counter() - started >= 0.6
+    generator.close()
+
+
+def test_tokens_a_minute_are_what_the_server_counted(server: Server) -> None:
+    generator = OpenAiGenerator(server.url, "tiny", tokens_per_minute=300)
+    sampling = Sampling(max_new_tokens=200)
+    started = time.perf_counter()
+    for name in "abc":  # 11 + 3 tokens each, as the server says; by the estimate only one would fit into the minute
+        assert len(list(generator.generate([ask(name, sampling=sampling)]))) == 1
+    assert time.perf_counter() - started < 5
+    assert [booking.tokens for booking in generator._limit._booked] == [14, 14, 14]
+    generator.close()
+
+
+def test_a_reader_who_leaves_is_not_kept_by_the_limit(server: Server) -> None:
+    generator = OpenAiGenerator(server.url, "tiny", requests_per_minute=1)
+    generations = generator.generate([ask("a"), ask("b"), ask("c")])
+    next(generations)
+    started = time.perf_counter()
+    generations.close()  # type: ignore[attr-defined]
+    assert time.perf_counter() - started < 5
+    assert len(server.bodies) == 1
+    generator.close()
+
+
+def test_probabilities_of_the_first_token(server: Server, generator: OpenAiGenerator) -> None:
+    told = {
+        "content": [
+            {
+                "token": "Yes",
+                "logprob": -0.1,
+                "top_logprobs": [{"token": "Yes", "logprob": -0.1}, {"token": "No", "logprob": -2.5}],
+            },
+            {"token": ".", "logprob": -0.1, "top_logprobs": [{"token": "Maybe", "logprob": -3.0}]},
+        ]
+    }
+
+    def reply(_: int, body: dict[str, Any]) -> Reply:
+        choice = {"message": {"content": "Yes."}, "finish_reason": "stop"}
+        return 200, {}, json.dumps({"choices": [choice | ({"logprobs": told} if body.get("logprobs") else {})]}).encode()
+
+    server.reply = reply
+    asked = Request("a", (Message(role="user", content="?"),), score_tokens=("Yes", "No", "Maybe"))
+    (scored,) = generator.generate([asked])
+    (plain,) = generator.generate([ask("b")])
+    assert scored.first_token_logprobs == {"Yes": -0.1, "No": -2.5}
+    assert plain.first_token_logprobs is None
+    assert (server.bodies[0]["top_logprobs"], server.bodies[1].get("logprobs")) == (20, None)
+    server.reply = lambda *_: (200, {}, answer("a server that does not know of probabilities"))
+    assert next(generator.generate([asked])).first_token_logprobs is None
 
 
 def test_no_server() -> None:
@@ -243,10 +365,12 @@ def test_a_refusal_of_all_ends_at_once_and_keeps_what_was_answered(server: Serve
 
 
 @pytest.mark.parametrize("body", [b"<html>hello</html>", b"{}", b"[]", b'{"choices": []}', b'{"choices": [{}]}', answer([1])])
-def test_a_server_that_speaks_something_else(body: bytes, server: Server, generator: OpenAiGenerator) -> None:
+def test_a_server_that_speaks_something_else(body: bytes, server: Server) -> None:
     server.reply = lambda *_: (200, {}, body)
+    generator = OpenAiGenerator(server.url, "tiny", max_retries=0)
     with pytest.raises(GenerationError, match="/v1"):
-        list(generator.generate([ask("a")]))
+        list(generator.generate([ask(f"r{n}") for n in range(10)]))
+    generator.close()
 
 
 def test_a_reader_who_stops_early_leaves_nothing_running(server: Server, generator: OpenAiGenerator) -> None:
@@ -357,11 +481,3 @@ def test_without_httpx_the_pip_line_is_given(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(module.importlib, "import_module", absent)
     with pytest.raises(MissingDependencyError, match=r"pip install 'medtune\[openai\]'"):
         OpenAiGenerator("http://127.0.0.1:1/v1", "tiny")
-
-
-def test_pauses_double_and_end_at_a_minute() -> None:
-    for attempt, longest in [(0, 0.5), (1, 1.0), (3, 4.0), (20, 60.0)]:
-        assert longest / 2 <= module._pause(attempt) <= longest
-    assert module._pause(0, "2.5") == 2.5
-    assert module._pause(0, "86400") == 60.0
-    assert module._pause(0, "Wed, 21 Oct 2026 07:28:00 GMT") <= 0.5
