@@ -105,6 +105,21 @@ def control_not_asked(control: ControlName, num_left_out: int, count: int) -> Te
     )
 
 
+def one_run_each() -> Text:
+    return msg(
+        "One run on either side: the intervals cover other patients, not other training seeds. Give several runs of each recipe to"
+        " tell the recipes apart."
+    )
+
+
+def one_run(title: str) -> Text:
+    return msg("There is one run only of {run}: how much its seed matters is not known, and not in the intervals.", run=title)
+
+
+def same_weights(title: str) -> Text:
+    return msg("Runs of {run} hold the same weights: they are one run and not several.", run=title)
+
+
 def small_subgroups(field: str, count: int, minimum: int) -> Text:
     return msg(
         "Subgroups by {field} with fewer than {minimum} samples, not shown: {count}.",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from medtune import plugins
@@ -9,9 +12,11 @@ from medtune.errors import EvaluationError
 from medtune.evaluation import cautions
 from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.evaluate import read_report
-from medtune.evaluation.measure import ScoreTable, difference
+from medtune.evaluation.measure import ScoreTable
+from medtune.evaluation.permutation import adjust
 from medtune.evaluation.predictions import read_index, read_scores
 from medtune.evaluation.score import Metrics, load_metric
+from medtune.evaluation.several_runs import averaged_difference
 from medtune.evaluation.table import main_pair
 from medtune.language import Text, msg
 from medtune.types import Comparison, Condition, Difference, Metric, Report
@@ -20,8 +25,8 @@ __all__ = ["compare"]
 
 
 def compare(
-    first: Path,
-    second: Path,
+    first: Path | Sequence[Path],
+    second: Path | Sequence[Path],
     *,
     first_label: str | None = None,
     second_label: str | None = None,
@@ -30,17 +35,103 @@ def compare(
 ) -> Comparison:
     """Compare two evaluated run folders on the samples that both have; differences are ``second`` minus ``first``.
 
+    Several folders are runs of one recipe with other seeds: they are averaged, never pooled
+    (:mod:`medtune.evaluation.several_runs`), on the samples that all of them have.
+
     Args:
         first_label: Which condition of ``first``; its tuned model with the real pictures when not given, its base model
             when it has no tuned one.
         second_label: The same of ``second``.
-        num_resamples: Of the paired cluster bootstrap.
+        num_resamples: Of the paired cluster bootstrap, and of the permutation.
 
     Raises:
-        EvaluationError: A report is missing, the two were made from other data or another split, or have no sample or no
-            metric in common.
+        EvaluationError: A report is missing, the runs were made from other data or another split, have no sample or no
+            metric in common, or an arm has no run.
     """
-    one, other = read_report(first), read_report(second)
+    arms = [
+        [_Run.read(folder, label) for folder in ([given] if isinstance(given, Path) else given)]
+        for given, label in ((first, first_label), (second, second_label))
+    ]
+    if not all(arms):
+        raise EvaluationError(msg("A comparison needs at least one run on either side."))
+    runs = [run for arm in arms for run in arm]
+    one = runs[0].report
+    for run in runs[1:]:
+        _check_comparable(one, run)
+    tables = [[run.table(num_resamples, seed) for run in arm] for arm in arms]
+    every = [table for arm in tables for table in arm]
+    common = [sample for sample in every[0].tasks if all(sample in table.tasks for table in every[1:])]
+    if not common:
+        raise EvaluationError(
+            msg("The two runs have no evaluated sample in common."),
+            file=runs[-1].folder / "evaluations" / "samples.jsonl",
+            remedy=msg("Evaluate both with the same evaluation.seed and evaluation.max_samples."),
+        )
+    values = {value.name: value for value in one.metrics}
+    names = [
+        value.name
+        for value in arms[1][0].report.metrics
+        if value.name in values and all(value.name in table.scores for table in every[:-1])
+    ]
+    if not names:
+        raise EvaluationError(
+            msg("The two runs were not scored with a metric in common."),
+            file=runs[-1].folder / "report.json",
+            remedy=msg("Score the stored predictions again, with the same metrics."),
+        )
+    differences: list[Difference] = []
+    for name in names:
+        differences.append(averaged_difference(tables[0], tables[1], name))
+        tasks = every[0].tasks_of(name)
+        if len(tasks) > 1:
+            differences.extend(averaged_difference(tables[0], tables[1], name, task=task) for task in tasks)
+    num_groups = len({every[0].groups[sample] for sample in common})
+    warnings = [*_warnings([run.report for run in runs], [len(table.tasks) for table in every], len(common), num_groups)]
+    warnings += _run_warnings(*arms)
+    return Comparison(
+        first=_title(arms[0]),
+        second=_title(arms[1]),
+        dataset_hash=one.dataset_hash,
+        split=one.split,
+        num_samples=len(common),
+        num_groups=num_groups,
+        metrics=tuple(values[name] for name in names),
+        differences=tuple(adjust(differences)),
+        alerts=tuple(text for text in warnings if cautions.is_severe(text)),
+        warnings=tuple(warnings),
+        runs=(tuple(run.title for run in arms[0]), tuple(run.title for run in arms[1])),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    folder: Path
+    report: Report
+    condition: Condition
+
+    @classmethod
+    def read(cls, folder: Path, label: str | None) -> _Run:
+        report = read_report(folder)
+        return cls(folder, report, _condition(report, folder, label))
+
+    @property
+    def title(self) -> str:
+        return f"{self.report.run}/{self.condition.label}"
+
+    def table(self, num_resamples: int, seed: int) -> ScoreTable:
+        return _table(self.folder, self.report, self.condition, num_resamples, seed)
+
+
+def _title(arm: Sequence[_Run]) -> str:
+    return arm[0].title if len(arm) == 1 else f"{arm[0].title} (+{len(arm) - 1})"
+
+
+def _check_comparable(one: Report, run: _Run) -> None:
+    """
+    Raises:
+        EvaluationError: The run was evaluated on other data, or on another split.
+    """
+    other = run.report
     if one.dataset_hash != other.dataset_hash:
         raise EvaluationError(
             msg(
@@ -50,51 +141,15 @@ def compare(
                 second=other.dataset,
                 second_hash=other.dataset_hash,
             ),
-            file=second / "report.json",
+            file=run.folder / "report.json",
             remedy=msg("Evaluate both runs on the same prepared data set."),
         )
     if one.split != other.split:
         raise EvaluationError(
             msg("The two runs were evaluated on different splits: {first} and {second}.", first=one.split, second=other.split),
-            file=second / "report.json",
+            file=run.folder / "report.json",
             remedy=msg("Evaluate both runs with the same evaluation.split."),
         )
-    left, right = _condition(one, first, first_label), _condition(other, second, second_label)
-    first_table = _table(first, one, left, num_resamples, seed)
-    second_table = _table(second, other, right, num_resamples, seed)
-    common = [sample for sample in first_table.tasks if sample in second_table.tasks]
-    if not common:
-        raise EvaluationError(
-            msg("The two runs have no evaluated sample in common."),
-            file=second / "evaluations" / "samples.jsonl",
-            remedy=msg("Evaluate both with the same evaluation.seed and evaluation.max_samples."),
-        )
-    values = {value.name: value for value in one.metrics}
-    names = [value.name for value in other.metrics if value.name in values and value.name in first_table.scores]
-    if not names:
-        raise EvaluationError(
-            msg("The two runs were not scored with a metric in common."),
-            file=second / "report.json",
-            remedy=msg("Score the stored predictions again, with the same metrics."),
-        )
-    differences: list[Difference] = []
-    for name in names:
-        differences.append(difference(first_table, second_table, name))
-        tasks = first_table.tasks_of(name)
-        if len(tasks) > 1:
-            differences.extend(difference(first_table, second_table, name, task=task) for task in tasks)
-    num_groups = len({first_table.groups[sample] for sample in common})
-    return Comparison(
-        first=f"{one.run}/{left.label}",
-        second=f"{other.run}/{right.label}",
-        dataset_hash=one.dataset_hash,
-        split=one.split,
-        num_samples=len(common),
-        num_groups=num_groups,
-        metrics=tuple(values[name] for name in names),
-        differences=tuple(differences),
-        warnings=tuple(_warnings(one, other, len(first_table.tasks), len(second_table.tasks), len(common), num_groups)),
-    )
 
 
 def _condition(report: Report, folder: Path, label: str | None) -> Condition:
@@ -154,26 +209,55 @@ def _metrics(report: Report, tasks: list[str]) -> dict[str, Metric]:
     return found
 
 
-def _warnings(one: Report, other: Report, num_first: int, num_second: int, num_common: int, num_groups: int) -> list[Text]:
+def _warnings(reports: Sequence[Report], sizes: Sequence[int], num_common: int, num_groups: int) -> list[Text]:
+    one, others = reports[0], reports[1:]
     found: list[Text] = []
-    shared = {text.template for text in other.warnings}
-    found.extend(text for text in one.warnings if cautions.is_severe(text) and text.template in shared)
+    # What speaks of the data is said of each; what speaks of one model's answers belongs to its own report.
+    shared = [{text.template for text in other.warnings} for other in others]
+    found.extend(
+        text for text in one.warnings if cautions.is_severe(text) and all(text.template in templates for templates in shared)
+    )
     if one.synthetic:
         found.append(cautions.synthetic_data())
     if num_groups < cautions.FEW_GROUPS:
         found.append(cautions.few_groups(num_groups))
-    if num_common < max(num_first, num_second):
+    if num_common < max(sizes):
         found.append(
             msg(
                 "Only {common} samples are common to both runs, which have {first} and {second}.",
                 common=num_common,
-                first=num_first,
-                second=num_second,
+                first=sizes[0],
+                second=sizes[-1],
+            )
+            if len(sizes) == 2
+            else msg(
+                "Only {common} samples are common to all runs, which have between {fewest} and {most}.",
+                common=num_common,
+                fewest=min(sizes),
+                most=max(sizes),
             )
         )
-    only = sorted({value.name for value in one.metrics} ^ {value.name for value in other.metrics})
+    counts = Counter(value.name for report in reports for value in report.metrics)
+    only = sorted(name for name, count in counts.items() if count < len(reports))
     if only:
         found.append(msg("Scored in one run only, and left out: {metrics}.", metrics=", ".join(only)))
-    if one.settings.get("sampling") != other.settings.get("sampling"):
+    if any(one.settings.get("sampling") != other.settings.get("sampling") for other in others):
         found.append(msg("The answers of the two runs were drawn with different sampling settings."))
+    return found
+
+
+def _run_warnings(first: Sequence[_Run], second: Sequence[_Run]) -> list[Text]:
+    """What the number of runs of either arm means for the comparison."""
+    found: list[Text] = []
+    if len(first) == len(second) == 1:
+        if first[0].folder != second[0].folder:
+            found.append(cautions.one_run_each())
+        return found
+    for arm in (first, second):
+        weights = [run.report.settings.get("weights") for run in arm]
+        known = [str(entry) for entry in weights if entry]
+        if len(set(known)) < len(known):
+            found.append(cautions.same_weights(_title(arm)))
+        if len(arm) == 1:
+            found.append(cautions.one_run(arm[0].title))
     return found

@@ -14,9 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtune.evaluation.bootstrap import cluster_bootstrap, paired_cluster_bootstrap
+from medtune.evaluation.permutation import mcnemar_exact, paired_cluster_permutation
 from medtune.types import Difference, Measurement, Metric, Score
 
-__all__ = ["ScoreTable", "cut_into_thirds", "difference", "measure"]
+__all__ = [
+    "ScoreTable",
+    "bound_without_exceptions",
+    "common_samples",
+    "cut_into_thirds",
+    "difference",
+    "measure",
+    "statistics_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +73,7 @@ class ScoreTable:
         return [sample for sample in ids if task is None or self.tasks[sample] == task]
 
 
-def _statistics(scores: Sequence[Score]) -> NDArray[np.float64]:
+def statistics_of(scores: Sequence[Score]) -> NDArray[np.float64]:
     """(n, k) additive statistics of scored samples."""
     return np.array([score.statistics or (score.value, 1.0) for score in scores], dtype=np.float64)
 
@@ -77,16 +86,23 @@ def _number(value: float | None) -> float | None:
 def measure(table: ScoreTable, metric: str, *, task: str | None = None, among: Sequence[str] | None = None) -> Measurement:
     """One metric over the samples of ``task`` (None = all) and ``among`` (None = all), with its 95 % interval.
 
-    With one group only there is no interval: nothing is known of how groups differ.
+    With one group only there is no interval: nothing is known of how groups differ. Where every sample has the same value at an end
+    of the metric's range (all right, or all wrong), resampling knows no uncertainty, and the interval reaches to
+    :func:`bound_without_exceptions`.
     """
     ids = table.select(metric, task=task, among=among)
     scored = [sample for sample in ids if table.scores[metric][sample].value is not None]
     if not scored:
         return Measurement(metric=metric, task=task, value=None, num_scored=0, num_unscored=len(ids), num_groups=0)
-    statistics = _statistics([table.scores[metric][sample] for sample in scored])
+    statistics = statistics_of([table.scores[metric][sample] for sample in scored])
     groups = [table.groups[sample] for sample in scored]
+    num_groups = len(set(groups))
     aggregate = partial(table.metrics[metric].aggregate, metric)
     value, low, high = cluster_bootstrap(statistics, groups, aggregate, num_resamples=table.num_resamples, seed=table.seed)
+    known = next((known for known in table.metrics[metric].values if known.name == metric), None)
+    if low == high and num_groups > 1 and known is not None and (known.low, known.high) == (0.0, 1.0) and _plain_mean(statistics):
+        reach = bound_without_exceptions(num_groups)
+        low, high = (1 - reach, 1.0) if value == 1.0 else (0.0, reach) if value == 0.0 else (low, high)
     return Measurement(
         metric=metric,
         task=task,
@@ -95,25 +111,44 @@ def measure(table: ScoreTable, metric: str, *, task: str | None = None, among: S
         high=_number(high),
         num_scored=len(scored),
         num_unscored=len(ids) - len(scored),
-        num_groups=len(set(groups)),
+        num_groups=num_groups,
     )
 
 
+def bound_without_exceptions(num_groups: int) -> float:
+    """How large the share of groups with an exception may be when none of ``num_groups`` has one: 1 - 0.025 ** (1 / G).
+
+    The upper end of the exact 95 % interval of Clopper & Pearson (1934, doi:10.1093/biomet/26.4.404) for 0 of G, near 3.7 / G
+    ("if nothing goes wrong, is everything all right?", Hanley & Lippman-Hand 1983, doi:10.1001/jama.1983.03510370031029). A share
+    of samples is no further from 0 or 1 than the share of groups where groups are of one size.
+    """
+    return float(1 - 0.025 ** (1 / num_groups))
+
+
 def difference(first: ScoreTable, second: ScoreTable, metric: str, *, task: str | None = None) -> Difference:
-    """``second`` minus ``first`` on the samples that both have scored, paired; groups and tasks are ``first``'s."""
-    in_second = second.scores.get(metric, {})
-    ids = [
-        sample
-        for sample in first.select(metric, task=task)
-        if first.scores[metric][sample].value is not None and sample in in_second and in_second[sample].value is not None
-    ]
+    """``second`` minus ``first`` on the samples that both have scored, paired; groups and tasks are ``first``'s.
+
+    ``p_adjusted`` is left open: it depends on what else is compared (:func:`medtune.evaluation.permutation.adjust`).
+    """
+    ids, num_unscored = common_samples([first, second], metric, task)
     if not ids:
-        return Difference(metric=metric, task=task, first=None, second=None, difference=None, num_samples=0, num_groups=0)
-    left = _statistics([first.scores[metric][sample] for sample in ids])
-    right = _statistics([in_second[sample] for sample in ids])
+        return Difference(
+            metric=metric,
+            task=task,
+            first=None,
+            second=None,
+            difference=None,
+            num_samples=0,
+            num_unscored=num_unscored,
+            num_groups=0,
+        )
+    left = statistics_of([first.scores[metric][sample] for sample in ids])
+    right = statistics_of([second.scores[metric][sample] for sample in ids])
     groups = [first.groups[sample] for sample in ids]
     aggregate = partial(first.metrics[metric].aggregate, metric)
     value, low, high = paired_cluster_bootstrap(left, right, groups, aggregate, num_resamples=first.num_resamples, seed=first.seed)
+    p_value = paired_cluster_permutation(left, right, groups, aggregate, num_permutations=first.num_resamples, seed=first.seed)
+    discordant = _discordant(left, right)
     return Difference(
         metric=metric,
         task=task,
@@ -123,8 +158,37 @@ def difference(first: ScoreTable, second: ScoreTable, metric: str, *, task: str 
         low=_number(low),
         high=_number(high),
         num_samples=len(ids),
+        num_unscored=num_unscored,
         num_groups=len(set(groups)),
+        p_value=p_value,
+        discordant=discordant,
+        p_mcnemar=None if discordant is None else mcnemar_exact(*discordant),
     )
+
+
+def common_samples(tables: Sequence[ScoreTable], metric: str, task: str | None) -> tuple[list[str], int]:
+    """Ids that all ``tables`` have scored on ``metric``, in the order of the first, and how many that one at least has were not."""
+    asked = dict.fromkeys(sample for table in tables for sample in table.select(metric) if sample in tables[0].tasks)
+    wanted = [sample for sample in asked if task is None or tables[0].tasks[sample] == task]
+    scored = [
+        sample
+        for sample in wanted
+        if all((score := table.scores.get(metric, {}).get(sample)) is not None and score.value is not None for table in tables)
+    ]
+    return scored, len(wanted) - len(scored)
+
+
+def _plain_mean(statistics: NDArray[np.float64]) -> bool:
+    """Whether the samples are judged by a plain mean: (value, 1) each."""
+    return statistics.shape[1] == 2 and bool((statistics[:, 1] == 1).all())
+
+
+def _discordant(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[int, int] | None:
+    """(Right in the first only, right in the second only), None where answers are not just right or wrong."""
+    if not all(_plain_mean(table) and bool(np.isin(table[:, 0], (0.0, 1.0)).all()) for table in (first, second)):
+        return None
+    one, other = first[:, 0] == 1, second[:, 0] == 1
+    return int(np.count_nonzero(one & ~other)), int(np.count_nonzero(other & ~one))
 
 
 def cut_into_thirds(values: Mapping[str, float]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.controls import askable
 from medtune.evaluation.measure import ScoreTable, cut_into_thirds, difference, measure
 from medtune.evaluation.metrics.llamafactory import predict_timing
+from medtune.evaluation.permutation import adjust
 from medtune.evaluation.predictions import (
     Asked,
     condition_label,
@@ -117,6 +118,7 @@ def build_report(
         differences=tuple(differences),
         subgroups=subgroups,
         headline=headline,
+        alerts=tuple(text for text in _once(warnings) if cautions.is_severe(text)),
         warnings=_once(warnings),
         versions=_versions(),
         settings=dict(provenance),
@@ -222,7 +224,7 @@ def _differences(scored: Sequence[_Scored], values: Mapping[str, MetricValue]) -
                     entries.append(overall.model_copy(update={"task": tasks[0]}))
                 else:
                     entries.extend(difference(first.table, second.table, name, task=task) for task in tasks)
-        found.append((first.label, second.label, tuple(entries)))
+        found.append((first.label, second.label, tuple(adjust(entries))))
     return found
 
 

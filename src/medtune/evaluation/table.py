@@ -26,10 +26,19 @@ About = Literal["picture", "form", "wording"]
 """What a metric tells: what is seen in the picture, whether the asked form was kept, or how near the words are."""
 
 Verdict = Literal["better", "worse", "unclear"]
-"""Of a difference: its 95 % interval lies wholly on one side of zero, or it does not."""
+"""Of a difference: its 95 % interval lies wholly on one side of zero and the p-value adjusted for all metrics that were tried is at
+most 0.05, or that is not so."""
+
+SIGNIFICANT = 0.05
+"""Largest adjusted p-value of a difference that is called better or worse: the level that goes with 95 % intervals."""
 
 _ABOUT: dict[str, About] = {
     "closed": "picture",
+    "closed/yes-rate": "form",
+    "closed/parse-failure": "form",
+    "choice": "picture",
+    "choice/parse-failure": "form",
+    "strict": "picture",
     "open": "picture",
     "region": "picture",
     "region/area-stated": "form",
@@ -95,9 +104,11 @@ class HeadlineRow:
 
 
 def verdict(difference: Difference, metric: MetricValue) -> Verdict | None:
-    """Whether a difference is one for the better, None when it has no interval."""
-    if difference.low is None or difference.high is None:
+    """Whether a difference is one for the better; None when it has no interval, or the metric no better end."""
+    if difference.low is None or difference.high is None or metric.direction == "neither":
         return None
+    if difference.p_adjusted is not None and difference.p_adjusted > SIGNIFICANT:
+        return "unclear"
     if difference.low > 0:
         return "better" if metric.direction == "higher" else "worse"
     if difference.high < 0:

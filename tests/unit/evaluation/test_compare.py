@@ -9,7 +9,7 @@ from medtune.errors import EvaluationError
 from medtune.evaluation.compare import compare
 from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.evaluate import evaluate
-from medtune.types import Generator, Report
+from medtune.types import Generator, Report, Request
 from toy_evaluation import Guessing, Looking, make_dataset
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -91,3 +91,87 @@ def test_two_conditions_of_one_run(tmp_path: Path) -> None:
     report = evaluate(dataset, generators=generators, settings=EvaluationSettings(num_resamples=200), folder=tmp_path / "run")  # type: ignore[arg-type]
     found = compare(tmp_path / "run", tmp_path / "run", first_label="base", num_resamples=200)
     assert found.differences[0] == report.differences[0][2][0]
+
+
+def test_tests_stand_beside_the_intervals(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "data", num_groups=40)
+    first, second = run(dataset, tmp_path / "a", Guessing()), run(dataset, tmp_path / "b", Looking())
+    accuracy, letters = compare(first, second, num_resamples=200).differences
+    # Half of the 80 answers became right and none wrong; 20 of 40 patients changed, all for the better.
+    assert accuracy.discordant == (0, 40)
+    assert accuracy.p_mcnemar == pytest.approx(2 / 2**40)
+    assert accuracy.p_value == 1 / 201
+    assert accuracy.p_adjusted == 2 / 201
+    # Letters too many are no answers that are right or wrong.
+    assert (letters.discordant, letters.p_mcnemar) == (None, None)
+
+
+def test_unscored_samples_are_counted(tmp_path: Path) -> None:
+    class Silent(Looking):
+        def answer(self, request: Request) -> str:
+            return "" if request.id.endswith("-1") else super().answer(request)
+
+    dataset = make_dataset(tmp_path / "data", num_groups=8)
+    found = compare(run(dataset, tmp_path / "a", Silent()), run(dataset, tmp_path / "b", Looking()), num_resamples=200)
+    letters = next(entry for entry in found.differences if entry.metric == "bleu/letters")
+    assert (letters.num_samples, letters.num_unscored) == (8, 8)
+
+
+def test_several_runs_of_a_recipe_are_averaged_and_never_pooled(tmp_path: Path) -> None:
+    class Often(Guessing):
+        def __init__(self, wrong: str) -> None:
+            super().__init__()
+            self.wrong = wrong
+
+        def answer(self, request: Request) -> str:
+            return "neither" if request.id.endswith(self.wrong) else Looking.answer(self, request)
+
+    dataset = make_dataset(tmp_path / "data", num_groups=20, per_group=4)
+    plain = [run(dataset, tmp_path / f"a{number}", Guessing()) for number in range(2)]
+    tuned = [run(dataset, tmp_path / f"b{number}", Often(wrong)) for number, wrong in enumerate(("-0", "no", "-3"))]
+    found = compare(plain, tuned, num_resamples=200)
+    accuracy = found.differences[0]
+    assert accuracy.first_runs == (0.5, 0.5)
+    assert accuracy.second_runs == (0.75, 1.0, 0.75)
+    assert accuracy.second == pytest.approx(5 / 6)
+    assert accuracy.num_samples == 80, "not 240: three runs are no three times as many patients"
+    assert found.runs == (("a0/tuned", "a1/tuned"), ("b0/tuned", "b1/tuned", "b2/tuned"))
+    assert found.second == "b0/tuned (+2)"
+    alone = compare(plain[0], tuned[0], num_resamples=200).differences[0]
+    assert accuracy.low is not None
+    assert accuracy.high is not None
+    assert alone.low is not None
+    assert alone.high is not None
+    assert accuracy.high - accuracy.low > alone.high - alone.low, "runs that differ make the interval wider"
+    assert accuracy.p_value is not None
+    same = compare([plain[0], plain[1]], [plain[0], plain[1]], num_resamples=200).differences[0]
+    assert (same.difference, same.low, same.high, same.p_value) == (0.0, 0.0, 0.0, 1.0)
+    with pytest.raises(EvaluationError, match="at least one run"):
+        compare([], tuned)
+
+
+def test_what_one_run_cannot_tell_is_said(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "data", num_groups=6)
+    runs = [run(dataset, tmp_path / name, Looking()) for name in ("a", "b")]
+
+    def said(*arms: Path | list[Path]) -> str:
+        return " ".join(text.render("en") for text in compare(*arms, num_resamples=200).warnings)
+
+    assert "not other training seeds" in said(*runs)
+    assert "one run only of a/tuned" in said(runs[0], runs)
+    assert "seed" not in said(runs, runs)
+
+
+def test_leakage_and_missing_patients_are_alerts(tmp_path: Path) -> None:
+    first = run(make_dataset(tmp_path / "data", num_groups=6, group_kind="image", train=2), tmp_path / "a", Looking())
+    report = Report.model_validate_json((first / "report.json").read_bytes())
+    for alerts, warnings in (
+        (report.alerts, report.warnings),
+        (lambda c: (c.alerts, c.warnings))(compare(first, first, num_resamples=200)),
+    ):
+        assert [text.render("en")[:30] for text in alerts] == [
+            "4 of the 12 evaluated pictures",
+            "2 of the 6 evaluated groups ar",
+            "The data set has no patient id",
+        ]
+        assert set(map(str, alerts)) <= set(map(str, warnings))
