@@ -439,7 +439,8 @@ class Prediction(Document):
 
 # ------------------------------------------------------------------------------------------------------------ evaluation
 
-Direction = Literal["higher", "lower"]
+Direction = Literal["higher", "lower", "neither"]
+"""Which end of a metric's range is better. ``neither``: a number that describes, such as the share of answers that are yes."""
 
 
 class Score(Document):

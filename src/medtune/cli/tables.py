@@ -272,10 +272,11 @@ def print_report(report: Report, folder: Path) -> None:
 
 
 _VERDICT = {"better": "green", "worse": "red"}
+_ARROW = {"higher": "↑", "lower": "↓", "neither": ""}
 
 
 def _title(metric: MetricValue) -> str:
-    return f"{escape(Text(metric.title).render())} {'↑' if metric.direction == 'higher' else '↓'}"
+    return f"{escape(Text(metric.title).render())} {_ARROW[metric.direction]}"
 
 
 def _change(difference: Difference | None, metric: MetricValue) -> str:

@@ -7,12 +7,15 @@ from medtune.language import Text, msg
 __all__ = [
     "ABOUT",
     "AGREEMENTS",
+    "CONSISTENCY",
     "CONTROLS",
     "ERRORS",
     "GROUPS",
     "PAGE",
+    "REVIEW",
     "SEVERITIES",
     "TAGS",
+    "USES",
     "VERDICTS",
     "control_title",
     "field_title",
@@ -26,6 +29,8 @@ CONTROLS: dict[str, Text] = {
     "shuffled": msg("shuffled pictures"),
     "blank": msg("blank pictures"),
     "question-only": msg("no picture"),
+    "majority": msg("most frequent training answer"),
+    "nearest": msg("answer of the nearest training sample"),
 }
 
 ABOUT: dict[str, Text] = {
@@ -38,6 +43,19 @@ VERDICTS: dict[str, Text] = {
     "better": msg("better"),
     "worse": msg("worse"),
     "unclear": msg("no clear change"),
+}
+
+USES: dict[str, Text] = {
+    "better": msg("the picture is used"),
+    "worse": msg("better without the picture"),
+    "unclear": msg("nothing shows that it is used"),
+}
+
+CONSISTENCY: dict[str, Text] = {
+    "paraphrase": msg("The question in other words"),
+    "mirrored": msg("The picture mirrored, and the side with it"),
+    "repeated": msg("Drawn again"),
+    "diagnoses": msg("Final diagnoses of one picture"),
 }
 
 GROUPS: dict[str, Text] = {
@@ -153,6 +171,7 @@ PAGE: dict[str, Text] = {
     "nothing_scored": msg("On no sample could be scored:"),
     "higher": msg("higher is better"),
     "lower": msg("lower is better"),
+    "neither": msg("neither end is better"),
     "how_to_read": msg("How to read this table"),
     "read_interval": msg(
         "Small figures are 95 % intervals from resampling whole groups (percentile bootstrap); a difference is called better"
@@ -196,10 +215,21 @@ PAGE: dict[str, Text] = {
     "letters_hidden": msg("letters more are not shown"),
     "picture_title": msg("What depends on the picture"),
     "picture_note": msg(
-        "The same questions without the right picture. A fall shows that the picture is used; no fall shows that it is not"
-        " needed for this score. Bars are 95 % intervals of the difference, the upright line is no difference."
+        "The same questions without the right picture. What is gained by the right picture is owed to looking at it; the rest of"
+        " the score needs no picture. Bars are 95 % intervals of the gain, the upright line is none."
     ),
     "real_picture": msg("Right picture"),
+    "without_picture": msg("Without it"),
+    "gain": msg("Gain by the picture"),
+    "picture_share": msg("Part of the score"),
+    "consistency_title": msg("Does it say the same of the same?"),
+    "agreeing": msg("Share that agrees"),
+    "contradicting": msg("That do not agree, such as"),
+    "forgetting_title": msg("What was forgotten"),
+    "forgetting_note": msg("Questions that have nothing to do with medicine, before and after tuning."),
+    "right_answers": msg("Right answers"),
+    "holm": msg("adjusted (Holm)"),
+    "discordant": msg("Right in one only (first : second)"),
     "control": msg("Control"),
     "overall": msg("all samples (dashed line)"),
     "findings_title": msg("Findings"),
@@ -235,6 +265,21 @@ PAGE: dict[str, Text] = {
     "severity": msg("Severity"),
     "first_model": msg("First"),
     "second_model": msg("Second"),
+    "first_answer": msg("First answers"),
+    "second_answer": msg("Second answers"),
+    "first_box": msg("first one's box"),
+    "second_box": msg("second one's box"),
+    "pair": msg("Comparison"),
+    "all_pairs": msg("All comparisons"),
+    "compared_cases_note": msg(
+        "A choice of the samples that both answered: where the second does worst and best, where right became wrong and wrong"
+        " became right, and some drawn at random. Only the latter stand for all."
+    ),
+    "read_compared": msg(
+        "Differences are the second minus the first, on the samples that both were scored on, with 95 % intervals from"
+        " resampling whole groups; the upright line is no difference. A difference is called better or worse only when its"
+        " interval excludes zero."
+    ),
     "all": msg("All"),
     "all_tasks": msg("All tasks"),
     "show": msg("Show"),
@@ -270,6 +315,56 @@ PAGE: dict[str, Text] = {
     "versions": msg("Versions"),
     "made_by": msg("Made by medtune. All of this page is in this file; it loads nothing."),
 }
+
+
+REVIEW: dict[str, Text] = {
+    "title": msg("Comparison of answers by readers"),
+    "intended_use": PAGE["intended_use"],
+    "synthetic": PAGE["synthetic"],
+    "local_only": PAGE["local_only"],
+    "how": msg("How to read"),
+    "how_order": msg(
+        "Each case shows pictures, a question and two answers. Which model wrote which is not known, and changes from case to case."
+    ),
+    "how_prefer": msg("Say which answer you would rather put your name to, by what the pictures show and not by its style."),
+    "how_errors": msg(
+        "Mark what is wrong in each answer, and how bad the worst of it is. An answer without a mark is taken as right."
+    ),
+    "how_keep": msg("Your marks are kept in this browser. At the end save the file and send it back; nothing is sent by itself."),
+    "how_names": msg("Write no names of patients into the remarks."),
+    "keys": msg("Keys"),
+    "key_prefer": msg("A or B is better, no difference"),
+    "key_errors_a": msg("errors of A, in their order"),
+    "key_errors_b": msg("errors of B, in their order"),
+    "key_move": msg("case before, next case"),
+    "key_save": msg("save the file"),
+    "reader": msg("Your name or a code"),
+    "need_reader": msg("Give your name or a code first: marks of several readers must be told apart."),
+    "no_storage": msg("This browser cannot keep your marks. Save the file before you close the page."),
+    "not_this": msg("That file holds no marks of this review."),
+    "case": msg("Case"),
+    "decided": msg("decided"),
+    "question": PAGE["question"],
+    "no_picture": PAGE["no_picture"],
+    "text_only": PAGE["text_only"],
+    "no_answer": PAGE["no_answer"],
+    "answer_a": msg("Answer A"),
+    "answer_b": msg("Answer B"),
+    "errors": msg("Errors"),
+    "severity": msg("Worst error"),
+    "not_said": msg("not said"),
+    "preference": msg("Which answer is better?"),
+    "a": msg("A is better"),
+    "tie": msg("No difference"),
+    "b": msg("B is better"),
+    "remark": msg("Remark"),
+    "before": msg("Before"),
+    "next": msg("Next"),
+    "save": msg("Save file"),
+    "open": msg("Go on from a file"),
+    "enlarge": msg("Enlarge or shrink the picture"),
+}
+"""The words of the readers' page."""
 
 
 def control_title(control: str) -> Text:

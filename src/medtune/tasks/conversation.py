@@ -13,5 +13,5 @@ class Conversation(QuestionTask):
     """Keeps the record's messages as they are. A record with only a question becomes a conversation of one turn."""
 
     name = "conversation"
-    metrics = ("rouge", "bleu", "llamafactory")
+    metrics = ("rouge", "bleu", "chrf", "llamafactory")
     instructions: ClassVar[Instructions] = {"en": "", "zh": ""}

@@ -13,5 +13,5 @@ class TextQa(QuestionTask):
     """The question as it stands; ``system_prompt`` says who answers, where the recipe wants that."""
 
     name = "text-qa"
-    metrics = ("rouge", "bleu", "llamafactory")
+    metrics = ("rouge", "bleu", "chrf", "llamafactory")
     instructions: ClassVar[Instructions] = {"en": "", "zh": ""}

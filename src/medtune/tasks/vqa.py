@@ -17,7 +17,7 @@ class ClosedVqa(QuestionTask):
     """A question with few possible answers. ``parse`` gives ``"yes"``, ``"no"`` or, where neither is meant, the text."""
 
     name = "closed-vqa"
-    metrics = ("closed", "llamafactory")
+    metrics = ("closed", "choice", "llamafactory")
     instructions: ClassVar[Instructions] = {
         "en": "{question}\nAnswer with yes or no, or with the one word or phrase that the question asks for.",
         "zh": "{question}\n请只回答“是”或“否”，或问题所问的一个词。",
@@ -38,5 +38,5 @@ class OpenVqa(QuestionTask):
     """A question that is answered freely."""
 
     name = "open-vqa"
-    metrics = ("open", "region", "rouge", "bleu", "llamafactory")
+    metrics = ("open", "region", "rouge", "bleu", "chrf", "llamafactory")
     instructions: ClassVar[Instructions] = {"en": "", "zh": ""}

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+from sacrebleu.tokenizers.tokenizer_zh import TokenizerZh
 
 from medtune.evaluation.metrics.lcs import lcs_length
-from medtune.evaluation.metrics.text import CorpusBleu, Rouge
+from medtune.evaluation.metrics.ngrams import _counted, matched_ngrams
+from medtune.evaluation.metrics.sacrebleu_words import tokens_13a, tokens_zh
+from medtune.evaluation.metrics.text import ChrF, CorpusBleu, Rouge
 from medtune.evaluation.metrics.words import answer_words, holds_run, words
 from medtune.types import Generation, Message, Prediction, Sample
 
@@ -109,3 +115,53 @@ def test_words() -> None:
     assert holds_run(["a", "b", "c"], ["b", "c"])
     assert not holds_run(["ab", "c"], ["b", "c"])
     assert not holds_run(["a"], [])
+
+
+def test_chrf_is_sacrebleus() -> None:
+    draw = random.Random(3)
+    pieces = ["the ", "lung", " is", "右肺", "结节", "。", "a", " ", "\n", "5.2%"]
+    metric = ChrF()
+    for _ in range(60):
+        pairs = [
+            ("".join(draw.choices(pieces, k=draw.randrange(0, 60))), "x" + "".join(draw.choices(pieces, k=draw.randrange(0, 60))))
+            for _ in range(draw.randrange(1, 5))
+        ]
+        scores = [metric.score(said(text), sample(target))[0] for text, target in pairs]
+        for score, (text, target) in zip(scores, pairs, strict=True):
+            assert score.value == pytest.approx(CHRF().sentence_score(text, [target]).score, abs=1e-9)
+        expected = CHRF().corpus_score([text for text, _ in pairs], [[target for _, target in pairs]]).score
+        assert metric.aggregate("chrf/chrf2", np.sum([score.statistics for score in scores], axis=0)) == pytest.approx(
+            expected, abs=1e-9
+        )
+
+
+def test_a_samples_bleu_is_sacrebleus_sentence_score() -> None:
+    draw = random.Random(4)
+    vocabulary = ["the", "lung", "is", "clear", ".", "no", "5.2%", "left-sided", "右肺", "&quot;"]
+    for _ in range(150):
+        text, target = (" ".join(draw.choices(vocabulary, k=draw.randrange(1, 90))) for _ in range(2))
+        target = target.replace("右肺", "x")
+        expected = BLEU(smooth_method="exp", effective_order=True).sentence_score(text, [target]).score
+        assert CorpusBleu().score(said(text), sample(target))[0].value == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(tokens_13a, Tokenizer13a()), (tokens_zh, TokenizerZh())])
+def test_tokens_are_sacrebleus(ours: Callable[[str], list[str]], theirs: Callable[[str], str]) -> None:
+    draw = random.Random(5)
+    pieces = [*"ab1.,-&;()[]'\" \n\t\u3000。，右肺→", "&amp;", "<skipped>", "5.2", "1-2", "\u2fe0"]
+    for code in range(0x20, 0x10000, 37):
+        text = f"a{chr(code)}b{chr(code)}1"
+        assert " ".join(ours(text)) == theirs(text)
+    for _ in range(500):
+        text = "".join(draw.choices(pieces, k=draw.randrange(0, 30)))
+        assert " ".join(ours(text)) == theirs(text.rstrip())
+
+
+def test_sorting_counts_as_counting_does() -> None:
+    draw = random.Random(6)
+    for _ in range(300):
+        first, second = ("".join(draw.choices("abc右 ", k=draw.randrange(50, 90))) for _ in range(2))
+        assert matched_ngrams(first, second, 4) == _counted(first, second, 4)
+        assert matched_ngrams(list(first), list(second), 4) == _counted(first, second, 4)
+    many = "".join(chr(0x4E00 + number) for number in range(2000))
+    assert matched_ngrams(many, many, 6) == (2000, 1999, 1998, 1997, 1996, 1995), "too many items for numbers of 64 bits"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medtune.evaluation.metrics.vqa import ClosedAccuracy, OpenAnswer
+from medtune.evaluation.metrics.vqa import ChoiceLetter, ClosedAccuracy, OpenAnswer
 from medtune.types import Generation, Message, Prediction, Sample, Score
 
 CLOSED = ClosedAccuracy()
@@ -111,3 +111,44 @@ def test_no_reference_is_unscored() -> None:
 def test_open_answers(text: str, target: str, exact: float, f1: float, recall: float) -> None:
     numbers = {score.metric: score.value for score in OpenAnswer().score(said(text), sample(target))}
     assert numbers == pytest.approx({"open/exact": exact, "open/f1": f1, "open/recall": recall})
+
+
+def test_the_share_of_yes_and_of_unreadable_answers() -> None:
+    answers = [("yes", "yes"), ("yes", "no"), ("no", "no"), ("I cannot tell", "no")]
+    scores = [score for text, target in answers for score in CLOSED.score(said(text), sample(target))]
+    assert aggregated(scores, "closed/yes-rate") == 2 / 4
+    assert aggregated(scores, "closed/parse-failure") == 1 / 4
+    assert aggregated(scores, "closed/specificity") == 1 / 3, "an answer that cannot be read is wrong, not left out"
+
+
+QUESTION = "Which modality is this? A. CT B. MRI C. X-ray (plain film) D. Ultrasound"
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("B", "B"),
+        ("(B)", "B"),
+        ("B. MRI", "B"),
+        ("**B**", "B"),
+        ("The answer is B.", "B"),
+        ("It is an MRI of the head", "B"),
+        ("A CT of the chest", "A"),  # the article is no letter
+        ("<think>A or B?</think>B", "B"),
+        ("A or B", None),
+        ("CT or MRI", None),
+        ("The answer is A. No: the answer is B.", None),
+        ("E", None),  # there is no such option
+        ("", None),
+    ],
+)
+def test_multiple_choice(text: str, letter: str | None) -> None:
+    turns = (Message(role="user", content=QUESTION), Message(role="assistant", content="B"))
+    of = Sample(id="s", task="closed-vqa", messages=turns, target="B", group="g", source="t")
+    numbers = {score.metric: score.value for score in ChoiceLetter().score(said(text), of)}
+    assert numbers == {"choice/accuracy": float(letter == "B"), "choice/parse-failure": float(letter is None)}
+
+
+def test_only_letters_are_multiple_choice() -> None:
+    assert ChoiceLetter().score(said("yes"), sample("yes")) == ()
+    assert ChoiceLetter().score(said("A"), sample("A. fumigatus")) == ()

@@ -1,14 +1,17 @@
-"""Overlap of wording: corpus BLEU and ROUGE. What they measure is style and terms, not whether an answer is right."""
+"""Overlap of wording: corpus BLEU, chrF and ROUGE. What they measure is style and terms, not whether an answer is right."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from medtune.evaluation.metrics.additive import check_name, mean_of, mean_score, reference, share, unscored
 from medtune.evaluation.metrics.lcs import lcs_length
+from medtune.evaluation.metrics.ngrams import matched_ngrams, number_of_ngrams
+from medtune.evaluation.metrics.sacrebleu_words import tokens_13a, tokens_zh
 from medtune.evaluation.metrics.words import words
 from medtune.language import msg
 from medtune.types import MetricValue, Prediction, Sample, Score
@@ -17,17 +20,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["CorpusBleu", "Rouge"]
+__all__ = ["ChrF", "CorpusBleu", "Rouge"]
 
 _HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")
 _ORDERS = 4
-
-
-@cache
-def _sacrebleu(tokenize: str) -> Any:
-    from sacrebleu.metrics.bleu import BLEU
-
-    return BLEU(tokenize=tokenize, smooth_method="exp", effective_order=True)
 
 
 class CorpusBleu:
@@ -48,14 +44,16 @@ class CorpusBleu:
         target = reference(sample).strip()
         if not target:
             return (unscored(sample, "bleu/corpus"),)
-        found = _sacrebleu("zh" if _HAN.search(target) else "13a").sentence_score(prediction.generation.text.strip(), [target])
-        statistics = (*found.counts, *found.totals, found.sys_len, found.ref_len)
+        tokens = tokens_zh if _HAN.search(target) else tokens_13a
+        written, wanted = tokens(prediction.generation.text.strip()), tokens(target)
+        matched = matched_ngrams(written, wanted, _ORDERS)
+        possible = tuple(number_of_ngrams(len(written), order) for order in range(1, _ORDERS + 1))
         return (
             Score(
                 sample_id=sample.id,
                 metric="bleu/corpus",
-                value=min(float(found.score), 100.0),
-                statistics=tuple(float(part) for part in statistics),
+                value=_sentence_bleu(matched, possible, len(written), len(wanted)),
+                statistics=tuple(float(part) for part in (*matched, *possible, len(written), len(wanted))),
             ),
         )
 
@@ -79,6 +77,81 @@ class CorpusBleu:
         return np.where(wanted > 0, score, np.nan)
 
 
+def _sentence_bleu(matched: tuple[int, ...], possible: tuple[int, ...], written: int, wanted: int) -> float:
+    """sacrebleu's sentence score: only the orders that the sentence is long enough for, zeros smoothed as in the corpus score."""
+    if not any(matched):
+        return 0.0
+    logarithms = []
+    halved = 1.0
+    for common, of in zip(matched, possible, strict=True):
+        if not of:
+            break
+        if not common:
+            halved *= 2
+        logarithms.append(math.log(100.0 * common / of if common else 100.0 / (halved * of)))
+    brevity = 1.0 if written >= wanted else math.exp(1 - wanted / written)
+    return min(brevity * math.exp(sum(logarithms) / len(logarithms)), 100.0)
+
+
+class ChrF:
+    """chrF2 (Popović 2015, doi:10.18653/v1/W15-3049) of sacrebleu 2, 0 to 100: F of character n-grams, recall weighs double.
+
+    Signature: nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no. Precision and recall are averaged over the orders 1 to 6 that both
+    sides are long enough for, F is (1 + 4) p r / (4 p + r). Statistics: for each order the n-grams of the answer (0 where the
+    reference has none), of the reference, and those in common; the run's number is computed from their sums over samples. It
+    needs no words, so it serves Chinese as it serves English. A sample with an empty reference is unscored.
+    """
+
+    name = "chrf"
+    values: tuple[MetricValue, ...] = (
+        MetricValue(name="chrf/chrf2", title=msg("chrF2 (corpus, sacrebleu)").template, direction="higher", low=0.0, high=100.0),
+    )
+
+    def score(self, prediction: Prediction, sample: Sample) -> tuple[Score, ...]:
+        wanted = "".join(reference(sample).split())
+        if not wanted:
+            return (unscored(sample, "chrf/chrf2"),)
+        written = "".join(prediction.generation.text.split())
+        matched = matched_ngrams(written, wanted, _CHARACTER_ORDERS)
+        statistics: list[float] = []
+        for order, common in enumerate(matched, start=1):
+            of_reference = number_of_ngrams(len(wanted), order)
+            of_answer = number_of_ngrams(len(written), order) if of_reference else 0
+            statistics += [float(of_answer), float(of_reference), float(common)]
+        return (Score(sample_id=sample.id, metric="chrf/chrf2", value=_chrf(statistics), statistics=tuple(statistics)),)
+
+    def aggregate(self, name: str, totals: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(..., 18) -> (...)."""
+        import numpy as np
+
+        check_name(name, self.values)
+        totals = np.asarray(totals, dtype=np.float64)
+        counts = totals.reshape((*totals.shape[:-1], _CHARACTER_ORDERS, 3))
+        written, wanted, common = np.moveaxis(counts, -1, 0)
+        both = (written > 0) & (wanted > 0)
+        orders = both.sum(axis=-1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            precision = np.where(both, common / written, 0.0).sum(axis=-1) / orders
+            recall = np.where(both, common / wanted, 0.0).sum(axis=-1) / orders
+            score = 100.0 * (1 + _BETA**2) * precision * recall / (_BETA**2 * precision + recall)
+        score = np.where((orders > 0) & (precision + recall > 0), score, 0.0)
+        return np.where(wanted.any(axis=-1), score, np.nan)
+
+
+_CHARACTER_ORDERS = 6
+_BETA = 2
+
+
+def _chrf(statistics: list[float]) -> float:
+    triples = [statistics[start : start + 3] for start in range(0, len(statistics), 3)]
+    compared = [(common / written, common / wanted) for written, wanted, common in triples if written and wanted]
+    precision = sum(part for part, _ in compared) / len(compared) if compared else 0.0
+    recall = sum(part for _, part in compared) / len(compared) if compared else 0.0
+    if not precision + recall:
+        return 0.0
+    return min(100.0 * (1 + _BETA**2) * precision * recall / (_BETA**2 * precision + recall), 100.0)
+
+
 class Rouge:
     """ROUGE-1, ROUGE-2 and ROUGE-L F1 (Lin 2004), 0 to 1, the mean over samples.
 
@@ -96,12 +169,16 @@ class Rouge:
 
     def score(self, prediction: Prediction, sample: Sample) -> tuple[Score, ...]:
         written, wanted = words(prediction.generation.text), words(reference(sample))
+        unigrams, bigrams = (
+            (Counter(written) & Counter(wanted)).total(),
+            (Counter(pairwise(written)) & Counter(pairwise(wanted))).total(),
+        )
         scores = []
-        for order in (1, 2):
-            first, second = (Counter(zip(*(side[start:] for start in range(order)), strict=False)) for side in (written, wanted))
+        for order, common in ((1, unigrams), (2, bigrams)):
             name = f"rouge/rouge-{order}"
-            if second:
-                scores.append(mean_score(sample, name, _f1((first & second).total(), first.total(), second.total())))
+            of_answer, of_reference = (number_of_ngrams(len(side), order) for side in (written, wanted))
+            if of_reference:
+                scores.append(mean_score(sample, name, _f1(common, of_answer, of_reference)))
             else:
                 scores.append(unscored(sample, name))
         if wanted:

@@ -1,4 +1,4 @@
-"""Answers to questions: closed (yes, no or a choice) and open."""
+"""Answers to questions: closed (yes, no or a choice), multiple choice by letter, and open."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from medtune.evaluation.metrics.additive import check_name, mean_of, mean_score, reference, share, unscored
 from medtune.evaluation.metrics.words import answer_words, holds_run
 from medtune.language import msg
+from medtune.tasks.reading.choice import read_choice, read_options, reference_letter
 from medtune.tasks.reading.yes_no import read_yes_no
 from medtune.types import MetricValue, Prediction, Sample, Score
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["ClosedAccuracy", "OpenAnswer"]
+__all__ = ["ChoiceLetter", "ClosedAccuracy", "OpenAnswer"]
 
 _ALTERNATIVE = re.compile(r"\bor\b|/|或|还是", re.IGNORECASE)
 
@@ -29,9 +30,10 @@ class ClosedAccuracy:
     answer that offers alternatives ("CT or MRI") has to be the reference exactly.
 
     Over yes/no references alone: ``sensitivity`` (of those with yes), ``specificity`` (of those with no), ``mcc`` (Matthews
-    1975; it is 0 for a model that always says the same) and ``yes-bias``: how far the share of yes among the answers is from
-    that among the references (the plain share would have no better or worse). An answer that is neither yes nor no counts as
-    the wrong one in the first three and as not yes in the last. A sample without a reference is unscored.
+    1975; it is 0 for a model that always says the same), ``yes-rate``: the share of yes among the answers, and ``yes-bias``: how
+    far that is from the share among the references. An answer that is neither yes nor no (or both) counts as the wrong one in the
+    first three, as not yes in the next two, and by itself in ``parse-failure``. All are functions of sums over samples: of (true
+    yes, false yes, true no, false no), or of hits and counts. A sample without a reference is unscored.
     """
 
     name = "closed"
@@ -41,6 +43,8 @@ class ClosedAccuracy:
         share("closed/sensitivity", msg("Sensitivity (answer yes)")),
         share("closed/specificity", msg("Specificity (answer no)")),
         share("closed/yes-bias", msg("Share of yes, distance from the true share"), direction="lower"),
+        share("closed/yes-rate", msg("Share of answers that are yes"), direction="neither"),
+        share("closed/parse-failure", msg("Share of answers that are neither yes nor no"), direction="lower"),
     )
 
     def score(self, prediction: Prediction, sample: Sample) -> tuple[Score, ...]:
@@ -69,6 +73,8 @@ class ClosedAccuracy:
             Score(
                 sample_id=sample.id, metric="closed/yes-bias", value=abs(said_yes - true_yes), statistics=(said_yes, true_yes, 1.0)
             ),
+            mean_score(sample, "closed/yes-rate", said_yes),
+            mean_score(sample, "closed/parse-failure", answer is None),
         )
 
     def aggregate(self, name: str, totals: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -88,6 +94,41 @@ class ClosedAccuracy:
         # answer only has nothing to correlate with.
         both = (true_yes + false_no > 0) & (true_no + false_yes > 0)
         return np.where(both, np.where(margins > 0, correlation, 0.0), np.nan)
+
+
+class ChoiceLetter:
+    """Multiple choice: whether the answer is the letter of the right option, 0 to 1.
+
+    It judges the samples whose reference is a letter from A to J, alone or before its option ("B", "(B)", "B. pneumonia").
+    The letter is read by :func:`medtune.tasks.reading.choice.read_choice`, by the words of the options where the question lists
+    them; an answer that names none, or several, is wrong, and counted in ``parse-failure``. Others get no score.
+    """
+
+    name = "choice"
+    values: tuple[MetricValue, ...] = (
+        share("choice/accuracy", msg("Accuracy, multiple choice")),
+        share("choice/parse-failure", msg("Share of answers that name no option, or several"), direction="lower"),
+    )
+
+    def score(self, prediction: Prediction, sample: Sample) -> tuple[Score, ...]:
+        target = reference(sample).strip()
+        if not target:
+            return tuple(unscored(sample, value.name) for value in self.values)
+        question = " ".join(message.content for message in sample.prompt if message.role == "user")
+        options = read_options(question)
+        truth = reference_letter(target, options)
+        if truth is None:
+            return ()
+        answer = read_choice(prediction.generation.text, options)
+        right = answer == truth
+        return (
+            mean_score(sample, "choice/accuracy", right, _compare(answer or _shorten(prediction.generation.text), truth, right)),
+            mean_score(sample, "choice/parse-failure", answer is None),
+        )
+
+    def aggregate(self, name: str, totals: NDArray[np.float64]) -> NDArray[np.float64]:
+        check_name(name, self.values)
+        return mean_of(totals)
 
 
 class OpenAnswer:

@@ -17,24 +17,43 @@ _LEAD = re.compile(r"[\W_]*(?:(?:the\s+)?(?:(?:final|correct)\s+)?answer(?:\s+is
 # 对 and 是 alone, since 对比 (contrast) and 是否 (whether) begin with them and answer nothing.
 _HEAD = re.compile(
     r"(?:(?P<yes>yes|yeah|yep|yup)|(?P<no>no|nope))\b"
-    r"|(?P<no_zh>不|否|无|未|没|并非|并无)|(?P<yes_zh>对(?=\W|的|$)|是(?!否)|有|存在|可见)",
+    r"|(?P<no_zh>不|否|无|無|未|没|沒|并非|并无)|(?P<yes_zh>[对對](?=\W|的|$)|是(?!否)|有(?![无無没沒])|存在|可见)",
     re.IGNORECASE,
 )
 _YES = re.compile(r"\b(?:yes|yeah|yep|yup)\b|是的|存在|可见|确实有", re.IGNORECASE)
-_NO = re.compile(r"\b(?:no|nope)\b|没有|不是|不存在|不可见|未见|并非|并无", re.IGNORECASE)
+_NO = re.compile(r"\b(?:no|nope|not\s+(?:a\s+)?yes)\b|[没沒]有|不是|不存在|不可见|未见|并非|并无", re.IGNORECASE)
+# "Yes or no", "是/否": both words are offered, and neither is said. So does "not no".
+_OFFERED = re.compile(
+    r"(?:\b(?:yes|no)|[是否有]|[没沒]有)[\W_]*(?:/|\bor\b|\band\b|&|或者?|还是|和)[\W_]*(?:(?:yes|no)\b|[是否有]|[没沒]有)|\bnot\s+no\b",
+    re.IGNORECASE,
+)
+# 无法 (cannot) and 不确定 (not sure) begin like a no, and "there is no way to tell" holds one.
+_UNDECIDED = re.compile(
+    r"\b(?:can\s?not|can't|cannot|could\s+not|couldn't|unable\s+to|(?:im|not\s+)possible\s+to|no\s+way\s+(?:to|of))\s+(?:be\s+)?"
+    r"(?:tell|telling|say|saying|see|know|knowing|determin|assess|judge|decide|answer|confirm)"
+    r"|\b(?:do\s+not|don't)\s+know\b|\bnot\s+(?:sure|certain|clear)\b"
+    r"|无法|無法|无从|不(?:太)?(?:确定|清楚|知道|好说|明确|一定)|不能(?:确定|判断|回答)|难以(?:判断|确定)|看不清|未知|未必|有可能",
+    re.IGNORECASE,
+)
 
 
 def read_yes_no(text: str) -> Literal["yes", "no"] | None:
     """What ``text`` answers to a yes/no question.
 
-    The first word decides ("Yes, there is no fracture" is yes), also behind "The answer is". Without one, the whole text is
-    searched; a text with words of both kinds, or of neither, is None. A thinking part in ``<think>`` tags is not read.
+    The first word decides ("Yes, there is no fracture" is yes, "No, there is a fracture" is no), also behind "The answer is".
+    Without one, the whole text is searched: "not yes" is no. None is a text with words of both kinds or of neither, one that
+    offers both ("yes or no"), and one that cannot tell ("I cannot tell", 无法判断). Thinking in ``<think>`` tags is not read.
     """
     text = _THINKING.sub("", text)
     start = _LEAD.match(text)
-    head = _HEAD.match(text, start.end() if start is not None else 0)
+    place = start.end() if start is not None else 0
+    head = _HEAD.match(text, place)
+    if _OFFERED.match(text, place) or _UNDECIDED.match(text, place):
+        return None
     if head is not None:
         return "yes" if head["yes"] or head["yes_zh"] else "no"
+    if _UNDECIDED.search(text) or _OFFERED.search(text):
+        return None
     negative = _NO.search(text) is not None
     # 不存在 holds 存在: what says no is taken out before yes is looked for.
     positive = _YES.search(_NO.sub(" ", text)) is not None

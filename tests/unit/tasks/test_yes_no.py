@@ -1,0 +1,57 @@
+"""Yes or no, read as a person would."""
+
+from __future__ import annotations
+
+import pytest
+
+from medtune.tasks.reading.yes_no import read_yes_no
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("yes", "yes"),
+        ("**Yes**, clearly.", "yes"),
+        ("Yes, no fracture is seen", "yes"),
+        ("No, there is a fracture", "no"),
+        ("There is no fracture", "no"),
+        ("not yes", "no"),
+        ("The answer is not yes.", "no"),
+        ("not no", None),
+        ("nodule", None),  # not a no
+        ("The heart is normal.", None),
+        ("abnormal", None),
+        ("I cannot tell", None),
+        ("I can't say yes or no", None),
+        ("There is no way to tell", None),
+        ("No way to tell", None),
+        ("yes or no", None),
+        ("Yes/No", None),
+        ("", None),
+        ("是", "yes"),
+        ("是的，可见骨折", "yes"),
+        ("对", "yes"),
+        ("有", "yes"),
+        ("存在", "yes"),
+        ("否", "no"),
+        ("不是", "no"),
+        ("没有", "no"),
+        ("無", "no"),
+        ("未见骨折", "no"),
+        ("未见异常", "no"),
+        ("不存在", "no"),
+        ("答案：否", "no"),
+        ("是否", None),
+        ("有无", None),
+        ("是/否", None),
+        ("有或没有", None),
+        ("对比增强", None),
+        ("无法判断", None),  # begins like a no
+        ("不确定", None),
+        ("不清楚", None),
+        ("未必", None),
+        ("有可能", None),
+    ],
+)
+def test_what_an_answer_says(text: str, answer: str | None) -> None:
+    assert read_yes_no(text) == answer
