@@ -8,9 +8,14 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
-_PRELOADED = ["torch.distributed", "transformers", "peft", "accelerate", "tiny_training"]
+_FOR_THE_SERVER = {"PYTHONPATH": str(Path(__file__).parent), "DS_ACCELERATOR": "cpu"}
+"""It is told neither this process's path of modules nor, when it imports DeepSpeed, that the processes will see no GPU."""
+
+_PRELOADED = ["torch.distributed", "transformers", "peft", "accelerate", "tiny_training", "deepspeed"]
 
 
 def run_ranks(
@@ -47,7 +52,8 @@ def run_ranks(
         }
         here, there = context.Pipe(duplex=False)
         process = context.Process(target=_rank, args=(there, given, function, arguments))
-        process.start()
+        with mock.patch.dict(os.environ, _FOR_THE_SERVER):
+            process.start()
         there.close()
         processes.append(process)
         ends.append(here)

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 
 from medtune.models.config import LoraSettings
 from medtune.runs import Run
-from medtune.types import Event, Message, Sample
+from medtune.types import Event
 from process_group import run_ranks
-from tiny_training import Setup, eval_losses, losses, make_setup
+from tiny_training import eval_losses, losses, make_setup, with_few_pictures
 
 SEES = LoraSettings(rank=4, targets=("language", "vision", "projector"))
 STEP_ROWS = 6
@@ -26,23 +26,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def mixed_rows(setup: Setup) -> list[Sample]:
-    """Only the first, third and fourth row keep their pictures, so that most micro-batches have none."""
-    rows = []
-    for number, row in enumerate(setup.rows):
-        if number not in (0, 2, 3):
-            blind = tuple(Message(role=said.role, content=said.content.replace("<image>", "")) for said in row.messages)
-            row = row.model_copy(update={"images": (), "messages": blind})
-        rows.append(row)
-    return rows
-
-
 def train_here(folder: Path, run: Path, rows: str, settings: dict[str, Any]) -> dict[str, Any]:
     """One process's part. 13 rows: the last step of the epoch has one, fewer than there are devices. One validation row."""
     import torch
 
     setup = make_setup(folder)
-    chosen = mixed_rows(setup) if rows == "mixed" else setup.rows
+    chosen = with_few_pictures(setup.rows) if rows == "mixed" else setup.rows
     if os.environ.get("ACCELERATE_USE_FSDP"):
         _let_accelerate_divide_on_a_cpu()
     settings = {"batch_size": STEP_ROWS // int(os.environ["WORLD_SIZE"]), "gradient_accumulation_steps": 1} | settings

@@ -28,7 +28,7 @@ from medtune.training.data import RowSampler, StepCollator
 from medtune.training.engine import needs_autocast
 from medtune.training.forecast import Forecast
 from medtune.training.plan import Plan, world_size
-from medtune.training.sharding import mark_leaves, weights_are_divided, zero_stage
+from medtune.training.sharding import keep_to_gloo, mark_leaves, weights_are_divided, zero_stage
 from medtune.training.trainer import TokenWeightedTrainer
 from medtune.training.vision_cache import can_keep
 from medtune.types import Features
@@ -49,6 +49,8 @@ def make_trainer(
         plan.lengths, seed=settings.seed, group=settings.batch_size * world_size() if settings.group_by_length else 0
     )
     tokens = choice.micro_batch_tokens if choice.packing else 0
+    if zero_stage() and not torch.cuda.is_available():
+        keep_to_gloo()
     if zero_stage() == 3:
         mark_leaves(model)
     args = training_arguments(
@@ -56,7 +58,7 @@ def make_trainer(
         run.checkpoints,
         num_steps=plan.num_steps,
         cached=plan.cached,
-        # DeepSpeed is told the type by the same flag: it turns all weights to bfloat16 and keeps float32 copies of those that learn.
+        # DeepSpeed is told the type by the same flag: all weights become bfloat16, and float32 copies are kept of those that learn.
         autocast=not choice.packing or needs_autocast(model) or zero_stage() > 0,
     )
     trainer = TokenWeightedTrainer(

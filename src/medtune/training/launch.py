@@ -64,6 +64,8 @@ def launch(run: Run, job: TrainJob, *, listener: Listener | None = None) -> RunR
     on_gpu = _num_gpus() > 0
     command = launch_command(distributed, job.train, run.folder, num_processes=num_processes, on_gpu=on_gpu)
     environment = {} if on_gpu else accelerate_environment(distributed, job.train)
+    if isinstance(distributed, DeepSpeedSettings):
+        environment["PATH"] = _with_own_programs(os.environ.get("PATH", os.defpath))
     write_job(run, job)
     events = run.folder / EVENTS_FILE
     events.unlink(missing_ok=True)
@@ -125,8 +127,8 @@ def launch_command(
 ) -> list[str]:
     """The command that starts the workers, as a list of arguments.
 
-    accelerate starts one process only on a CPU, so there torch's own launcher is used, and what accelerate's options say is put into
-    the environment by :func:`launch`.
+    accelerate starts one process only on a CPU, so there torch's own launcher is used, and :func:`launch` puts what accelerate's
+    options say into the environment.
     """
     worker = ["-m", "medtune.training.worker", str(folder)]
     if not on_gpu:
@@ -236,6 +238,12 @@ def _hand_on(tail: _Tail, listener: Listener | None) -> None:
     for line in tail:
         if listener is not None:
             listener(read_event(line))
+
+
+def _with_own_programs(path: str) -> str:
+    """A search path with the programs beside this Python behind it. An environment that was not activated has none of them there,
+    and DeepSpeed compiles its optimizer for the main memory with ninja, one of its requirements."""
+    return os.pathsep.join([*filter(None, [path]), os.path.dirname(sys.executable)])
 
 
 def _num_gpus() -> int:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from medtune.training.weights import is_peft, trained
 
-__all__ = ["gather_trained", "mark_leaves", "put_trained", "weights_are_divided", "zero_stage"]
+__all__ = ["gather_trained", "keep_to_gloo", "mark_leaves", "put_trained", "weights_are_divided", "zero_stage"]
 
 
 def weights_are_divided() -> bool:
@@ -32,6 +32,16 @@ def zero_stage() -> int:
         document: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
         return int(document.get("zero_optimization", {}).get("stage", 0))
     return int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))
+
+
+def keep_to_gloo() -> None:
+    """Keep DeepSpeed from compiling a library of its own for processes of one machine without GPUs; call it before they meet.
+
+    gloo does the same. The library needs a C++ compiler when it is used for the first time, and a run that is killed while it
+    compiles leaves a lock behind (``torch.utils.file_baton``) for which every later run waits without end.
+    """
+    operations = import_module("deepspeed.ops")
+    operations.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def mark_leaves(model: nn.Module) -> int:

@@ -123,7 +123,7 @@ def test_an_interrupt_is_passed_on_and_its_last_words_are_heard(tmp_path: Path) 
 
     events = tmp_path / "events"
     with pytest.raises(KeyboardInterrupt):
-        _supervise([sys.executable, "-c", WORKER, str(events)], tmp_path / "log", events, listener, Watch(tmp_path))
+        _supervise([sys.executable, "-c", WORKER, str(events)], {}, tmp_path / "log", events, listener, Watch(tmp_path))
     assert [event.done for event in heard] == [1, 7]
     assert (tmp_path / "log").read_text() == "a line for the log\n"
 
