@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from medtune.models.packing import packed_attention_on
+from medtune.models.replaced import replaced
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,9 +30,9 @@ def packed_forward(model: nn.Module) -> Iterator[None]:
     with packed_attention_on(causal), contextlib.ExitStack() as stack:
         inner: Any = causal.model
         if hasattr(inner, "visual"):
-            stack.enter_context(_attribute(inner, "forward", _PackedForward(inner)))
+            stack.enter_context(replaced(inner, "forward", _PackedForward(inner)))
             if hasattr(inner.language_model, "_deepstack_process"):
-                stack.enter_context(_attribute(inner.language_model, "_deepstack_process", _add_at_places))
+                stack.enter_context(replaced(inner.language_model, "_deepstack_process", _add_at_places))
         yield
 
 
@@ -147,12 +148,3 @@ def causal_model(model: Any) -> Any:
 def vision_tower(model: Any) -> Any | None:
     """The tower of a Qwen-VL model, under the same wrappers; None where there is none."""
     return getattr(getattr(causal_model(model), "model", None), "visual", None)
-
-
-@contextlib.contextmanager
-def _attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
-    object.__setattr__(owner, name, value)
-    try:
-        yield
-    finally:
-        object.__delattr__(owner, name)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from medtune.models.packed_forward import causal_model
+from medtune.models.replaced import replaced
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -61,19 +62,19 @@ def router_loss(model: nn.Module, coefficient: float | None) -> Iterator[bool]:
     before = getattr(config, "output_router_logits", None), config.router_aux_loss_coef
     # Forwards of transformers 5.17 look at the argument alone, newer ones at the config as well.
     config.output_router_logits = False
+    adds: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if coefficient is not None:
         config.router_aux_loss_coef = coefficient
-        object.__setattr__(causal, "forward", _WithRouterLoss(causal, config.num_experts_per_tok))
+        adds = replaced(causal, "forward", _WithRouterLoss(causal, config.num_experts_per_tok))
     try:
-        yield True
+        with adds:
+            yield True
     finally:
         config.router_aux_loss_coef = before[1]
         if before[0] is None:
             del config.output_router_logits
         else:
             config.output_router_logits = before[0]
-        if coefficient is not None:
-            object.__delattr__(causal, "forward")
 
 
 class _WithRouterLoss:

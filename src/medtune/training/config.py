@@ -43,7 +43,7 @@ FREE_ON_RESUME = frozenset(
         "vision_cache",
     }
 )
-"""Settings of the section ``train`` that a resumed run may change: beyond rounding, they do not touch what an optimizer step computes."""
+"""Settings of the section ``train`` that a resumed run may change: beyond rounding, no optimizer step computes anything else."""
 
 OWNED_BY_MEDTUNE: dict[str, str] = {
     "activation_checkpointing": "train.gradient_checkpointing",

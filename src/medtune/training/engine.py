@@ -22,6 +22,7 @@ from medtune.models.expert_lora import low_rank_experts
 from medtune.models.fused_projections import fused_projections
 from medtune.models.lora_forward import all_plain, low_rank_in_input_type
 from medtune.models.packed_forward import causal_model, packed_forward, vision_tower
+from medtune.models.replaced import replaced
 from medtune.training.choice import Checkpointing, EngineChoice
 from medtune.training.sharding import weights_are_divided, zero_stage
 
@@ -78,7 +79,7 @@ def _layers_rebuilt(model: nn.Module, choice: EngineChoice) -> Iterator[None]:
     blocks = list(getattr(tower, "blocks", ()))
     tower_learns = tower is not None and any(parameter.requires_grad for parameter in tower.parameters())
     compiles = choice.compile and zero_stage() != 3  # its hooks sit on every module inside a layer
-    changed: list[nn.Module] = []
+    changed: list[tuple[nn.Module, Callable[..., Any]]] = []
     compiled: dict[type[nn.Module], Callable[..., Any]] = {}
     draws = any(map(_draws, model.modules()))
     for number, layer in enumerate([*layers, *blocks]):
@@ -96,14 +97,13 @@ def _layers_rebuilt(model: nn.Module, choice: EngineChoice) -> Iterator[None]:
         if own not in compiled:
             forward: Callable[..., Any] = own.forward
             compiled[own] = torch.compile(forward, dynamic=True) if compiles_this else forward
-        call = functools.partial(compiled[own], layer)
-        object.__setattr__(layer, "forward", _Again(call, again, preserve_rng=draws) if is_again else call)
-        changed.append(layer)
-    try:
+        # A forward of the layer's own is somebody's hook around the class's, and is called as it is.
+        call = vars(layer).get("forward") or functools.partial(compiled[own], layer)
+        changed.append((layer, _Again(call, again, preserve_rng=draws) if is_again else call))
+    with contextlib.ExitStack() as stack:
+        for layer, call in changed:
+            stack.enter_context(replaced(layer, "forward", call))
         yield
-    finally:
-        for layer in changed:
-            object.__delattr__(layer, "forward")
 
 
 def _draws(module: nn.Module) -> bool:

@@ -8,12 +8,14 @@ PEFT); a model that does something else with its head is served all the same, fr
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from medtune.models.replaced import replaced
 from medtune.types import IGNORE_INDEX
 
 __all__ = ["CHUNK_TOKENS", "TokenLoss", "target_positions"]
@@ -43,16 +45,17 @@ class TokenLoss:
         self._positions: Tensor | None = None
         self._targets: Tensor | None = None
         self._head = _output_head(model)
+        self._replaced = contextlib.ExitStack()
         # Asked before the model is wrapped: FSDP2 gives each module another class.
         self._is_linear = type(self._head) is nn.Linear
         if self._head is not None:
             self._forward: Callable[..., Tensor] = self._head.forward
-            object.__setattr__(self._head, "forward", self._in_head)
+            self._replaced.enter_context(replaced(self._head, "forward", self._in_head))
 
     def close(self) -> None:
         """Give the head back as it was."""
         if self._head is not None:
-            object.__delattr__(self._head, "forward")
+            self._replaced.close()
             self._head = None
 
     def _in_head(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -46,6 +46,31 @@ def test_a_model_comes_out_as_it_went_in_also_after_an_error(setup: Setup, adapt
     assert state_of(model) == before
 
 
+def test_a_forward_that_somebody_else_put_there_is_called_and_comes_back(setup: Setup) -> None:
+    """As accelerate's hooks do: the module has a ``forward`` of its own in front of its class's."""
+    model = setup.model(LoraSettings(rank=2))
+    called: list[str] = []
+
+    def hooked(name: str, module: Any) -> None:
+        own = module.forward
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            called.append(name)
+            return own(*args, **kwargs)
+
+        module.forward = forward
+
+    hooked("layer", decoder_layers(model)[0])
+    hooked("head", model.get_output_embeddings())
+    before = state_of(model)
+    rows = EncodedRows(setup.rows, setup.encoder, setup.image_path)
+    (batch,) = StepCollator(setup.encoder)([[rows[0], rows[1]]])["micro_batches"]
+    with engine(model, EngineChoice(checkpointing=Checkpointing(every=1))), contextlib.closing(TokenLoss(model)) as token_loss:
+        token_loss(model, batch["inputs"], batch["positions"], batch["targets"])
+    assert "layer" in called
+    assert state_of(model) == before
+
+
 @pytest.mark.parametrize("settings", [{}, {"packing": False}, {"vision_cache": "memory", "gradient_checkpointing": "all"}], ids=str)
 def test_a_training_that_fails_leaves_the_model_as_it_came(setup: Setup, tmp_path: Path, settings: dict[str, Any]) -> None:
     model = setup.model().eval()
