@@ -84,17 +84,19 @@ CHAT_TEMPLATES = {
 }
 
 
-def tiny_model(folder: Path, family: str, *, tokenizer: Path | None = None, seed: int = 0) -> Path:
+def tiny_model(folder: Path, family: str, *, tokenizer: Path | None = None, seed: int = 0, wide: bool = False) -> Path:
     """Save a tiny random float32 model of ``family`` (one of :data:`FAMILIES`) into ``folder`` and return it.
 
     ``tokenizer`` is a folder with a real ``tokenizer.json``; the vocabulary is then its own (151,936 rows), and the folder
-    grows to some 20 MB.
+    grows to some 20 MB. ``wide`` gives heads of 32 numbers, the narrowest that vLLM's kernels take.
     """
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
     ids = _write_tokenizer(folder, family, tokenizer)
     config_class, model_class, config = _config(family, ids)
+    if wide:
+        _widen(config)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = model_class(config_class(**config))
@@ -115,6 +117,17 @@ def tiny_model(folder: Path, family: str, *, tokenizer: Path | None = None, seed
         }
         (folder / "processor_config.json").write_text(json.dumps(processor), encoding="utf-8")
     return folder
+
+
+def _widen(config: dict[str, Any]) -> None:
+    text = config.get("text_config", config)
+    text |= {"hidden_size": 128, "intermediate_size": 128}
+    if "head_dim" in text:
+        text["head_dim"] = 32
+    if "vision_config" in config:
+        text["rope_parameters"]["mrope_section"] = [4, 6, 6]
+        vision = config["vision_config"]
+        vision |= {"embed_dim": 64, "hidden_size": 128} if "embed_dim" in vision else {"hidden_size": 64, "out_hidden_size": 128}
 
 
 def _write_tokenizer(folder: Path, family: str, real: Path | None) -> dict[str, int]:

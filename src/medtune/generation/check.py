@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from medtune.errors import GenerationError
+from medtune.errors import GenerationError, MedtuneError
+from medtune.imaging.read import read_size
 from medtune.language import msg
 from medtune.types import IMAGE_MARK, Request
 
-__all__ = ["check_requests"]
+if TYPE_CHECKING:
+    from medtune.models.encoder import Encoder
+
+__all__ = ["check_requests", "checked_length", "named_error"]
 
 
 def check_requests(requests: Sequence[Request]) -> None:
@@ -36,3 +42,40 @@ def check_requests(requests: Sequence[Request]) -> None:
                 sample=request.id,
                 remedy=msg("Put one <image> into the user's text for each picture, in their order."),
             )
+
+
+def checked_length(request: Request, encoder: Encoder, context: int | None) -> int:
+    """Prompt tokens, from the headers of the pictures alone.
+
+    Args:
+        context: Tokens of prompt and answer together that the model can hold; None = not known.
+
+    Raises:
+        GenerationError: A picture is missing or is none, or the request is longer than allowed.
+    """
+    try:
+        sizes = [read_size(image) if isinstance(image, (Path, bytes)) else image.size for image in request.images]
+        num_tokens = encoder.count_tokens(request.messages, sizes)
+    except MedtuneError as error:
+        raise named_error(error, request.id) from error
+    remedy = msg(
+        "Start a new conversation (/clear in the chat), ask less at once, or lower model.max_pixels "
+        "or generation.sampling.max_new_tokens."
+    )
+    if encoder.max_tokens is not None and num_tokens > encoder.max_tokens:
+        what = msg("The prompt has {tokens} tokens; model.max_tokens allows {limit}.", tokens=num_tokens, limit=encoder.max_tokens)
+        raise GenerationError(what, sample=request.id, remedy=remedy)
+    if context is not None and num_tokens + request.sampling.max_new_tokens > context:
+        what = msg(
+            "The prompt has {tokens} tokens; with up to {new} of the answer it exceeds the model's context of {context}.",
+            tokens=num_tokens,
+            new=request.sampling.max_new_tokens,
+            context=context,
+        )
+        raise GenerationError(what, sample=request.id, remedy=remedy)
+    return num_tokens
+
+
+def named_error(error: MedtuneError, name: str) -> GenerationError:
+    """The same fault, with the request it belongs to."""
+    return GenerationError(error.what, file=error.file, sample=name, key=error.key, remedy=error.remedy)

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from medtune.types import Sampling, Settings
 
-__all__ = ["EchoSettings", "GenerationSettings", "GeneratorSettings", "HfSettings", "OpenAiSettings"]
+__all__ = ["EchoSettings", "GenerationSettings", "GeneratorSettings", "HfSettings", "OpenAiSettings", "VllmSettings"]
 
 
 class HfSettings(Settings):
@@ -47,6 +47,30 @@ class OpenAiSettings(Settings):
         return f"{self.model} ({self.base_url})"
 
 
+class VllmSettings(Settings):
+    """The model in this process, with vLLM, which is installed apart (docs/generators.md says which versions were tried)."""
+
+    kind: Literal["vllm"] = "vllm"
+    """vLLM on this machine."""
+    max_model_len: Annotated[int, Field(gt=0)] = 16384
+    """Tokens of a prompt and its answer together, at most. vLLM reserves memory for one of this length."""
+    max_num_seqs: Annotated[int, Field(ge=1)] = 128
+    """Answers written at a time, at most."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    """Part of the GPU's memory that vLLM takes for weights, cache and work."""
+    tensor_parallel_size: Annotated[int, Field(ge=1)] = 1
+    """GPUs that share one copy of the model."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None
+    """Of the weights. Default: ``model.dtype``."""
+    max_lora_rank: Annotated[int, Field(ge=1)] | None = None
+    """Room for the adapter. Default: its own rank, rounded up to one that vLLM knows."""
+    enforce_eager: bool = False
+    """Without compilation and CUDA graphs: starts sooner, writes more slowly."""
+    check_adapter: bool = True
+    """Ask transformers and vLLM one fixed prompt with and without the adapter first, and refuse to go on when they do not agree.
+    Costs one more loading of the model. Without it adapters on the vision tower, the projector or experts are refused."""
+
+
 class EchoSettings(Settings):
     """No model: given answers in turn, or the question again. For tests and for trying a pipeline."""
 
@@ -61,14 +85,14 @@ class EchoSettings(Settings):
         return "echo"
 
 
-GeneratorSettings = Annotated[HfSettings | OpenAiSettings | EchoSettings, Field(discriminator="kind")]
+GeneratorSettings = Annotated[HfSettings | VllmSettings | OpenAiSettings | EchoSettings, Field(discriminator="kind")]
 
 
 class GenerationSettings(Settings):
     """How answers are generated, for ``evaluate`` and ``chat``."""
 
     generator: GeneratorSettings = HfSettings()
-    """Who writes: ``hf``, ``openai`` or ``echo``."""
+    """Who writes: ``hf``, ``vllm``, ``openai`` or ``echo``."""
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Requests decoded together by ``hf``; halved by itself when the accelerator's memory does not hold them."""
     sampling: Sampling = Sampling()

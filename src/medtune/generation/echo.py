@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -22,7 +23,8 @@ class EchoGenerator:
             and starts again after its last; empty = echo the last user turn without its image marks.
 
     A "token" is a word or a CJK character, so that ``max_new_tokens`` and the finish reason ``length`` work as they do for
-    a model.
+    a model. Of ``score_tokens`` the one that the answer begins with, letter for letter, has the probability 0.9, and the others
+    share what is left.
     """
 
     def __init__(self, answers: Mapping[str, str] | Sequence[str] = ()) -> None:
@@ -45,6 +47,7 @@ class EchoGenerator:
                 num_prompt_tokens=sum(len(_PIECE.findall(message.content)) for message in request.messages),
                 num_generated_tokens=len(pieces),
                 seconds=0.0,
+                first_token_logprobs=_first_token_logprobs(pieces, request.score_tokens) if request.score_tokens else None,
             )
 
     def stream(self, request: Request) -> Iterator[str]:
@@ -67,3 +70,10 @@ class EchoGenerator:
         pieces = _PIECE.findall(text)
         limit = request.sampling.max_new_tokens
         return pieces[:limit], "length" if len(pieces) > limit else "stop"
+
+
+def _first_token_logprobs(pieces: Sequence[str], words: Sequence[str]) -> dict[str, float]:
+    said = pieces[0].strip() if pieces else ""
+    others = [word for word in words if word != said]
+    left = 1.0 if len(others) == len(words) else 0.1
+    return {word: math.log(0.9 if word == said else left / (len(others) + 1)) for word in words}

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import math
+
+import pytest
+
 from medtune.generation.echo import EchoGenerator
 from medtune.types import Message, Request, Sampling
 
@@ -35,3 +39,14 @@ def test_stream_has_the_same_text_in_pieces() -> None:
 def test_is_cut_at_its_length() -> None:
     (generation,) = EchoGenerator(["one two three"]).generate([ask("a", "?", max_new_tokens=2)])
     assert (generation.text, generation.finish_reason, generation.num_generated_tokens) == ("one two", "length", 2)
+
+
+def test_says_how_probable_a_first_word_was() -> None:
+    generator = EchoGenerator({"a": "yes, there is", "b": "perhaps"})
+    asked = [Request(name, (Message(role="user", content="?"),), score_tokens=("yes", "no")) for name in "ab"]
+    told = [generation.first_token_logprobs for generation in generator.generate(asked)]
+    assert told == [
+        {"yes": pytest.approx(math.log(0.9)), "no": pytest.approx(math.log(0.05))},
+        {"yes": pytest.approx(math.log(1 / 3)), "no": pytest.approx(math.log(1 / 3))},
+    ]
+    assert next(generator.generate([ask("a", "?")])).first_token_logprobs is None
