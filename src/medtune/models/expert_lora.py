@@ -118,15 +118,47 @@ def _forward(self: Any, hidden_states: Tensor, top_k_index: Tensor, top_k_weight
         return plain
     num_tokens, k = top_k_index.shape
     sorted_experts, order = torch.sort(top_k_index.reshape(-1))
-    offsets = _group_ends(sorted_experts, experts.num_experts)
-    rows = hidden_states[order // k]
-    gate_up = _project(rows, experts, "gate_up_proj", wrappers.get("gate_up_proj"), offsets)
-    down = _project(experts._apply_gate(gate_up), experts, "down_proj", wrappers.get("down_proj"), offsets)
-    weighted = down * top_k_weights.reshape(-1)[order, None]
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order), device=order.device)
-    # A gather and a sum, not index_add: that one adds in any order on a GPU.
-    return weighted[place].view(num_tokens, k, -1).sum(dim=1).to(hidden_states.dtype)
+    offsets = _group_ends(sorted_experts, experts.num_experts)
+    rows: Tensor = _ToExperts.apply(hidden_states, order, place, k)
+    gate_up = _project(rows, experts, "gate_up_proj", wrappers.get("gate_up_proj"), offsets)
+    down = _project(experts._apply_gate(gate_up), experts, "down_proj", wrappers.get("down_proj"), offsets)
+    weighted: Tensor = _Reordered.apply(down * top_k_weights.reshape(-1)[order, None], place, order)
+    return weighted.view(num_tokens, k, -1).sum(dim=1).to(hidden_states.dtype)
+
+
+class _ToExperts(torch.autograd.Function):
+    """A row for each pair of token and expert, sorted by expert.
+
+    Autograd would add the gradients of a token's k rows one by one into its place, in any order and slowly. Where each of them
+    lies is known, so they are read from there and summed.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, order: Tensor, place: Tensor, k: int) -> Tensor:
+        ctx.save_for_backward(place)
+        ctx.k = k
+        return tokens[order // k]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,), (place,) = grads, ctx.saved_tensors
+        return grad[place].view(-1, ctx.k, grad.shape[-1]).sum(dim=1), None, None, None
+
+
+class _Reordered(torch.autograd.Function):
+    """``rows[order]`` for an ``order`` that holds each row once, so that ``inverse`` takes the gradient back without adding."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse)
+        return rows[order]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,), (inverse,) = grads, ctx.saved_tensors
+        return grad[inverse], None, None
 
 
 def _routers(model: nn.Module) -> list[tuple[nn.Module, Callable[..., Any]]]:
