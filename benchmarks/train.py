@@ -19,6 +19,8 @@ Stages, in the order in which they run (``--only`` chooses):
 - ``online``: medtune, every picture through the tower every time.
 - ``peer-best``: LLaMA-Factory, 8 rows x 2, gradient checkpointing off.
 - ``peer-8x2``, ``peer-2x8``: 8 rows x 2 and 2 rows x 8 with its default checkpointing. The last is the setting of its examples.
+- ``peer-experts-best``, ``peer-experts-2x8``: for mixtures of experts, which LLaMA-Factory does not adapt by itself. It is given an
+  adapter that PEFT has made for them (``peers/expert_adapter.py``) to go on with, else as ``peer-best`` and ``peer-2x8``.
 
 medtune's settings are the defaults, but for ``compile``: a run as short as this one would not choose it by itself, a real run does
 (``--compile auto`` leaves the choice to it). The first five steps count for nothing.
@@ -49,8 +51,15 @@ HERE = Path(__file__).parent
 WARM_UP = 5
 LOG_EVERY = 5
 ROWS_A_STEP = 16
-PEER_SETTINGS = {"peer-best": (8, 2, False), "peer-8x2": (8, 2, True), "peer-2x8": (2, 8, True)}
+PEER_SETTINGS = {
+    "peer-best": (8, 2, False),
+    "peer-8x2": (8, 2, True),
+    "peer-2x8": (2, 8, True),
+    "peer-experts-best": (8, 2, False),
+    "peer-experts-2x8": (2, 8, True),
+}
 """(batch size, gradient accumulation steps, gradient checkpointing)."""
+DEFAULT_STAGES = ("cached", "online", "peer-best", "peer-8x2", "peer-2x8")
 STAGES = ("cached", "online", *PEER_SETTINGS)
 TEMPLATES = {"qwen2_vl": "qwen2_vl", "qwen3_vl": "qwen3_vl_nothink", "qwen3_vl_moe": "qwen3_vl_nothink"}
 """Model type to LLaMA-Factory's name of its chat template."""
@@ -165,7 +174,14 @@ class Benchmark:
         environment = {name: value for name, value in self.environment.items() if name != "PYTHONPATH"}
         if options.peer_site is not None:
             environment["PYTHONPATH"] = str(options.peer_site.absolute())
-        fault = run(
+        fault = None
+        if stage.startswith("peer-experts"):
+            adapter = self.work / "expert-adapter"
+            settings["adapter_name_or_path"] = str(adapter)
+            wanted.write_text(json.dumps(settings), encoding="utf-8")
+            make_adapter = [options.peer_python, HERE / "peers" / "expert_adapter.py", self.work / "model", adapter]
+            fault = run(make_adapter, self.work / "expert-adapter.log", limit=self.limit(), environment=environment)
+        fault = fault or run(
             [options.peer_python, HERE / "peers" / "llamafactory_speed.py", wanted, found],
             self.work / f"{stage}.log",
             limit=self.limit(),
@@ -174,6 +190,7 @@ class Benchmark:
         row: dict[str, Any] = json.loads(found.read_text(encoding="utf-8")) if found.is_file() else {}
         marks = [Mark(**mark) for mark in row.pop("marks", [])]
         setting = f"{batch_size} x {accumulation}, checkpointing {'on' if checkpointing else 'off'}"
+        setting += ", experts adapted" if stage.startswith("peer-experts") else ""
         row |= {"setting": setting, "fault": fault, "losses": [mark.loss for mark in marks]}
         return [{**row, **self.speed(marks, WARM_UP, None, row.get("tokens_per_sample"))}]
 
@@ -220,11 +237,11 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, help="folder with its tokenizer")
     parser.add_argument("--work", type=Path, help="folder with room for the weights, such as /dev/shm; used again if it is there")
     parser.add_argument("--out", type=Path, required=True, help="JSON file of results")
-    parser.add_argument("--only", nargs="+", choices=STAGES, default=list(STAGES), metavar="STAGE", help=", ".join(STAGES))
+    parser.add_argument("--only", nargs="+", choices=STAGES, default=list(DEFAULT_STAGES), metavar="STAGE", help=", ".join(STAGES))
     parser.add_argument("--peer-python", type=Path, default=Path(sys.executable))
     parser.add_argument("--peer-site", type=Path, help="folder with LLaMA-Factory's packages, for PYTHONPATH")
     parser.add_argument("--layers", type=int, help="decoder layers, for both programs")
-    parser.add_argument("--experts", action="store_true", help="medtune also adapts the experts; LLaMA-Factory cannot")
+    parser.add_argument("--experts", action="store_true", help="medtune also adapts the experts")
     parser.add_argument("--rows", type=int, default=560)
     parser.add_argument("--steps", type=int, default=20, help="of the stages that do not count epochs")
     parser.add_argument("--epochs", type=int, default=2, help="of the stage `cached`")
