@@ -79,6 +79,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "medevalkit-nojudge": "medtune.evaluation.metrics.protocols:MedEvalKitNoJudge",
         "choice": "medtune.evaluation.metrics.vqa:ChoiceLetter",
         "region": "medtune.evaluation.metrics.region:RegionError",
+        "findings": "medtune.evaluation.metrics.findings:ReportFindings",
         "box": "medtune.evaluation.metrics.box:BoxOverlap",
         "json-record": "medtune.evaluation.metrics.json_record:JsonRecordValidity",
     },

@@ -451,6 +451,9 @@ class Score(Document):
         value: In the metric's own range; None = unscored: counted apart, never as zero.
         statistics: Additive statistics. A metric's number over any set of samples is a function of their sum, which makes
             the bootstrap exact also for ratios (corpus BLEU, F1, MCC). Empty when unscored. The default is (value, 1).
+        places: Where ``statistics`` stand in a vector of ``width`` numbers, all others 0: for metrics that count many things of which
+            a sample has few. Empty = the statistics are the vector.
+        width: Of that vector; 0 without places.
         explanation: Why this value, in a few words, for the error browser.
     """
 
@@ -458,6 +461,8 @@ class Score(Document):
     metric: str
     value: float | None
     statistics: tuple[float, ...] = ()
+    places: tuple[int, ...] = ()
+    width: int = 0
     explanation: str = ""
 
 
@@ -639,6 +644,14 @@ class FindingCount(Document):
     num_missed: int
     num_invented: int
     """Samples whose answer states it and whose reference does not."""
+    title_zh: str = ""
+    body_part: str = ""
+    """In English; ``body_part_zh`` in Chinese."""
+    body_part_zh: str = ""
+    precision: Measurement | None = None
+    """Of the samples whose answer states it, those whose reference does; ``num_scored`` counts the samples where either does."""
+    recall: Measurement | None = None
+    f1: Measurement | None = None
 
 
 class ReliabilityBin(Document):

@@ -74,8 +74,14 @@ class ScoreTable:
 
 
 def statistics_of(scores: Sequence[Score]) -> NDArray[np.float64]:
-    """(n, k) additive statistics of scored samples."""
-    return np.array([score.statistics or (score.value, 1.0) for score in scores], dtype=np.float64)
+    """(n, k) additive statistics of scored samples; k is :attr:`Score.width` where they stand at places."""
+    width = max((score.width for score in scores), default=0)
+    if not width:
+        return np.array([score.statistics or (score.value, 1.0) for score in scores], dtype=np.float64)
+    vectors = np.zeros((len(scores), width), dtype=np.float64)
+    for row, score in enumerate(scores):
+        vectors[row, list(score.places)] = score.statistics
+    return vectors
 
 
 def _number(value: float | None) -> float | None:

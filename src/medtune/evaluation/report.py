@@ -17,6 +17,7 @@ from medtune import __version__
 from medtune.evaluation import cautions
 from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.controls import askable
+from medtune.evaluation.finding_counts import count_findings
 from medtune.evaluation.measure import ScoreTable, cut_into_thirds, difference, measure
 from medtune.evaluation.metrics.llamafactory import predict_timing
 from medtune.evaluation.permutation import adjust
@@ -29,6 +30,7 @@ from medtune.evaluation.predictions import (
     write_index,
     write_scores,
 )
+from medtune.evaluation.reading import stored_review
 from medtune.evaluation.score import Metrics, parse_generation, score_predictions
 from medtune.evaluation.table import about, choose_headline
 from medtune.language import Text
@@ -120,7 +122,9 @@ def build_report(
         headline=headline,
         alerts=tuple(text for text in _once(warnings) if cautions.is_severe(text)),
         warnings=_once(warnings),
+        findings={one.label: rows for one in _plain(scored) if (rows := count_findings(one.table))},
         versions=_versions(),
+        review=stored_review(folder),
         settings=dict(provenance),
     )
     write_index(folder / "evaluations" / "samples.jsonl", [(sample.id, sample.task, sample.group) for sample in samples])

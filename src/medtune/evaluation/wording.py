@@ -149,6 +149,7 @@ _VALUES: dict[str, Text] = {
 _UNITS: dict[str, Text] = {
     "percentage points": msg("percentage points"),
     "of the diagonal": msg("of the diagonal"),
+    "per report": msg("per report"),
 }
 
 PAGE: dict[str, Text] = {

@@ -28,7 +28,7 @@ class ReportTask(InstructedTask):
     """
 
     name = "report"
-    metrics = ("rouge", "bleu", "chrf", "llamafactory")
+    metrics = ("findings", "rouge", "bleu", "chrf", "llamafactory")
     instructions: ClassVar[Instructions] = {
         "en": "Write the radiology report of this examination in two sections, headed 'Findings:' and 'Impression:'.",
         "zh": "为本次检查撰写影像报告，分两部分，标题为“所见：”和“印象：”。",

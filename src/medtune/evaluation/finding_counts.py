@@ -1,0 +1,78 @@
+"""One row for each finding: how often it was found, missed and invented, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtune.evaluation.bootstrap import cluster_bootstrap
+from medtune.evaluation.measure import ScoreTable
+from medtune.evaluation.metrics.findings import CELLS, finding_outcomes
+from medtune.tasks.reading.assertions import findings
+from medtune.types import FindingCount, Measurement
+
+__all__ = ["count_findings"]
+
+_METRIC = "findings/macro-f1"
+_PARTS = {"precision": (0, 2), "recall": (0, 1), "f1": (0, 1, 2)}
+"""Which of :data:`CELLS` stand under the line; above it is what was found."""
+
+
+def count_findings(table: ScoreTable) -> tuple[FindingCount, ...]:
+    """The findings that a reference or an answer of the condition claims, in the order of the tables.
+
+    A row's intervals resample the groups in which the finding occurs; with few of them they are wide, and with one there is none.
+    """
+    rows: dict[str, list[tuple[str, int]]] = {}
+    for sample, score in table.scores.get(_METRIC, {}).items():
+        # The score of a report without findings holds one place with a count of 0.
+        if score.value is not None and any(score.statistics):
+            for name, outcome in finding_outcomes(score).items():
+                rows.setdefault(name, []).append((table.groups[sample], CELLS.index(outcome)))
+    return tuple(_row(name, rows[name], table) for name in findings() if name in rows)
+
+
+def _row(name: str, seen: Sequence[tuple[str, int]], table: ScoreTable) -> FindingCount:
+    cells = np.array([cell for _, cell in seen])
+    groups = [group for group, _ in seen]
+    counts = np.eye(len(CELLS))[cells]
+    found, missed, invented = (int(number) for number in counts.sum(axis=0))
+    finding = findings()[name]
+    return FindingCount(
+        finding=name,
+        title=name[:1].upper() + name[1:],
+        title_zh=finding.chinese,
+        body_part=finding.body_part,
+        body_part_zh=finding.body_part_chinese,
+        num_reference=found + missed,
+        num_found=found,
+        num_missed=missed,
+        num_invented=invented,
+        **{part: _measure(part, under, counts, groups, table) for part, under in _PARTS.items()},
+    )
+
+
+def _measure(
+    part: str, under: tuple[int, ...], counts: NDArray[np.float64], groups: Sequence[str], table: ScoreTable
+) -> Measurement:
+    doubled = 2.0 if part == "f1" else 1.0
+
+    def aggregate(totals: NDArray[np.float64]) -> NDArray[np.float64]:
+        above = doubled * totals[..., 0]
+        below = above + totals[..., list(under[1:])].sum(axis=-1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(below > 0, above / below, np.nan)
+
+    value, low, high = cluster_bootstrap(counts, groups, aggregate, num_resamples=table.num_resamples, seed=table.seed)
+    number = [None if end is None or not np.isfinite(end) else float(end) for end in (value, low, high)]
+    return Measurement(
+        metric=f"findings/{part}",
+        value=number[0],
+        low=number[1],
+        high=number[2],
+        num_scored=int(counts[:, list(under)].sum()),
+        num_unscored=0,
+        num_groups=len(set(groups)),
+    )
