@@ -35,7 +35,7 @@ from medtune.recipe import (
     shipped_recipes,
 )
 from medtune.runs import Run, atomic_write, is_run
-from medtune.types import Comparison, Event, Generator, Listener, Report, RunRecord, Sample, ValidationReport
+from medtune.types import Comparison, Event, Generator, Listener, ReaderReview, Report, RunRecord, Sample, ValidationReport
 
 if TYPE_CHECKING:
     from medtune.data.dataset import Dataset
@@ -54,6 +54,7 @@ __all__ = [
     "SweepResult",
     "advise",
     "compare",
+    "compare_page",
     "copy_recipe",
     "deidentify",
     "demo",
@@ -62,6 +63,7 @@ __all__ = [
     "evaluate",
     "export_dataset",
     "find_run",
+    "import_review",
     "list_recipes",
     "list_runs",
     "open_chat",
@@ -69,6 +71,7 @@ __all__ = [
     "prepare",
     "recipe_schema",
     "rescore",
+    "review",
     "show_recipe",
     "show_run",
     "sweep",
@@ -472,7 +475,8 @@ def evaluate(run: RunLike, overrides: Sequence[str] = (), *, overwrite: bool = F
     """Ask base and tuned model every question of the split, with the right pictures and with the controls, and report.
 
     The run's own recipe says what is measured. Answers that are there already are kept: an evaluation that was cut off
-    goes on where it stopped. Writes ``evaluations/``, ``report.json`` and ``report.html`` into the run folder.
+    goes on where it stopped. Writes ``evaluations/``, ``report.json``, ``report.html``, ``report.md``, ``claim_2024.md`` and
+    ``tripod_llm.md`` into the run folder.
 
     Args:
         overrides: Of the run's recipe, for example ``evaluation.max_samples=200``.
@@ -485,7 +489,7 @@ def evaluate(run: RunLike, overrides: Sequence[str] = (), *, overwrite: bool = F
     """
     from medtune.data.dataset import Dataset
     from medtune.evaluation.evaluate import evaluate as measure
-    from medtune.evaluation.report_html import render_report
+    from medtune.evaluation.report_files import write_report_files
 
     opened = find_run(run)
     recipe = load_recipe(opened.recipe_path, overrides)
@@ -514,7 +518,7 @@ def evaluate(run: RunLike, overrides: Sequence[str] = (), *, overwrite: bool = F
         overwrite=overwrite,
         listener=listener,
     )
-    atomic_write(opened.folder / "report.html", render_report(report, opened.folder, dataset, language()))
+    write_report_files(report, opened.folder, dataset, language())
     return report
 
 
@@ -532,7 +536,7 @@ def rescore(run: RunLike, overrides: Sequence[str] = (), *, listener: Listener |
     from medtune.data.dataset import Dataset
     from medtune.evaluation.evaluate import read_report
     from medtune.evaluation.evaluate import rescore as score_again
-    from medtune.evaluation.report_html import render_report
+    from medtune.evaluation.report_files import write_report_files
 
     opened = find_run(run)
     recipe = load_recipe(opened.recipe_path)
@@ -543,7 +547,7 @@ def rescore(run: RunLike, overrides: Sequence[str] = (), *, listener: Listener |
     assembly.load_named_code(recipe)
     dataset = Dataset.open(dataset_folder(recipe))
     report = score_again(opened.folder, dataset, recipe.evaluation, listener=listener)
-    atomic_write(opened.folder / "report.html", render_report(report, opened.folder, dataset, language()))
+    write_report_files(report, opened.folder, dataset, language())
     return report
 
 
@@ -560,6 +564,95 @@ def compare(first: RunLike, second: RunLike) -> Comparison:
         if run.recipe_path.is_file():
             assembly.load_named_code(load_recipe(run.recipe_path))
     return paired(opened[0].folder, opened[1].folder)
+
+
+def compare_page(first: RunLike, others: Sequence[RunLike], *, html: Path | None = None) -> tuple[tuple[Comparison, ...], Path]:
+    """Each of ``others`` against ``first``, as :func:`compare` does, and a page that shows all of it with the changed cases.
+
+    Args:
+        html: Where the page goes; ``compare.html`` in the folder of the first of ``others`` when left out.
+
+    Raises:
+        EvaluationError: A report is missing, or two were made from different data.
+    """
+    from medtune.evaluation.compare_html import Pair, write_comparisons
+
+    opened = find_run(first)
+    found = [find_run(other) for other in others]
+    comparisons = tuple(compare(opened, other) for other in found)
+    pairs = [Pair(comparison, opened.folder, other.folder) for comparison, other in zip(comparisons, found, strict=True)]
+    page = html or found[0].folder / "compare.html"
+    return comparisons, write_comparisons(pairs, page, _evaluated_dataset(opened), language())
+
+
+def review(run: RunLike, *, against: RunLike | None = None, num_cases: int = 50, seed: int = 0, overwrite: bool = False) -> Path:
+    """Make the page on which readers compare two models without knowing which is which; returns it.
+
+    Args:
+        run: Its tuned model is the second; a preference for it counts.
+        against: The tuned model of this run is the first; without it, the base model of ``run``.
+        num_cases: At most, drawn at random.
+        seed: Of the draw and of the order of the answers.
+        overwrite: Throw away what readers have marked.
+
+    Raises:
+        EvaluationError: A report or the data set is missing, no answers differ, or readers have marked the review already.
+    """
+    from medtune.evaluation.evaluate import read_report
+    from medtune.evaluation.review import make_review, sides_of
+
+    opened, other = find_run(run), None if against is None else find_run(against)
+    first, second, names = sides_of(opened.folder, None if other is None else other.folder)
+    dataset = _evaluated_dataset(opened)
+    if dataset is None:
+        raise DataError(
+            msg("The data set that the run was evaluated on is not there: the review needs its pictures."),
+            file=opened.folder,
+            remedy=msg("Prepare it again with `medtune prepare {recipe}`.", recipe=opened.recipe_path),
+        )
+    return make_review(
+        first,
+        second,
+        names=names,
+        report=read_report(opened.folder),
+        dataset=dataset,
+        folder=opened.folder,
+        num_cases=num_cases,
+        seed=seed,
+        overwrite=overwrite,
+        in_language=language(),
+    )
+
+
+def import_review(run: RunLike, files: Sequence[Path]) -> ReaderReview:
+    """Join what readers sent back with the report of a run: preference, errors, agreement.
+
+    Raises:
+        EvaluationError: A file is not of this run's review, or the answers have changed since.
+    """
+    from medtune.evaluation.evaluate import read_report
+    from medtune.evaluation.reading import import_marks
+    from medtune.evaluation.report_files import write_report_files
+
+    opened = find_run(run)
+    report = read_report(opened.folder)
+    result = import_marks(opened.folder, files)
+    report = report.model_copy(update={"review": result})
+    atomic_write(opened.folder / "report.json", report.model_dump_json(indent=2) + "\n")
+    write_report_files(report, opened.folder, _evaluated_dataset(opened), language())
+    return result
+
+
+def _evaluated_dataset(run: Run) -> Dataset | None:
+    """The data set of a run's report; None where it is gone, or is another one now."""
+    from medtune.data.dataset import Dataset
+    from medtune.evaluation.evaluate import read_report
+
+    try:
+        dataset = Dataset.open(dataset_folder(load_recipe(run.recipe_path)))
+    except DataError:
+        return None
+    return dataset if dataset.manifest.hash == read_report(run.folder).dataset_hash else None
 
 
 # ------------------------------------------------------------------------------------------------------------------- chat
@@ -623,14 +716,15 @@ def open_chat(
     from medtune.generation.hf import HfGenerator
     from medtune.models.load import is_peft
 
+    options = {**assembly.hf_options(recipe), "batch_size": 1}
     assembly.say(listener, Event("phase", msg("Loading {model}", model=recipe.model.base)))
     model, encoder = assembly.load(recipe, tuned)
-    answers = session(HfGenerator(model, encoder, batch_size=1, listener=listener), tuned)
+    answers = session(HfGenerator(model, encoder, **options, listener=listener), tuned)
     if not side_by_side or tuned is None:
         return answers, None
     # An adapter can be switched off; a full fine-tune needs the base weights beside its own.
     base = model if is_peft(tuned) else assembly.load(recipe, None)[0]
-    return answers, session(HfGenerator(base, encoder, batch_size=1, use_adapter=False, listener=listener), None)
+    return answers, session(HfGenerator(base, encoder, **options, use_adapter=False, listener=listener), None)
 
 
 # ------------------------------------------------------------------------------------------------------------------- runs

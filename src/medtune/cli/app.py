@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from medtune.cli import deidentify, doctor, export, recipes, runs, settings, verbs
+from medtune.cli import deidentify, doctor, export, recipes, review, runs, settings, verbs
 from medtune.cli.parameters import example
 from medtune.cli.usage import Group
 from medtune.language import msg
@@ -49,6 +49,7 @@ def medtune(
 
 
 verbs.add_to(app)
+review.add_to(app)
 settings.add_to(app)
 deidentify.add_to(app)
 export.add_to(app)

@@ -12,6 +12,7 @@ from medtune.cli.parameters import AsJson, Overrides, RecipeName, RunName, examp
 from medtune.cli.plan import plan
 from medtune.cli.usage import Command
 from medtune.language import msg
+from medtune.types import Comparison
 
 __all__ = ["add_to"]
 
@@ -165,13 +166,35 @@ def evaluate(
 def compare(
     first: RunName,
     second: RunName,
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RUN", show_default=False, help=str(msg("Further runs; each is compared with the first."))),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help=str(msg("Where the page goes; by default compare.html in the folder of the second run."))),
+    ] = None,
+    no_html: Annotated[bool, typer.Option("--no-html", help=str(msg("Write no page.")))] = False,
     as_json: AsJson = False,
 ) -> None:
     from medtune import api
     from medtune.cli.tables import print_comparison, print_json
 
-    comparison = api.compare(first, second)
-    print_json(comparison) if as_json else print_comparison(comparison)
+    others = [second, *(more or ())]
+    if no_html:
+        if html is not None:
+            raise typer.BadParameter(str(msg("--html and --no-html contradict each other.")))
+        comparisons: tuple[Comparison, ...] = tuple(api.compare(first, other) for other in others)
+        page = None
+    else:
+        comparisons, page = api.compare_page(first, others, html=html)
+    if as_json:
+        print_json(comparisons[0] if len(comparisons) == 1 else comparisons)
+        return
+    for comparison in comparisons:
+        print_comparison(comparison)
+    if page is not None:
+        typer.echo(str(msg("Page: {file}", file=page)))
 
 
 def chat(

@@ -127,6 +127,7 @@ class Case:
         findings: Values of the metadata that name findings, to filter by.
         scores: (metric, base's value, tuned's value).
         prompt: (role, text) of every turn that the model was given, image marks and all.
+        pair: Which comparison it belongs to, on a page of several.
     """
 
     sample_id: str
@@ -139,6 +140,7 @@ class Case:
     scores: tuple[tuple[MetricValue, float | None, float | None], ...]
     findings: tuple[str, ...] = ()
     prompt: tuple[tuple[str, str], ...] = ()
+    pair: str = ""
 
 
 ByMetric = Mapping[str, Mapping[str, Score]]

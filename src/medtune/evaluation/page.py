@@ -25,7 +25,7 @@ def render_page(template: str, *, style: str, script: str, in_language: Language
     Args:
         template: Its file name; ``style`` and ``script`` are the names of its style sheet and its script.
         in_language: The language that the page opens in; the reader can switch.
-        values: What the template names besides ``lang``, ``t``, ``style``, ``script`` and ``script_hash``.
+        values: What the template names besides ``lang``, ``t``, ``plain``, ``style``, ``script`` and ``script_hash``.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -40,6 +40,7 @@ def render_page(template: str, *, style: str, script: str, in_language: Language
     return environment.get_template(template).render(
         lang=_HTML_LANGUAGE[in_language or language()],
         t=both,
+        plain=Text,
         style=Markup(_asset(style)),
         script=Markup(code),
         script_hash=base64.b64encode(hashlib.sha256(code.encode("utf-8")).digest()).decode("ascii"),

@@ -7,10 +7,11 @@ the dark, the printer and the other language, and are a few hundred bytes each.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from markupsafe import Markup
 
-from medtune.types import Difference, Measurement, MetricValue, ReliabilityBin
+from medtune.types import Measurement, MetricValue, ReliabilityBin
 
 __all__ = ["axis_of", "difference_bar", "interval_bar", "range_strip", "reliability_diagram"]
 
@@ -18,6 +19,16 @@ WIDTH = 220
 """Of a drawing, in its own units; the page scales it."""
 
 _PAD = 7
+
+
+class Interval(Protocol):
+    """Anything with the ends of an interval."""
+
+    @property
+    def low(self) -> float | None: ...
+
+    @property
+    def high(self) -> float | None: ...
 
 
 def axis_of(metric: MetricValue, measurements: list[Measurement | None]) -> tuple[float, float]:
@@ -76,18 +87,18 @@ def interval_bar(entry: Measurement, low: float, high: float, overall: float | N
     return _svg("bar", WIDTH, 18, parts)
 
 
-def difference_bar(entry: Difference, reach: float) -> Markup:
-    """A difference with its interval, from ``-reach`` to ``reach``; the upright line is no difference."""
+def difference_bar(value: float | None, interval: Interval, reach: float) -> Markup:
+    """A difference with its interval's ``low`` and ``high``, from ``-reach`` to ``reach``; the upright line is no difference."""
     zero = _place(0, -reach, reach)
     parts = [
         f'<line class="axis" x1="{_PAD}" x2="{WIDTH - _PAD}" y1="9" y2="9"/>',
         f'<line class="overall" x1="{zero:.1f}" x2="{zero:.1f}" y1="0" y2="18"/>',
     ]
-    if entry.difference is not None:
-        if entry.low is not None and entry.high is not None:
-            left, right = _place(entry.low, -reach, reach), _place(entry.high, -reach, reach)
+    if value is not None:
+        if interval.low is not None and interval.high is not None:
+            left, right = _place(interval.low, -reach, reach), _place(interval.high, -reach, reach)
             parts.append(f'<line class="tuned whisker" x1="{left:.1f}" x2="{right:.1f}" y1="9" y2="9"/>')
-        parts.append(f'<circle class="tuned mark" cx="{_place(entry.difference, -reach, reach):.1f}" cy="9" r="4"/>')
+        parts.append(f'<circle class="tuned mark" cx="{_place(value, -reach, reach):.1f}" cy="9" r="4"/>')
     return _svg("bar", WIDTH, 18, parts)
 
 

@@ -28,10 +28,9 @@ from medtune.evaluation.predictions import (
     read_predictions,
     write_asked,
     write_index,
-    write_scores,
 )
 from medtune.evaluation.reading import stored_review
-from medtune.evaluation.score import Metrics, parse_generation, score_predictions
+from medtune.evaluation.score import Metrics, score_file
 from medtune.evaluation.table import about, choose_headline
 from medtune.language import Text
 from medtune.runs import atomic_write
@@ -143,19 +142,13 @@ def _score_condition(
     label = condition_label(asked.label, asked.control)
     place = folder / "evaluations" / label
     stored = read_predictions(place / "predictions.jsonl", {sample.id for sample in pool})
-    # Read the raw text again: the task may have learnt to read more since it was generated.
-    predictions = {
-        sample.id: parse_generation(before.generation, sample, image_sha256=before.image_sha256)
-        for sample in samples
-        if (before := stored.predictions.get(sample.id)) is not None
-    }
+    predictions = stored.predictions.among({sample.id for sample in samples})
     started = time.perf_counter()
-    scores = score_predictions(samples, predictions, metrics)
+    found = score_file(samples, predictions, metrics, place / "scores.jsonl")
     seconds = _wall_time(place, predictions.values(), time.perf_counter() - started)
-    write_scores(place / "scores.jsonl", scores)
     known = metrics.values(sample.task for sample in samples)
-    table = ScoreTable.build(
-        scores,
+    table = ScoreTable(
+        found.columns,
         {sample.id: sample.task for sample in samples},
         {sample.id: sample.group for sample in samples},
         {name: metric for name, (_, metric) in known.items()},
@@ -177,12 +170,10 @@ def _score_condition(
         model=asked.model,
         control=asked.control,
         measurements=tuple(measurements),
-        num_predictions=len(predictions),
-        num_unparsed=sum(
-            prediction.error is not None and prediction.generation.finish_reason != "error" for prediction in predictions.values()
-        ),
+        num_predictions=found.num_predictions,
+        num_unparsed=found.num_unparsed,
         seconds=seconds,
-        timing=predict_timing(len(predictions), seconds, read_asked(place).batch_size) if seconds else {},
+        timing=predict_timing(found.num_predictions, seconds, read_asked(place).batch_size) if seconds else {},
     )
     return _Scored(asked, label, predictions, table, condition), stored.faults(
         [sample.id for sample in samples], empty_matters=asked.control == "none"

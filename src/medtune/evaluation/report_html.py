@@ -18,6 +18,7 @@ from medtune.evaluation.run_cases import report_cases
 from medtune.evaluation.table import (
     About,
     HeadlineRow,
+    Verdict,
     about,
     format_interval,
     format_value,
@@ -29,11 +30,13 @@ from medtune.evaluation.table import (
 from medtune.evaluation.wording import (
     ABOUT,
     AGREEMENTS,
+    CONSISTENCY,
     ERRORS,
     GROUPS,
     PAGE,
     SEVERITIES,
     TAGS,
+    USES,
     VERDICTS,
     control_title,
     field_title,
@@ -43,7 +46,7 @@ from medtune.evaluation.wording import (
 )
 from medtune.language import Language, Text, msg
 from medtune.runs import Run, atomic_write
-from medtune.types import Difference, FindingCount, Measurement, MetricValue, Report, RunRecord
+from medtune.types import FindingCount, Measurement, MetricValue, PictureShare, Report, RunRecord
 
 if TYPE_CHECKING:
     from medtune.data.dataset import Dataset
@@ -115,6 +118,8 @@ def render_report(report: Report, folder: Path, dataset: Dataset | None, in_lang
         reading=report.review,
         about_titles=ABOUT,
         verdicts=VERDICTS,
+        uses=USES,
+        consistency_titles=CONSISTENCY,
         tags=TAGS,
         task_title=task_title,
         field_title=field_title,
@@ -122,6 +127,7 @@ def render_report(report: Report, folder: Path, dataset: Dataset | None, in_lang
         unit_title=unit_title,
         value=format_value,
         interval=format_interval,
+        percent=lambda share: f"{100 * share:.0f} %".replace("-", "−"),
         verdict=verdict,
         metric_text=lambda metric: Text(metric.title),
         strip=_strip,
@@ -244,42 +250,31 @@ def _subgroups(report: Report) -> list[_Subgroup]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _PictureRow:
-    """One measure of what the pictures show: with the right picture, and what each control makes of it."""
-
-    metric: MetricValue
-    real: Measurement
-    entries: tuple[tuple[str, Difference, Markup], ...]
-    """(control, control minus right picture, drawing)."""
-
-
-def _picture_rows(report: Report) -> list[_PictureRow]:
-    """What depends on the picture, for every control that was asked."""
+def _picture_rows(report: Report) -> list[tuple[MetricValue, list[tuple[PictureShare, Verdict, Markup]]]]:
+    """What depends on the picture: for each measure of the looked-at model, every control that was asked."""
     base, tuned = main_pair(report)
     looked = tuned or base
     if looked is None:
         return []
-    controls = {condition.label: condition.control for condition in report.conditions if condition.control != "none"}
-    lost = {
-        (controls[second], entry.metric): entry
-        for first, second, entries in report.differences
-        if first == looked.label and second in controls
-        for entry in entries
-        if entry.task is None and entry.difference is not None
-    }
     values = {value.name: value for value in report.metrics}
     found = []
-    for real in looked.measurements:
-        name = real.metric
-        if real.task is not None or name not in report.headline or about(name) != "picture" or real.value is None:
-            continue
-        mine = [(control, entry) for (control, metric), entry in lost.items() if metric == name]
+    for name in report.headline:
+        mine = [
+            entry
+            for entry in report.picture_share
+            if entry.label == looked.label and entry.metric == name and entry.task is None and entry.gain is not None
+        ]
         if mine:
-            reach = max(max(abs(entry.low or 0), abs(entry.high or 0), abs(entry.difference or 0)) for _, entry in mine) or 1.0
-            drawn = tuple((control, entry, plots.difference_bar(entry, reach)) for control, entry in mine)
-            found.append(_PictureRow(values[name], real, drawn))
+            reach = max(max(abs(entry.low or 0), abs(entry.high or 0), abs(entry.gain or 0)) for entry in mine) or 1.0
+            found.append((values[name], [(entry, _use(entry), plots.difference_bar(entry.gain, entry, reach)) for entry in mine]))
     return found
+
+
+def _use(entry: PictureShare) -> Verdict:
+    """``better``: measurably better with the right picture."""
+    if entry.low is not None and entry.low > 0:
+        return "better"
+    return "worse" if entry.high is not None and entry.high < 0 else "unclear"
 
 
 def _findings(report: Report) -> list[tuple[str, list[FindingCount]]]:

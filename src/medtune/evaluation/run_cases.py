@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medtune.errors import EvaluationError
-from medtune.evaluation.cases import PICTURE_BYTES, Case, Side, choose_cases, describe_case
+from medtune.evaluation.cases import PICTURE_BYTES, QUOTA, Case, Side, Tag, choose_cases, describe_case
 from medtune.evaluation.predictions import read_index, read_predictions, read_scores
 from medtune.evaluation.score import parse_generation
 from medtune.evaluation.table import main_pair
@@ -66,12 +66,23 @@ def check_dataset(report: Report, folder: Path, dataset: Dataset) -> None:
         )
 
 
-def cases_of(sides: Mapping[Side, Asked], dataset: Dataset, report: Report, metrics: Sequence[MetricValue]) -> list[Case]:
+def cases_of(
+    sides: Mapping[Side, Asked],
+    dataset: Dataset,
+    report: Report,
+    metrics: Sequence[MetricValue],
+    *,
+    quota: Mapping[Tag, int] = QUOTA,
+    picture_bytes: int = PICTURE_BYTES,
+) -> list[Case]:
     """What is shown of the samples that all ``sides`` were asked.
 
     Args:
         sides: ``base`` is before, ``tuned`` after; one of them is enough.
+        report: Whose split it is.
         metrics: Most telling first.
+        quota: Cases of each kind.
+        picture_bytes: Of all pictures together, in base64.
 
     Raises:
         EvaluationError: A stored file is damaged.
@@ -93,10 +104,10 @@ def cases_of(sides: Mapping[Side, Asked], dataset: Dataset, report: Report, metr
     looked: Side = "tuned" if "tuned" in sides else "base"
     before = scores["base"] if looked == "tuned" and "base" in scores else {}
     unread = [name for name in tasks if (kept := stored[looked].get(name)) is not None and kept.error is not None]
-    chosen = choose_cases(tasks, before, scores[looked], metrics, unread)
+    chosen = choose_cases(tasks, before, scores[looked], metrics, unread, quota)
     samples = {sample.id: sample for sample in dataset.rows(report.split) if sample.id in chosen}
     found: list[Case] = []
-    left = PICTURE_BYTES
+    left = picture_bytes
     for place, (name, tags) in enumerate(chosen.items()):
         sample: Sample = samples[name]
         predictions = {

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.usefixtures("workplace")
 
 COMMANDS = [
     *([name] for name in ("demo", "prepare", "validate", "plan", "train", "evaluate", "compare", "chat")),
+    ["review"],
     *([name] for name in ("sweep", "advise", "deidentify", "doctor")),
     *(["recipe", name] for name in ("list", "show", "copy", "diff")),
     *(["runs", name] for name in ("list", "show")),
@@ -116,7 +117,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     lines = text.split("Commands:")[1].split("Example:")[0].splitlines()
     listed = [line.split()[0] for line in lines if line.startswith("  ") and line.strip() and line[2] != " "]
     road = ["demo", "prepare", "validate", "plan", "train", "evaluate", "compare", "chat"]
-    assert listed == [*road, "sweep", "advise", "deidentify", "doctor", "export", "recipe", "runs"]
+    assert listed == [*road, "review", "sweep", "advise", "deidentify", "doctor", "export", "recipe", "runs"]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["recipe", "xyzzy"], "There is no command xyzzy. Known: list, show, copy, diff.", "没有命令 xyzzy。"),
         (["train"], "RECIPE is missing.", "缺少 RECIPE。"),
         (["train", "demo", "--resme"], "There is no option --resme. Did you mean --resume?", "没有选项 --resme。"),
-        (["compare", "one", "two", "three"], "There is no place for three.", "多余的参数：three"),
+        (["runs", "show", "one", "two"], "There is no place for two.", "多余的参数：two"),
         (["chat", "--adapter"], "The option --adapter needs a value.", "选项 --adapter 需要一个值。"),
         (["plan", "demo", "--price", "-1"], "--price: '-1' must be at least 0.", "--price：'-1' 不得小于 0。"),
         (["plan", "demo", "--num-gpus", "two"], "--num-gpus: A whole number is expected, not 'two'.", "--num-gpus：此处应为整数"),

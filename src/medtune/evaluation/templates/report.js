@@ -14,13 +14,14 @@
     button.addEventListener("click", () => speak(button.dataset.language));
   }
 
-  const wanted = { tag: "", task: "", finding: "" };
+  const wanted = { tag: "", task: "", finding: "", pair: "" };
   const cases = [...document.querySelectorAll(".case")];
   const has = (card, key) => !wanted[key] || JSON.parse(card.dataset[key]).includes(wanted[key]);
+  const is = (card, key) => !wanted[key] || card.dataset[key] === wanted[key];
   const filter = () => {
     let count = 0;
     for (const card of cases) {
-      const fits = has(card, "tag") && has(card, "finding") && (!wanted.task || card.dataset.task === wanted.task);
+      const fits = has(card, "tag") && has(card, "finding") && is(card, "task") && is(card, "pair");
       card.hidden = !fits;
       count += fits ? 1 : 0;
     }
