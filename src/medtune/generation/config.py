@@ -16,6 +16,14 @@ class HfSettings(Settings):
 
     kind: Literal["hf"] = "hf"
     """Transformers on this machine."""
+    fast: bool | Literal["auto"] = "auto"
+    """Packed prompts, a static cache, CUDA graphs and continuous batching (docs/generation.md). ``auto`` = for the Qwen families on
+    one device, which are served; all others run transformers' ``generate``."""
+    memory_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    """Part of the memory that the weights leave free which the fast path may fill."""
+    max_batch_rows: Annotated[int, Field(ge=1)] = 256
+    """Answers that the fast path writes at a time, at most, where ``generation.batch_size`` is ``auto``. Beyond this a GPU computes
+    no more tokens a second, but more is lost when a run is killed."""
 
 
 class OpenAiSettings(Settings):
@@ -93,7 +101,11 @@ class GenerationSettings(Settings):
 
     generator: GeneratorSettings = HfSettings()
     """Who writes: ``hf``, ``vllm``, ``openai`` or ``echo``."""
-    batch_size: Annotated[int, Field(ge=1)] = 8
-    """Requests decoded together by ``hf``; halved by itself when the accelerator's memory does not hold them."""
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Answers that ``hf`` writes at a time. ``auto`` = as many as fit into memory (8 where the fast path does not serve the model).
+    Halved by itself when the accelerator's memory does not hold them."""
+    num_processes: Annotated[int, Field(ge=1)] | None = None
+    """Processes that share the questions of ``evaluate``, each with a copy of the model on a GPU of its own (``hf``; ``vllm``: on
+    ``tensor_parallel_size`` GPUs). Default: one for each GPU, as far as there are 32 questions for each; without a GPU one."""
     sampling: Sampling = Sampling()
     """How text is drawn. Greedy unless stated: a score then means the same on every run."""

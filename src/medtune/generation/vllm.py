@@ -7,6 +7,7 @@ those of the training, and vLLM's own settings for them are never asked.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import threading
@@ -15,6 +16,8 @@ from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from medtune.errors import MedtuneError, MissingDependencyError, ModelError
 from medtune.generation.check import check_requests, checked_length, named_error
@@ -102,7 +105,7 @@ class Engine:
             self.model: Any = vllm.LLM(**options)
         except (OSError, ValueError, RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
             raise ModelError(
-                msg("vLLM {version} cannot load the model: {error}", version=vllm.__version__, error=_first_line(error)),
+                msg("vLLM {version} cannot load the model: {error}", version=vllm.__version__, error=_reason(error)),
                 file=folder,
                 key="generation.generator",
                 remedy=msg("Lower gpu_memory_utilization or max_model_len where memory is short; otherwise use generator kind hf."),
@@ -132,6 +135,19 @@ class Engine:
                         self._inbox[output.request_id].append(output)
             return [(number, self._inbox[number].popleft()) for number in numbers for _ in range(len(self._inbox[number]))]
 
+    def close(self) -> None:
+        """Give the memory back."""
+        model = self.model
+        if model is None:
+            return
+        self.model = None
+        model.llm_engine.engine_core.shutdown()
+        del model
+        gc.collect()
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        cleanup_dist_env_and_memory()
+
     def forget(self, numbers: Sequence[str], *, abort: bool = False) -> None:
         """These are answered, or nobody wants the answers any more."""
         with self._lock:
@@ -148,16 +164,17 @@ class VllmGenerator:
     otherwise, and a near-tie may be decided otherwise. With a temperature the draws are vLLM's and differ from those of ``hf``.
 
     Args:
-        engine: It stays the caller's.
+        engine: May be shared with another generator.
         encoder: Its encoder.
         adapter: Folder of a PEFT adapter; None = the base model, or a full fine-tune.
+        owns_engine: Nobody else uses the engine: it ends with this generator.
     """
 
-    def __init__(self, engine: Engine, encoder: Encoder, *, adapter: Path | None = None) -> None:
+    def __init__(self, engine: Engine, encoder: Encoder, *, adapter: Path | None = None, owns_engine: bool = False) -> None:
         self._engine = engine
+        self._owns_engine = owns_engine
         self._encoder = encoder
         self._lora: Any = None
-        self._open: set[str] = set()
         if adapter is not None:
             from vllm.lora.request import LoRARequest
 
@@ -245,7 +262,9 @@ class VllmGenerator:
             self._engine.forget([number])
 
     def close(self) -> None:
-        """The engine stays the caller's."""
+        """End the engine, where it is this generator's own."""
+        if self._owns_engine:
+            self._engine.close()
 
     # -------------------------------------------------------------------------------------------------------------- one
 
@@ -313,5 +332,7 @@ def _context(encoder: Encoder, settings: VllmSettings) -> int:
     return min(settings.max_model_len, longest)
 
 
-def _first_line(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _reason(error: BaseException) -> str:
+    """The telling line: of a pydantic error, whose first line only counts its faults, the second."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[1] if isinstance(error, ValidationError) and len(lines) > 1 else lines[0]

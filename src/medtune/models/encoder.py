@@ -152,6 +152,16 @@ class Encoder:
         counts = [] if self.pictures is None else [self.pictures.num_tokens(*size, sample_id=sample_id) for size in sizes]
         return len(self._tokens(shape, texts, counts, sample_id)[0])
 
+    def placeholder_ids(self, messages: Sequence[Message], num_images: int, *, sample_id: str = "") -> list[int]:
+        """The prompt's tokens with one placeholder for each picture, which an engine of another make widens itself.
+
+        Raises:
+            DataError: Marks and pictures differ in number.
+            ModelError: The chat template cannot carry this conversation.
+        """
+        shape, texts = self._parts(messages, num_images, sample_id)
+        return self._tokens(shape, texts, [1] * num_images, sample_id)[0]
+
     def collate(self, features: Sequence[Features], *, padding: Literal["left", "right"] = "right") -> Batch:
         """Pad to the longest row. ``right`` for training, ``left`` for generation.
 

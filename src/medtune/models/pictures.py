@@ -89,6 +89,23 @@ class PatchPictures:
         features = self.processor(images=[image.convert("RGB") for image in images], return_tensors="pt")
         return {"pixel_values": features["pixel_values"], "image_grid_thw": features["image_grid_thw"]}
 
+    def resized(self, image: Image) -> Image:
+        """The picture as it is before it is cut into patches: RGB, whole patches, within the limits. Resizing it again by the
+        same rule changes nothing."""
+        import numpy as np
+        from PIL import Image as Pil
+
+        self.num_tokens(*image.size)
+        pixels = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+        if self.backend == "torchvision":
+            import torch
+
+            pixels = torch.from_numpy(pixels.copy())
+        processor = self.processor
+        factor = int(processor.patch_size) * self.merge_size
+        resized = np.asarray(processor.resize(pixels, size=processor.size, resample=processor.resample, factor=factor))
+        return Pil.fromarray(np.ascontiguousarray(resized.transpose(1, 2, 0)))
+
 
 def write_limits(folder: Path, *, min_pixels: int, max_pixels: int) -> None:
     """Put pixel limits into the processor files of a model folder, where plain transformers and servers look for them.
