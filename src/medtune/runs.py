@@ -33,7 +33,7 @@ from medtune.errors import RunError, system_reason
 from medtune.language import msg
 from medtune.types import Event, RunRecord
 
-__all__ = ["Run", "atomic_folder", "atomic_write", "find_run", "is_run", "list_runs", "now"]
+__all__ = ["Run", "atomic_file", "atomic_folder", "atomic_write", "find_run", "is_run", "list_runs", "now"]
 
 
 def now() -> str:
@@ -47,12 +47,23 @@ def atomic_write(path: Path, text: str | bytes) -> None:
     Raises:
         RunError: The folder cannot be made or written to.
     """
+    with atomic_file(path) as file:
+        file.write(text.encode("utf-8") if isinstance(text, str) else text)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to be written piece by piece, which appears under ``path`` when the block ends well, and not at all when it does not.
+
+    Raises:
+        RunError: The folder cannot be made or written to.
+    """
     with _writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(text.encode("utf-8") if isinstance(text, str) else text)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(temporary, 0o644)

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from pydantic import JsonValue, ValidationError
 
 from medtune.errors import EvaluationError, system_reason
+from medtune.evaluation.prediction_lines import PredictionLines
 from medtune.language import Text, msg
-from medtune.runs import atomic_write
-from medtune.types import ControlName, Document, Prediction, Score, SplitName
+from medtune.runs import atomic_file, atomic_write
+from medtune.types import ControlName, Document, ModelName, Prediction, Score, SplitName
 
 __all__ = [
     "Asked",
@@ -39,6 +40,8 @@ class Asked(Document):
     """``asked.json``: who was asked what. Two conditions may share predictions only where all of it is the same.
 
     Attributes:
+        variant: Another way of asking the same (``paraphrase``, ``mirrored``, ``repeated-1``, ...) or other questions (``general``);
+            empty = the questions as they stand. See :mod:`medtune.evaluation.variants`.
         identity: Names the weights (for an adapter, a hash of its file). Empty = not known, and not checked.
         batch_size: Of the generator that was last used, for the timing; not checked.
         seed: Of the shuffled pictures.
@@ -49,8 +52,9 @@ class Asked(Document):
 
     format_version: Literal[1] = 1
     label: str
-    model: Literal["base", "tuned"]
+    model: ModelName
     control: ControlName
+    variant: str = ""
     dataset: str
     dataset_hash: str
     split: SplitName
@@ -63,7 +67,7 @@ class Asked(Document):
 
     def conflicts(self, other: Asked) -> list[str]:
         """Names of the fields in which the two differ so that their predictions cannot be mixed."""
-        names = ["model", "control", "dataset_hash", "split", "sampling"]
+        names = ["model", "control", "variant", "dataset_hash", "split", "sampling"]
         if self.control == "shuffled":
             names.append("seed")
         if self.identity and other.identity:
@@ -71,9 +75,15 @@ class Asked(Document):
         return [name for name in names if getattr(self, name) != getattr(other, name)]
 
 
-def condition_label(label: str, control: ControlName) -> str:
-    """The folder name of a condition: ``tuned``, ``tuned-shuffled``, ..."""
-    return label if control == "none" else f"{label}-{control}"
+    @property
+    def folder(self) -> str:
+        """Its folder's name under ``evaluations/``."""
+        return condition_label(self.label, self.control, self.variant)
+
+
+def condition_label(label: str, control: ControlName, variant: str = "") -> str:
+    """The folder name of a condition: ``tuned``, ``tuned-shuffled``, ``tuned-paraphrase``, ``majority``, ..."""
+    return "-".join(dict.fromkeys(part for part in (label, "" if control == "none" else control, variant) if part))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +91,7 @@ class StoredPredictions:
     """A predictions file as read. Every line is accounted for.
 
     Attributes:
-        predictions: The first sound line of each sample, in file order.
+        predictions: The first sound line of each sample, in file order; read when asked for, where they stand in a file.
         broken: Numbers (from 1) of the lines that are no prediction.
         torn: The last line was cut off while it was written.
         duplicates: Sample ids that came again; the later lines are not used.
@@ -89,7 +99,7 @@ class StoredPredictions:
     """
 
     path: Path
-    predictions: dict[str, Prediction]
+    predictions: PredictionLines
     broken: tuple[int, ...] = ()
     torn: bool = False
     duplicates: tuple[str, ...] = ()
@@ -105,11 +115,15 @@ class StoredPredictions:
         found: list[Text] = []
         name = f"{self.path.parent.name}/{self.path.name}"
         missing = [sample for sample in wanted if sample not in self.predictions]
-        have = {sample: self.predictions[sample].generation for sample in wanted if sample in self.predictions}
-        failed = [sample for sample, generation in have.items() if generation.finish_reason == "error"]
-        empty = [
-            sample for sample, generation in have.items() if generation.finish_reason != "error" and not generation.text.strip()
-        ]
+        failed, empty = [], []
+        # One after the other: they may stand in a file, and not all fit into memory.
+        for sample in wanted:
+            if (prediction := self.predictions.get(sample)) is None:
+                continue
+            if prediction.generation.finish_reason == "error":
+                failed.append(sample)
+            elif not prediction.generation.text.strip():
+                empty.append(sample)
         if self.broken:
             found.append(
                 msg(
@@ -163,41 +177,43 @@ class StoredPredictions:
 
 
 def read_predictions(path: Path, known: Collection[str]) -> StoredPredictions:
-    """Read a predictions file, faults and all. ``known`` are the ids of the split.
+    """Read a predictions file, faults and all; the sound lines stay in the file. ``known`` are the ids of the split.
 
     Raises:
         EvaluationError: The file is absent, or holds predictions but none for a sample of the split.
     """
+    predictions = PredictionLines(path)
+    broken: list[int] = []
+    duplicates: dict[str, None] = {}
+    unknown: dict[str, None] = {}
+    torn = False
+    offset = 0
     try:
-        lines = path.read_bytes().split(b"\n")
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                place, offset = offset, offset + len(line)
+                if not line.strip():
+                    continue
+                try:
+                    sample_id = Prediction.model_validate_json(line).sample_id
+                except ValidationError:
+                    # Only the last line can be without an end: it was being written.
+                    torn = not line.endswith(b"\n")
+                    if not torn:
+                        broken.append(number)
+                    continue
+                if sample_id not in known:
+                    unknown[sample_id] = None
+                elif sample_id in predictions:
+                    duplicates[sample_id] = None
+                else:
+                    predictions.add(sample_id, place, len(line))
     except OSError as error:
         raise EvaluationError(
             msg("The predictions cannot be read: {error}", error=str(system_reason(error))),
             file=path,
             remedy=msg("Run `medtune evaluate` first."),
         ) from error
-    predictions: dict[str, Prediction] = {}
-    broken: list[int] = []
-    duplicates: dict[str, None] = {}
-    unknown: dict[str, None] = {}
-    torn = False
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            prediction = Prediction.model_validate_json(line)
-        except ValidationError:
-            if number == len(lines):
-                torn = True
-            else:
-                broken.append(number)
-            continue
-        if prediction.sample_id not in known:
-            unknown[prediction.sample_id] = None
-        elif prediction.sample_id in predictions:
-            duplicates[prediction.sample_id] = None
-        else:
-            predictions[prediction.sample_id] = prediction
     if unknown and not predictions:
         raise EvaluationError(
             msg("None of the {count} predictions belongs to this split.", count=len(unknown)),
@@ -235,13 +251,16 @@ def resume_predictions(folder: Path, asked: Asked, known: Collection[str], *, ov
     write_asked(folder, asked)
     if not path.exists():
         path.touch()
-        return StoredPredictions(path, {})
+        return StoredPredictions(path, PredictionLines(path))
     stored = read_predictions(path, known)
-    kept = {name: prediction for name, prediction in stored.predictions.items() if prediction.generation.finish_reason != "error"}
-    text = "".join(f"{prediction.model_dump_json()}\n" for prediction in kept.values())
-    if path.read_bytes() != text.encode("utf-8"):
-        atomic_write(path, text)
-    return StoredPredictions(path, kept, stored.broken, stored.torn, stored.duplicates, stored.unknown)
+    kept = [name for name in stored.predictions if stored.predictions[name].generation.finish_reason != "error"]
+    lines = [len(line) for line in stored.predictions.lines(kept) if line is not None and line.endswith(b"\n")]
+    if len(lines) == len(kept) and sum(lines) == path.stat().st_size:
+        return stored
+    with atomic_file(path) as file:
+        for line in stored.predictions.lines(kept):
+            file.write((line or b"").rstrip(b"\n") + b"\n")
+    return replace(stored, predictions=read_predictions(path, known).predictions)
 
 
 def append_prediction(path: Path, prediction: Prediction) -> None:

@@ -256,14 +256,20 @@ def _answer_warnings(
     for first, second, entries in differences:
         one, other = by_label[first], by_label[second]
         if other.asked.control == "none":
-            answers = [{name: entry.generation.text for name, entry in side.predictions.items()} for side in (one, other)]
-            if answers[0] and answers[0] == answers[1]:
+            if _same_texts(one.predictions, other.predictions):
                 found.append(cautions.same_answers(first, second))
         elif one.asked.model == "tuned" or only:
             seen = [entry for entry in entries if entry.task is None and entry.metric in directions]
             if (text := cautions.unused_pictures(first, other.asked.control, seen, directions)) is not None:
                 found.append(text)
     return found
+
+
+def _same_texts(first: Mapping[str, Prediction], second: Mapping[str, Prediction]) -> bool:
+    """Whether both answered the same questions in the same words. One pair at a time: they stand in files."""
+    return 0 < len(first) == len(second) and all(
+        name in second and entry.generation.text == second[name].generation.text for name, entry in first.items()
+    )
 
 
 def subgroup_labels(samples: Iterable[Sample], field: str) -> dict[str, str]:

@@ -1,16 +1,33 @@
-"""Predictions -> scores: read each answer with its task, judge it with the task's metrics. No model is needed."""
+"""Predictions -> scores: read each answer with its task, judge it with the task's metrics. No model is needed.
+
+Scoring is a stream: samples and predictions are read a few hundred at a time, judged by as many processes as there are cores, and
+written to ``scores.jsonl``; columns of numbers are all that stays. A score depends on its sample alone, so the number of processes
+changes nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import queue
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import cast
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
+
+from medtune.evaluation.prediction_lines import PredictionLines
+from medtune.evaluation.score_columns import Part, ScoreColumns, parts_of
+from medtune.imaging.child import Child, ChildDiedError
 from medtune.plugins import resolve_stored
+from medtune.runs import atomic_file
 from medtune.types import Generation, Metric, MetricValue, Prediction, Sample, Score, Task
 
-__all__ = ["Metrics", "load_metric", "parse_generation", "score_predictions"]
+__all__ = ["Metrics", "Scored", "judge_rows", "load_metric", "parse_generation", "score_file", "score_predictions"]
 
 
 @cache
@@ -59,25 +76,165 @@ def parse_generation(generation: Generation, sample: Sample, *, image_sha256: tu
     return Prediction(sample_id=sample.id, generation=generation, answer=answer, error=error, image_sha256=image_sha256)
 
 
-def score_predictions(samples: Sequence[Sample], predictions: Mapping[str, Prediction], metrics: Metrics) -> list[Score]:
+def score_predictions(samples: Iterable[Sample], predictions: Mapping[str, Prediction], metrics: Metrics) -> list[Score]:
     """Scores of every sample, in the order of ``samples``.
 
     A sample without a prediction, or whose generation failed, is unscored on every value that applies to it (no number,
     no statistics). An answer that was generated but cannot be read is the metric's to judge.
     """
-    scores: list[Score] = []
-    for sample in samples:
-        prediction = predictions.get(sample.id)
-        if prediction is None or prediction.generation.finish_reason == "error":
-            reason = "no prediction" if prediction is None else "the generation failed"
-            nothing = Generation(id=sample.id, text="", finish_reason="error")
-            stand_in = Prediction(sample_id=sample.id, generation=nothing, error=reason)
-            for metric in metrics.of(sample.task):
-                scores.extend(
-                    Score(sample_id=sample.id, metric=score.metric, value=None, explanation=reason)
-                    for score in metric.score(stand_in, sample)
-                )
-            continue
-        for metric in metrics.of(sample.task):
-            scores.extend(metric.score(prediction, sample))
-    return scores
+    return [score for sample in samples for score in _judge(sample, predictions.get(sample.id), metrics)]
+
+
+def _judge(sample: Sample, prediction: Prediction | None, metrics: Metrics) -> list[Score]:
+    if prediction is not None and prediction.generation.finish_reason != "error":
+        return [score for metric in metrics.of(sample.task) for score in metric.score(prediction, sample)]
+    reason = "no prediction" if prediction is None else "the generation failed"
+    nothing = Generation(id=sample.id, text="", finish_reason="error")
+    stand_in = Prediction(sample_id=sample.id, generation=nothing, error=reason)
+    return [
+        Score(sample_id=sample.id, metric=score.metric, value=None, explanation=reason)
+        for metric in metrics.of(sample.task)
+        for score in metric.score(stand_in, sample)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What is known of a condition after scoring.
+
+    Attributes:
+        columns: Metric value -> sample id -> score.
+        num_predictions: Samples with a prediction.
+        num_unparsed: Of these, how many answers their task could not read; failed generations are not among them.
+    """
+
+    columns: ScoreColumns
+    num_predictions: int
+    num_unparsed: int
+
+
+_ROWS = 256
+"""Samples that are read and judged together."""
+_ALONE_UP_TO = 2048
+"""Samples that are judged in this process: other processes take about a second to start and to load jieba's dictionary."""
+_SILENCE_S = 3600.0
+"""A few answers of a million characters may keep a process busy for long."""
+
+
+def score_file(
+    samples: Sequence[Sample], predictions: PredictionLines, metrics: Metrics, file: Path, *, processes: int | None = None
+) -> Scored:
+    """Read, judge and write the scores of every sample to ``file``, in the order of ``samples``.
+
+    The raw texts are read again: a task may have learnt to read more since they were generated. A lazy sequence
+    (:meth:`medtune.data.dataset.Dataset.sequence`) is gone through once, so that memory does not grow with the texts.
+
+    Args:
+        processes: Worker processes; 1 = this one. When not given, as many as there are cores, where there are enough samples.
+            Metrics and tasks that are no registered names are judged in this process.
+
+    Raises:
+        RunError: ``file`` cannot be written.
+    """
+    columns = ScoreColumns()
+    if processes is None:
+        processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        processes = processes if len(samples) > _ALONE_UP_TO else 1
+    if any(":" in name for name in metrics.override or ()):
+        processes = 1
+    num_predictions = num_unparsed = 0
+    with atomic_file(file) as lines:
+        for judged in _judged(_rows(samples, predictions), metrics.override, processes):
+            lines.write(judged["lines"])
+            columns.add(judged["ids"], {metric: _unpacked(part) for metric, part in judged["parts"].items()})
+            num_predictions += judged["predictions"]
+            num_unparsed += judged["unparsed"]
+    return Scored(columns, num_predictions, num_unparsed)
+
+
+Rows = list[tuple[Sample, bytes | None]]
+"""Samples with the line of their prediction."""
+
+
+def _rows(samples: Iterable[Sample], predictions: PredictionLines) -> Iterator[Rows]:
+    left = iter(samples)
+    while some := list(islice(left, _ROWS)):
+        yield list(zip(some, predictions.lines(sample.id for sample in some), strict=True))
+
+
+def _judged(rows: Iterable[Rows], override: tuple[str, ...] | None, processes: int) -> Iterator[dict[str, Any]]:
+    """What :func:`judge_rows` returns of each, in order."""
+    if processes == 1:
+        for some in rows:
+            yield judge_rows(some, override)
+        return
+    idle: queue.SimpleQueue[Child] = queue.SimpleQueue()
+    children = [Child(seconds=_SILENCE_S) for _ in range(processes)]
+
+    def judge(some: Rows) -> dict[str, Any]:
+        if any(":" in sample.task for sample, _ in some):
+            return judge_rows(some, override)
+        child = idle.get()
+        try:
+            found: dict[str, Any] = child.call("medtune.evaluation.score:judge_rows", some, override)
+        except ChildDiedError:  # out of its memory, say: this process has no limit
+            found = judge_rows(some, override)
+        finally:
+            idle.put(child)
+        return found
+
+    for child in children:
+        idle.put(child)
+    try:
+        with ThreadPoolExecutor(processes) as threads:
+            waiting: deque[Future[dict[str, Any]]] = deque()
+            for some in rows:
+                waiting.append(threads.submit(judge, some))
+                if len(waiting) > 2 * processes:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    finally:
+        for child in children:
+            child.close()
+
+
+def judge_rows(rows: Rows, override: tuple[str, ...] | None) -> dict[str, Any]:
+    """Read and judge some samples; what comes back can cross from one process to another as JSON and bytes.
+
+    Returns:
+        ``lines``: the scores as lines of ``scores.jsonl``; ``parts``: metric value -> places from 0, values and statistics as the
+        bytes of their arrays, and the width of the statistics; ``ids``: of the samples; ``predictions`` and ``unparsed``: counts.
+    """
+    metrics = Metrics(None if override is None else tuple(override))
+    scores: list[tuple[int, Score]] = []
+    num_predictions = num_unparsed = 0
+    for place, (sample, line) in enumerate(rows):
+        prediction = None
+        if line is not None:
+            stored = Prediction.model_validate_json(line)
+            prediction = parse_generation(stored.generation, sample, image_sha256=stored.image_sha256)
+            num_predictions += 1
+            num_unparsed += prediction.error is not None and prediction.generation.finish_reason != "error"
+        scores.extend((place, score) for score in _judge(sample, prediction, metrics))
+    return {
+        "lines": b"".join(score.model_dump_json().encode() + b"\n" for _, score in scores),
+        "parts": {metric: _packed(part) for metric, part in parts_of(scores).items()},
+        "ids": [sample.id for sample, _ in rows],
+        "predictions": num_predictions,
+        "unparsed": num_unparsed,
+    }
+
+
+def _packed(part: Part) -> list[Any]:
+    return [part.places.tobytes(), part.values.tobytes(), part.statistics.tobytes(), part.statistics.shape[1], part.placed]
+
+
+def _unpacked(packed: Sequence[Any]) -> Part:
+    places, values, statistics, width, placed = packed
+    return Part(
+        np.frombuffer(places, dtype=np.int32),
+        np.frombuffer(values, dtype=np.float64),
+        np.frombuffer(statistics, dtype=np.float64).reshape(-1, width) if width else np.zeros((len(values) // 8, 0)),
+        bool(placed),
+    )

@@ -14,7 +14,8 @@ from medtune.evaluation.compare import compare
 from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.evaluate import evaluate, read_report, rescore
 from medtune.evaluation.report import subgroup_labels
-from medtune.types import Condition, Difference, Event, Measurement, Report, Request, Sampling, Score
+from medtune.evaluation.score import Scored
+from medtune.types import Condition, Difference, Event, Measurement, Report, Request, Sampling
 from toy_evaluation import Guessing, Looking, make_dataset
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -290,12 +291,12 @@ def test_timing_has_the_fields_and_roundings_of_llamafactory(tmp_path: Path, mon
         clock["now"] += 1000.0
         return Slow()
 
-    def score(*arguments: Any) -> list[Score]:
+    def score(*arguments: Any) -> Scored:
         clock["now"] += 0.5
-        return score_predictions(*arguments)
+        return score_file(*arguments)
 
-    score_predictions = report_module.score_predictions
-    monkeypatch.setattr(report_module, "score_predictions", score)
+    score_file = report_module.score_file
+    monkeypatch.setattr(report_module, "score_file", score)
     monkeypatch.setattr("medtune.evaluation.evaluate.time", SimpleNamespace(perf_counter=lambda: clock["now"]))
     monkeypatch.setattr(report_module, "time", SimpleNamespace(perf_counter=lambda: clock["now"]))
     dataset = make_dataset(tmp_path / "data", num_groups=5)

@@ -1,0 +1,156 @@
+"""The scores of one condition as columns of numbers: 8 bytes a number in place of an object for each score.
+
+``scores.jsonl`` keeps the explanations; here are the values and statistics, which measurements are made from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtune.types import Score
+
+__all__ = ["Part", "ScoreColumn", "ScoreColumns", "parts_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some scores on one metric value.
+
+    Attributes:
+        places: (n,) numbers of the samples, ascending.
+        values: (n,), NaN where unscored.
+        statistics: (n, k); zeros where unscored. k = 0 while none is scored. A row of statistics that stand at places
+            (:attr:`medtune.types.Score.places`) is their width, their number, they themselves and their places, filled with zeros.
+        placed: Whether the rows are such rows.
+    """
+
+    places: NDArray[np.int32]
+    values: NDArray[np.float64]
+    statistics: NDArray[np.float64]
+    placed: bool = False
+
+
+def parts_of(scores: Iterable[tuple[int, Score]]) -> dict[str, Part]:
+    """Metric value -> its scores, of (number of the sample, score) in the samples' order."""
+    by_metric: dict[str, list[tuple[int, Score]]] = {}
+    for place, score in scores:
+        by_metric.setdefault(score.metric, []).append((place, score))
+    found = {}
+    for metric, entries in by_metric.items():
+        width = max(len(_statistics(score)) for _, score in entries)
+        found[metric] = Part(
+            np.array([place for place, _ in entries], dtype=np.int32),
+            np.array([np.nan if score.value is None else score.value for _, score in entries], dtype=np.float64),
+            np.array([_filled(_statistics(score), width) for _, score in entries], dtype=np.float64).reshape(len(entries), width),
+            any(score.width for _, score in entries),
+        )
+    return found
+
+
+def _statistics(score: Score) -> tuple[float, ...]:
+    if score.value is None:
+        return ()
+    if score.width:
+        return (float(score.width), float(len(score.places)), *score.statistics, *map(float, score.places))
+    return score.statistics or (score.value, 1.0)
+
+
+def _filled(row: tuple[float, ...], width: int) -> tuple[float, ...]:
+    return row + (0.0,) * (width - len(row))
+
+
+def _widened(statistics: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    return np.pad(statistics, ((0, 0), (0, width - statistics.shape[1])))
+
+
+class ScoreColumns(Mapping[str, "ScoreColumn"]):
+    """Metric value -> sample id -> score. Parts are added in the order of the samples."""
+
+    def __init__(self) -> None:
+        self.sample_ids: list[str] = []
+        self._numbers: dict[str, int] = {}
+        self._parts: dict[str, list[Part]] = {}
+        self._columns: dict[str, ScoreColumn] = {}
+
+    def add(self, sample_ids: Sequence[str], parts: Mapping[str, Part]) -> None:
+        """Take the scores of the next samples; the places of ``parts`` are those of ``sample_ids``."""
+        first = len(self.sample_ids)
+        for place, sample_id in enumerate(sample_ids, start=first):
+            self._numbers[sample_id] = place
+        self.sample_ids.extend(sample_ids)
+        for metric, part in parts.items():
+            moved = Part(part.places + np.int32(first), part.values, part.statistics, part.placed)
+            self._parts.setdefault(metric, []).append(moved)
+            self._columns.pop(metric, None)
+
+    def __getitem__(self, metric: str) -> ScoreColumn:
+        if metric not in self._columns:
+            parts = self._parts[metric]
+            width = max(part.statistics.shape[1] for part in parts)
+            statistics = [_widened(part.statistics, width) for part in parts]
+            whole = Part(
+                np.concatenate([part.places for part in parts]),
+                np.concatenate([part.values for part in parts]),
+                np.concatenate(statistics),
+                any(part.placed for part in parts),
+            )
+            self._parts[metric] = [whole]
+            self._columns[metric] = ScoreColumn(metric, self.sample_ids, self._numbers, whole)
+        return self._columns[metric]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreColumn(Mapping[str, Score]):
+    """The scores on one metric value, without explanations: sample id -> score, in the order of the samples."""
+
+    metric: str
+    sample_ids: Sequence[str]
+    numbers: Mapping[str, int]
+    whole: Part
+
+    def _row(self, sample_id: object) -> int | None:
+        """The row of a sample: found by bisection, since the places ascend."""
+        number = self.numbers.get(sample_id) if isinstance(sample_id, str) else None
+        if number is None:
+            return None
+        row = int(np.searchsorted(self.whole.places, number))
+        return row if row < len(self.whole.places) and self.whole.places[row] == number else None
+
+    def __getitem__(self, sample_id: str) -> Score:
+        row = self._row(sample_id)
+        if row is None:
+            raise KeyError(sample_id)
+        value = float(self.whole.values[row])
+        if np.isnan(value):
+            return Score(sample_id=sample_id, metric=self.metric, value=None)
+        statistics = tuple(self.whole.statistics[row].tolist())
+        if not self.whole.placed:
+            return Score(sample_id=sample_id, metric=self.metric, value=value, statistics=statistics)
+        count = int(statistics[1])
+        return Score(
+            sample_id=sample_id,
+            metric=self.metric,
+            value=value,
+            statistics=statistics[2 : 2 + count],
+            places=tuple(map(int, statistics[2 + count : 2 + 2 * count])),
+            width=int(statistics[0]),
+        )
+
+    def __contains__(self, sample_id: object) -> bool:
+        return self._row(sample_id) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return (self.sample_ids[place] for place in self.whole.places)
+
+    def __len__(self) -> int:
+        return len(self.whole.places)
