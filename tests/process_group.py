@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-_FOR_THE_SERVER = {"PYTHONPATH": str(Path(__file__).parent), "DS_ACCELERATOR": "cpu"}
+_FOR_THE_SERVER = {
+    "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")])),
+    "DS_ACCELERATOR": "cpu",
+}
 """It is told neither this process's path of modules nor, when it imports DeepSpeed, that the processes will see no GPU."""
 
 _PRELOADED = ["torch.distributed", "transformers", "peft", "accelerate", "tiny_training", "deepspeed"]

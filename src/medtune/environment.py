@@ -25,7 +25,7 @@ _GIB = 1024**3
 _OPTIONAL: tuple[tuple[str, Text, str], ...] = (
     ("torchvision", msg("faster picture resizing on a GPU; without it pictures are resized by Pillow"), "pip install torchvision"),
     ("bitsandbytes", msg("adapter.kind=qlora (4-bit base weights, CUDA)"), 'pip install "medtune[qlora]"'),
-    ("deepspeed", msg("distributed.kind=deepspeed"), "pip install deepspeed"),
+    ("deepspeed", msg("distributed.kind=deepspeed"), 'pip install "medtune[deepspeed]"'),
     ("httpx", msg("generation.generator.kind=openai"), 'pip install "medtune[openai]"'),
     ("modelscope", msg("models and data sets from ModelScope"), 'pip install "medtune[modelscope]"'),
     ("python-gdcm", msg("DICOM files in JPEG Lossless"), 'pip install "medtune[dicom-lossless]"'),

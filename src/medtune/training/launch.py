@@ -56,7 +56,7 @@ def launch(run: Run, job: TrainJob, *, listener: Listener | None = None) -> RunR
     if num_processes < 2:
         return run_job(run, job, listener=listener)
     if isinstance(distributed, DeepSpeedSettings) and importlib.util.find_spec("deepspeed") is None:
-        raise MissingDependencyError("deepspeed", needed_for=msg("distributed.kind=deepspeed"))
+        raise MissingDependencyError("deepspeed", needed_for=msg("distributed.kind=deepspeed"), pip="'medtune[deepspeed]'")
     if isinstance(distributed, FsdpSettings) and _num_gpus() == 0:
         raise TrainingError(
             msg("FSDP2 needs GPUs, and there are none here."), key="distributed.kind", remedy=msg("Write distributed.kind=ddp.")

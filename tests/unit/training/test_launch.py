@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from medtune.errors import MissingDependencyError, RunError
+from medtune.errors import MissingDependencyError, RunError, TrainingError
 from medtune.language import msg
 from medtune.models.config import ModelSettings
 from medtune.training import worker
@@ -86,9 +87,25 @@ def test_deepspeed_that_is_not_installed_is_said_before_anything_starts(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # noqa: ARG005
     run = setup.run(tmp_path / "run")
     distributed = DeepSpeedSettings(kind="deepspeed", num_processes=2)
-    with pytest.raises(MissingDependencyError, match="pip install deepspeed"):
+    with pytest.raises(MissingDependencyError, match=r"pip install 'medtune\[deepspeed\]'"):
         launch(run, TrainJob(dataset=tmp_path, model=ModelSettings(base="x"), distributed=distributed))
     assert run.record.status == "created"
+
+
+def test_processes_without_a_gpu_are_told_of_deepspeed_in_the_environment(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, str]] = []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr("medtune.training.launch._num_gpus", lambda: 0)
+    monkeypatch.setattr("medtune.training.launch._supervise", lambda command, environment, *_: given.append(environment))  # noqa: ARG005
+    monkeypatch.setenv("PATH", "/usr/bin")
+    distributed = DeepSpeedSettings(kind="deepspeed", zero_stage=3, num_processes=2)
+    with pytest.raises(TrainingError, match="ended without a result"):
+        launch(setup.run(tmp_path / "run"), TrainJob(dataset=tmp_path, model=ModelSettings(base="x"), distributed=distributed))
+    assert given[0]["ACCELERATE_USE_DEEPSPEED"] == "true"
+    assert given[0]["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == "3"
+    assert given[0]["PATH"].split(os.pathsep) == ["/usr/bin", str(Path(sys.executable).parent)]
 
 
 def test_a_job_is_read_as_it_was_written(setup: Setup, tmp_path: Path) -> None:
