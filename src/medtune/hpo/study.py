@@ -123,7 +123,7 @@ class Store:
         frozen = self._study.get_trials(deepcopy=False)[number]
         if percent not in frozen.intermediate_values:  # told already by a worker that died since
             trial.report(self._sign * loss, percent)
-        return number > 0 and trial.should_prune()
+        return number > 0 and bool(trial.should_prune())  # pruners answer with numpy's own bool, which JSON does not know
 
     def finish(
         self, number: int, state: Literal["complete", "pruned", "failed"], runs: tuple[SeedRun, ...], error: Text | None

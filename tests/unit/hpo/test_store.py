@@ -86,8 +86,8 @@ def test_the_median_stops_a_trial_that_lies_behind_and_never_the_first(tmp_path:
         complete(opened, trial, value)
     slow, good = begin(opened), begin(opened)
     assert not opened.prune(slow.number, 10, 99.0), "too early to tell"
-    assert opened.prune(slow.number, 50, 9.0)
-    assert not opened.prune(good.number, 50, 0.9)
+    assert opened.prune(slow.number, 50, 9.0) is True, "a plain bool: the worker is told in JSON"
+    assert opened.prune(good.number, 50, 0.9) is False
     assert not opened.prune(first.number, 50, 9.0), "all others are held against it"
     assert opened.trials()[slow.number].losses == {10: 99.0, 50: 9.0}
 
