@@ -176,7 +176,7 @@ class EventCallback(TrainerCallback):
         self._seconds_before = seconds_before
         self._epoch: int | None = None
         self._epoch_loss: float | None = None
-        self._speed: float | None = None
+        self._epoch_speed: float | None = None
         self._first_step = 0
         self.trainer: TokenWeightedTrainer | None = None
 
@@ -218,7 +218,6 @@ class EventCallback(TrainerCallback):
         )
         values: dict[str, float | int | str | None] = {"step": state.global_step}
         values |= {name: logs[name] for name in names if name in logs}
-        self._speed = logs.get("tokens_per_second", self._speed)
         self._journal(Event("log", done=state.global_step, total=state.max_steps, values=values))
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002
@@ -241,7 +240,8 @@ class EventCallback(TrainerCallback):
         totals = self.trainer.meter.epoch_totals().to(args.device)
         if self.trainer.accelerator.num_processes > 1:
             totals = self.trainer.accelerator.reduce(totals, reduction="sum")
-        total, num_targets = totals.tolist()
+        total, num_targets = totals.tolist()  # waits for the device, so the clock is read after it
+        self._epoch_speed = self.trainer.meter.epoch_speed(self.trainer.accelerator.num_processes)
         self._epoch_loss = total / num_targets if num_targets else None
         # Told later: the validation loss of this epoch is measured after this hook.
         self._epoch = math.ceil(epoch - 1e-6)
@@ -291,7 +291,7 @@ class EventCallback(TrainerCallback):
                     loss=self._epoch_loss,
                     eval_loss=eval_loss,
                     is_best=is_best,
-                    speed=self._speed,
+                    speed=self._epoch_speed,
                     seconds_left=self._seconds_left(state),
                 ),
                 done=epoch,

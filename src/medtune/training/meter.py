@@ -21,8 +21,8 @@ class Meter:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._tokens = 0
-        self.started = self._since = clock()
+        self._tokens = self._epoch_tokens = 0
+        self.started = self._since = self._epoch_since = clock()
         self._loss: list[Tensor] = []
         self._targets = 0
         self._finished = (0, 0)
@@ -36,6 +36,7 @@ class Meter:
 
     def add_tokens(self, num_tokens: int) -> None:
         self._tokens += num_tokens
+        self._epoch_tokens += num_tokens
         self._all_tokens += num_tokens
 
     def add_loss(self, total: Tensor, num_targets: int) -> None:
@@ -60,6 +61,7 @@ class Meter:
     def pause(self, seconds: float) -> None:
         """Take time out that was not spent on training."""
         self._since += seconds
+        self._epoch_since += seconds
         if self._steady is not None:
             self._steady = (self._steady[0] + seconds, *self._steady[1:])
 
@@ -90,6 +92,13 @@ class Meter:
             "seconds": round(now - self.started, 2),
             "peak_memory_mib": peak_memory_mib(),
         }
+
+    def epoch_speed(self, num_processes: int) -> float | None:
+        """Tokens a second since the last call, without validation and checkpoints; None where nothing was trained on."""
+        now = self._clock()
+        tokens, elapsed = self._epoch_tokens, max(1e-9, now - self._epoch_since)
+        self._epoch_tokens, self._epoch_since = 0, now
+        return tokens * num_processes / elapsed if tokens else None
 
     def epoch_totals(self) -> Tensor:
         """(2,) float64: summed loss and supervised tokens since the last call."""

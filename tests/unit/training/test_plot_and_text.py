@@ -81,6 +81,22 @@ def test_the_steady_state_leaves_out_the_first_steps_and_pauses() -> None:
     assert meter.steady_state(4) == (2.0, 200.0)
 
 
+def test_an_epochs_speed_is_of_all_its_steps_and_not_of_the_last_log() -> None:
+    now = [0.0]
+    meter = Meter(clock=lambda: now[0])
+    assert meter.epoch_speed(1) is None
+    for seconds, tokens in ((10.0, 100), (10.0, 300)):
+        now[0] += seconds
+        meter.add_tokens(tokens)
+        meter.read(2)  # a line of the log
+    now[0] += 30.0
+    meter.pause(30.0)  # its validation
+    assert meter.epoch_speed(2) == 2 * 400 / 20
+    now[0] += 5.0
+    meter.add_tokens(50)
+    assert meter.epoch_speed(1) == 10.0
+
+
 def test_speed_leaves_out_the_time_of_evaluations() -> None:
     times = iter([0.0, 10.0, 20.0])
     meter = Meter(clock=lambda: next(times))
