@@ -25,6 +25,7 @@ __all__ = [
     "StoredPredictions",
     "append_prediction",
     "condition_label",
+    "order_predictions",
     "read_asked",
     "read_index",
     "read_predictions",
@@ -40,8 +41,8 @@ class Asked(Document):
     """``asked.json``: who was asked what. Two conditions may share predictions only where all of it is the same.
 
     Attributes:
-        variant: Another way of asking the same (``paraphrase``, ``mirrored``, ``repeated-1``, ...) or other questions (``general``);
-            empty = the questions as they stand. See :mod:`medtune.evaluation.variants`.
+        variant: Another way of asking the same (``paraphrase``, ``mirrored``, ``repeated-1``, ...) or other questions
+            (``general``); empty = the questions as they stand. See :mod:`medtune.evaluation.variants`.
         identity: Names the weights (for an adapter, a hash of its file). Empty = not known, and not checked.
         batch_size: Of the generator that was last used, for the timing; not checked.
         seed: Of the shuffled pictures.
@@ -73,7 +74,6 @@ class Asked(Document):
         if self.identity and other.identity:
             names.append("identity")
         return [name for name in names if getattr(self, name) != getattr(other, name)]
-
 
     @property
     def folder(self) -> str:
@@ -267,6 +267,16 @@ def append_prediction(path: Path, prediction: Prediction) -> None:
     """Add one line, written through to the operating system before this returns."""
     with path.open("a", encoding="utf-8", newline="\n") as file:
         file.write(prediction.model_dump_json() + "\n")
+
+
+def order_predictions(path: Path, order: Sequence[str]) -> None:
+    """Put the lines of a finished file into the order of the samples, so that neither batches nor devices show in it. A line that
+    is of none of them stays, at the end."""
+    place = {sample: number for number, sample in enumerate(order)}
+    lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line]
+    ordered = sorted(lines, key=lambda line: place.get(json.loads(line)["sample_id"], len(place)))
+    if ordered != lines:
+        atomic_write(path, "".join(f"{line}\n" for line in ordered))
 
 
 def read_asked(folder: Path) -> Asked:

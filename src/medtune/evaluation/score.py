@@ -36,6 +36,12 @@ def load_task(name: str) -> Task:
     return cast("Task", found() if isinstance(found, type) else found)
 
 
+def score_tokens(task: str) -> tuple[str, ...]:
+    """Words whose probability as an answer's first token is wanted: the task's ``score_tokens``, where it has any."""
+    words: tuple[str, ...] = getattr(load_task(task), "score_tokens", ())
+    return words
+
+
 @cache
 def load_metric(name: str) -> Metric:
     """The registered metric ``name``, with its default settings.

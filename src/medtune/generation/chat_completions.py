@@ -35,6 +35,11 @@ class Body:
         self.fields = fields
         self.num_tokens = num_tokens
 
+    def without_logprobs(self) -> None:
+        """Do not ask for probabilities."""
+        self.fields.pop("logprobs", None)
+        self.fields.pop("top_logprobs", None)
+
 
 def request_body(request: Request, model: str) -> Body:
     """Text and pictures in the order of the marks; pictures as PNG in data URLs.

@@ -119,6 +119,7 @@ class OpenAiGenerator:
         )
         self._closed = threading.Event()
         self._failures_in_a_row = 0
+        self._asks_logprobs = True
         self._counting = threading.Lock()
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Generation]:
@@ -185,6 +186,8 @@ class OpenAiGenerator:
         except MedtuneError as error:
             return Generation(id=request.id, text="", finish_reason="error", error=error.render("en"))
         try:
+            if not self._asks_logprobs:
+                body.without_logprobs()
             generation = self._tried(request, body, stop, started)
         except _GivenUp as given_up:
             with self._counting:
@@ -226,6 +229,11 @@ class OpenAiGenerator:
                         if generation.num_prompt_tokens is not None and generation.num_generated_tokens is not None:
                             booking.tokens = generation.num_prompt_tokens + generation.num_generated_tokens
                         return generation
+                elif "logprobs" in body.fields and _refuses_logprobs(response):
+                    # Worth less than the answers: not every server tells probabilities, and some not of as many tokens.
+                    self._asks_logprobs = False
+                    body.without_logprobs()
+                    continue
                 elif response.status_code in _THIS_REQUEST_FAILS:
                     reason = f"{response.status_code}: {server_words(response)}"
                     _log.warning("request %s: status %s", request.id, reason)
@@ -358,3 +366,7 @@ def _account_is_empty(response: Any) -> bool:
         return bool(response.json()["error"]["code"] == "insufficient_quota")
     except (ValueError, LookupError, TypeError):
         return False
+
+
+def _refuses_logprobs(response: Any) -> bool:
+    return response.status_code in _THIS_REQUEST_FAILS and "logprobs" in server_words(response).lower()

@@ -2,8 +2,8 @@
 
 One JSON object a line. On standard input: first ``{"make": "package.module:function", "arguments": {...}}``, which returns the
 models by label; then, as often as wanted, ``{"ask": label, "count": n}`` and n requests. On standard output:
-``{"generation": ...}``
-for each as it is finished, ``{"event": ...}``, and at the end ``{"done": rows decoded together}`` or ``{"error": ...}``.
+``{"generation": ...}`` for each as it is finished, ``{"event": ...}``, and at the end ``{"done": rows decoded together}`` or
+``{"error": ...}``.
 
 The end of standard input means that the asking process is gone, however it went: this one then ends at once. What it had finished
 is written by then, and the rest is asked again by whoever goes on.

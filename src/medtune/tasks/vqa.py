@@ -18,6 +18,8 @@ class ClosedVqa(QuestionTask):
 
     name = "closed-vqa"
     metrics = ("closed", "choice", "llamafactory")
+    score_tokens = ("Yes", "yes", "No", "no", "是", "否", "有", "无")
+    """First words of an answer whose probabilities are kept with it, for calibration."""
     instructions: ClassVar[Instructions] = {
         "en": "{question}\nAnswer with yes or no, or with the one word or phrase that the question asks for.",
         "zh": "{question}\n请只回答“是”或“否”，或问题所问的一个词。",

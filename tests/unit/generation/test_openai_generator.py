@@ -380,6 +380,18 @@ def test_a_reader_who_stops_early_leaves_nothing_running(server: Server, generat
     assert len(server.bodies) <= 6
 
 
+def test_a_server_that_tells_no_probabilities_still_answers(server: Server) -> None:
+    def reply(_: int, body: dict[str, Any]) -> Reply:
+        return (400, {}, refusal("'top_logprobs' is not supported")) if "logprobs" in body else (200, {}, answer("words"))
+
+    server.reply = reply
+    generator = OpenAiGenerator(server.url, "tiny", max_concurrency=1, max_retries=1)
+    asked = [Request(name, (Message(role="user", content="?"),), score_tokens=("yes",)) for name in "abc"]
+    assert [(g.text, g.first_token_logprobs) for g in generator.generate(asked)] == [("words", None)] * 3
+    assert ["logprobs" in body for body in server.bodies] == [True, False, False, False]
+    generator.close()
+
+
 def test_form_is_checked_before_anything_is_sent(server: Server, generator: OpenAiGenerator) -> None:
     with pytest.raises(GenerationError) as caught:
         generator.generate([ask("good"), ask("bad", "<image>?")])
