@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -509,7 +510,9 @@ def evaluate(run: RunLike, overrides: Sequence[str] = (), *, overwrite: bool = F
         assembly.say(listener, Event("note", change))
     report = measure(
         dataset,
-        generators=assembly.generators(recipe, tuned, local_only=dataset.manifest.local_only, listener=listener),
+        generators=assembly.generators(
+            recipe, tuned, local_only=dataset.manifest.local_only, listener=listener, logs=opened.folder / "evaluations"
+        ),
         settings=recipe.evaluation,
         folder=opened.folder,
         sampling=recipe.generation.sampling,
@@ -686,6 +689,7 @@ def open_chat(
         UnreadableImageError: A picture cannot be read.
     """
     from medtune.generation.chat import ChatSession
+    from medtune.generation.config import EchoSettings, OpenAiSettings
     from medtune.imaging.read import read_size
     from medtune.models.contract import read_contract
 
@@ -694,7 +698,8 @@ def open_chat(
         read_size(image)  # before minutes go into loading weights
     assembly.load_named_code(recipe)
     contract = read_contract(tuned) if tuned is not None else None
-    server = recipe.generation.generator if recipe.generation.generator.kind != "hf" else None
+    generator_settings = recipe.generation.generator
+    server = generator_settings if isinstance(generator_settings, OpenAiSettings | EchoSettings) else None
 
     def session(generator: Generator, adapter: Path | None) -> ChatSession:
         made = ChatSession(
@@ -713,6 +718,12 @@ def open_chat(
         if side_by_side:
             assembly.say(listener, Event("note", msg("A server is one model: there is no second one to show beside it.")))
         return session(assembly.other_generator(recipe, local_only=not assembly.may_leave(recipe, tuned)), tuned), None
+    if generator_settings.kind == "vllm":
+        from medtune.generation.vllm_models import vllm_models
+
+        made = vllm_models(recipe.model, generator_settings, tuned, load=partial(assembly.load, recipe), listener=listener)
+        second = session(made["base"](), None) if side_by_side and tuned is not None else None
+        return session(made["base" if tuned is None else "tuned"](), tuned), second
     from medtune.generation.hf import HfGenerator
     from medtune.models.load import is_peft
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import shlex
 import shutil
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import JsonValue
 
@@ -330,6 +330,8 @@ def identities(recipe: Recipe, tuned: Path) -> dict[str, str]:
     generator = recipe.generation.generator
     if generator.kind == "hf":
         return {"tuned": weights_hash(tuned)}
+    if generator.kind == "vllm":  # its kernels round otherwise, so its answers do not stand beside those of hf
+        return {"base": "vllm", "tuned": f"vllm: {weights_hash(tuned)}"}
     return {"tuned": f"openai: {generator.model}" if generator.kind == "openai" else generator.kind}
 
 
@@ -405,15 +407,59 @@ def load(recipe: Recipe, adapter: Path | None) -> tuple[Any, Encoder]:
     return load_model(recipe.model, adapter=adapter, quantization=_quantization(recipe)), encoder
 
 
-def generators(recipe: Recipe, tuned: Path, *, local_only: bool, listener: Listener | None) -> dict[str, Model]:
+def generators(
+    recipe: Recipe, tuned: Path, *, local_only: bool, listener: Listener | None, logs: Path | None = None
+) -> dict[str, Model]:
     """Who is asked, by label: base and tuned model, loaded when the first answer is needed.
 
     An adapter's base is the tuned model with the adapter off, so the weights are loaded once. A server or ``echo`` is one
     model, called tuned.
+
+    Args:
+        logs: Where processes that share the questions write what they print; None = one process answers.
     """
     settings = recipe.generation
-    if settings.generator.kind != "hf":
+    if settings.generator.kind == "hf":
+        makers: dict[Literal["base", "tuned"], Callable[[], Generator]] = {**_hf_models(recipe, tuned, listener)}
+        gpus_each = 1
+    elif settings.generator.kind == "vllm":
+        from medtune.generation.vllm_models import vllm_models
+
+        makers = {**vllm_models(recipe.model, settings.generator, tuned, load=partial(load, recipe), listener=listener)}
+        gpus_each = settings.generator.tensor_parallel_size
+    else:
         return {"tuned": ("tuned", lambda: other_generator(recipe, local_only=local_only))}
+    if logs is None:
+        return {label: (label, make) for label, make in makers.items()}
+    from medtune.generation.several import SeveralProcesses, Workers, places
+
+    workers = Workers(
+        places(settings.num_processes, gpus_each),
+        "medtune.assembly:worker_generators",
+        {"recipe": recipe.model_dump(mode="json"), "tuned": str(tuned), "local_only": local_only},
+        logs=logs,
+        listener=listener,
+        min_share=_MIN_SHARE if settings.num_processes is None else 1,
+    )
+
+    def shared(label: Literal["base", "tuned"], make: Callable[[], Generator]) -> SeveralProcesses:
+        return SeveralProcesses(workers, label, make, last=label == "tuned")
+
+    return {label: (label, partial(shared, label, make)) for label, make in makers.items()}
+
+
+_MIN_SHARE = 32
+"""Questions that are worth a process of their own: starting one and loading a model takes the time of about as many."""
+
+
+def worker_generators(recipe: dict[str, Any], tuned: str, *, local_only: bool, listener: Listener) -> dict[str, Model]:
+    """What one of the processes of :class:`medtune.generation.several.Workers` answers with."""
+    settings = Recipe.model_validate(recipe)
+    load_named_code(settings)
+    return generators(settings, Path(tuned), local_only=local_only, listener=listener)
+
+
+def _hf_models(recipe: Recipe, tuned: Path, listener: Listener | None) -> dict[Literal["base", "tuned"], Callable[[], Generator]]:
     from medtune.generation.hf import HfGenerator
     from medtune.models.load import is_peft
 
@@ -424,11 +470,18 @@ def generators(recipe: Recipe, tuned: Path, *, local_only: bool, listener: Liste
     # A full fine-tune shares no weights with its base: neither is kept while the other is asked.
     keep = cache(loaded) if is_peft(tuned) else loaded
 
-    def made(adapter: Path | None, *, use_adapter: bool) -> HfGenerator:
-        return HfGenerator(*keep(adapter), batch_size=settings.batch_size, use_adapter=use_adapter, listener=listener)
+    def made(adapter: Path | None, *, use_adapter: bool) -> Generator:
+        return HfGenerator(*keep(adapter), **hf_options(recipe), use_adapter=use_adapter, listener=listener)
 
     base = tuned if is_peft(tuned) else None
-    return {"base": ("base", lambda: made(base, use_adapter=False)), "tuned": ("tuned", lambda: made(tuned, use_adapter=True))}
+    return {"base": lambda: made(base, use_adapter=False), "tuned": lambda: made(tuned, use_adapter=True)}
+
+
+def hf_options(recipe: Recipe) -> dict[str, Any]:
+    """Arguments of ``HfGenerator`` that the recipe chooses."""
+    settings = recipe.generation
+    options = settings.generator.model_dump(exclude={"kind"}) if settings.generator.kind == "hf" else {}
+    return {"batch_size": None if settings.batch_size == "auto" else settings.batch_size, **options}
 
 
 def other_generator(recipe: Recipe, *, local_only: bool = False) -> Generator:
@@ -472,7 +525,7 @@ def chat_source(
     known = isinstance(run, Run) or run is None or is_run(run) or is_run(Path("runs") / run)
     if not known and (recipe_file := _recipe_file(str(run))) is not None:
         recipe = load_recipe(recipe_file, overrides)
-        if base_only or adapter is not None or recipe.generation.generator.kind != "hf":
+        if base_only or adapter is not None or not recipe.generation.generator.in_process:
             return recipe, None if base_only else adapter
         opened = Run(run_folder(recipe))
         if not is_run(opened.folder):
@@ -486,7 +539,7 @@ def chat_source(
     recipe = load_recipe(opened.recipe_path, overrides)
     if base_only or adapter is not None:
         return recipe, None if base_only else adapter
-    return recipe, trained(opened) if recipe.generation.generator.kind == "hf" else opened.adapter
+    return recipe, trained(opened) if recipe.generation.generator.in_process else opened.adapter
 
 
 def _recipe_file(name: str | Path) -> Path | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -14,6 +14,7 @@ __all__ = ["EchoSettings", "GenerationSettings", "GeneratorSettings", "HfSetting
 class HfSettings(Settings):
     """The model in this process, with transformers."""
 
+    in_process: ClassVar[bool] = True
     kind: Literal["hf"] = "hf"
     """Transformers on this machine."""
     fast: bool | Literal["auto"] = "auto"
@@ -29,6 +30,7 @@ class HfSettings(Settings):
 class OpenAiSettings(Settings):
     """A server that speaks the OpenAI chat-completions protocol (vLLM, SGLang, llama.cpp, a cloud service)."""
 
+    in_process: ClassVar[bool] = False
     kind: Literal["openai"] = "openai"
     """A server with the OpenAI chat-completions protocol."""
     base_url: Annotated[str, Field(pattern=r"^https?://[^/]+")]
@@ -58,6 +60,7 @@ class OpenAiSettings(Settings):
 class VllmSettings(Settings):
     """The model in this process, with vLLM, which is installed apart (docs/generators.md says which versions were tried)."""
 
+    in_process: ClassVar[bool] = True
     kind: Literal["vllm"] = "vllm"
     """vLLM on this machine."""
     max_model_len: Annotated[int, Field(gt=0)] = 16384
@@ -82,6 +85,7 @@ class VllmSettings(Settings):
 class EchoSettings(Settings):
     """No model: given answers in turn, or the question again. For tests and for trying a pipeline."""
 
+    in_process: ClassVar[bool] = False
     kind: Literal["echo"] = "echo"
     """No model; for tests."""
     answers: tuple[str, ...] = ()

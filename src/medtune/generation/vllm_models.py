@@ -26,13 +26,13 @@ Loader = Callable[[Path | None], tuple[Any, "Encoder"]]
 
 
 def vllm_models(
-    model: ModelSettings, settings: VllmSettings, tuned: Path, *, load: Loader, listener: Listener | None = None
+    model: ModelSettings, settings: VllmSettings, tuned: Path | None, *, load: Loader, listener: Listener | None = None
 ) -> dict[Literal["base", "tuned"], Callable[[], VllmGenerator]]:
     """Makers of both generators. They share one engine, with the adapter as a matter of the request; a full fine-tune shares no
     weights with its base, and each has an engine of its own, which ends with its generator.
 
     Args:
-        tuned: Adapter, or folder of a full fine-tune.
+        tuned: Adapter, or folder of a full fine-tune; None = there is no tuned model to ask.
         load: For the comparison with transformers, before the engine takes the memory.
 
     Raises:
@@ -55,7 +55,7 @@ def vllm_models(
         return VllmGenerator(Engine(folder, encoder(), settings, dtype=dtype), encoder(), owns_engine=True)
 
     @cache
-    def shared() -> Engine:
+    def shared(tuned: Path) -> Engine:
         facts = AdapterFacts.read(tuned, encoder().family)
         reference = _reference(facts, load, tell) if settings.check_adapter else None
         if reference is None:
@@ -69,11 +69,13 @@ def vllm_models(
                 tell(Event("note", doubt))
         return engine
 
+    if tuned is None:
+        return {"base": lambda: alone(base_folder(model))}
     if not is_peft(tuned):
         return {"base": lambda: alone(base_folder(model)), "tuned": lambda: alone(tuned)}
     return {
-        "base": lambda: VllmGenerator(shared(), encoder()),
-        "tuned": lambda: VllmGenerator(shared(), encoder(), adapter=tuned),
+        "base": lambda: VllmGenerator(shared(tuned), encoder()),
+        "tuned": lambda: VllmGenerator(shared(tuned), encoder(), adapter=tuned),
     }
 
 
