@@ -24,6 +24,7 @@ METADATA: dict[str, Any] = {
     "vertical": "upper",
     "area_percent": 4.1,
     "density": "hyperdense",
+    "organ": "brain",
 }
 PROSE = "On the left side and in the upper part of the image, 4.1% of it: a hyperdense meningioma of the right frontal lobe."
 TARGETS = {
@@ -31,7 +32,7 @@ TARGETS = {
     "detection": '{"bbox_2d": [0, 0, 500, 500], "label": "meningioma"}',
     "json-record": '{"caption": "Head CT", "notes": "none"}',
 }
-OF_METRIC = {"choice": "B"}
+OF_METRIC = {"choice": "B", "sections": "Findings: A clear lung. Impression: Normal."}
 """Reference answers for metrics that judge one form only of what their tasks hold."""
 OPTIONAL = {"strict": "closed-vqa", "llava-med-v1": "closed-vqa", "medevalkit-nojudge": "closed-vqa"}
 """Metrics that are asked for by name: no task names them."""

@@ -13,7 +13,7 @@ class Caption(InstructedTask):
     """One sentence: modality, organ, main finding."""
 
     name = "caption"
-    metrics = ("region", "findings", "llamafactory", "bleu", "chrf", "rouge")
+    metrics = ("region", "modality-organ", "findings", "measurements", "terminology", "llamafactory", "bleu", "chrf", "rouge")
     instructions: ClassVar[Instructions] = {
         "en": "Describe this medical image in one sentence: modality, organ and main finding.",
         "zh": "用一句话描述这幅医学图像：成像方式、器官和主要所见。",
@@ -24,7 +24,7 @@ class CaptionDetails(InstructedTask):
     """A paragraph: anatomy, abnormal density, likely pathology."""
 
     name = "caption-details"
-    metrics = ("region", "findings", "llamafactory", "bleu", "chrf", "rouge")
+    metrics = ("region", "modality-organ", "findings", "measurements", "terminology", "llamafactory", "bleu", "chrf", "rouge")
     instructions: ClassVar[Instructions] = {
         "en": "Describe this medical image in detail: modality and anatomy, any abnormal density or signal and where in the "
         "patient it lies, and the pathology it suggests.",

@@ -69,7 +69,7 @@ class RegionDescription(InstructedTask):
     """The finding in the region, on which side of the patient it lies, and what surrounds it."""
 
     name = "region-description"
-    metrics = ("region", "findings", "llamafactory", "bleu", "chrf", "rouge")
+    metrics = ("region", "findings", "measurements", "terminology", "llamafactory", "bleu", "chrf", "rouge")
     instructions: ClassVar[Instructions] = {
         "en": "Describe the finding in the region of interest: its kind and density, where in the patient it lies "
         "(the patient's left or right, not the image's) and what surrounds it.",

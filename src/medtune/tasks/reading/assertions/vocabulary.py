@@ -1,7 +1,7 @@
 """The findings that can be read, and the words around them that change what is said: tables in ``tables/*.json``.
 
-One file for each body part, one object for each finding, with its name and phrases in English and Chinese, the findings that it is a
-kind of, and phrases that deny it by themselves ("heart size is normal"). ``context.json`` holds the triggers. The phrases were
+One file for each body part, one object for each finding, with its name and phrases in English and Chinese, the findings that it
+is a kind of, and phrases that deny it by themselves ("heart size is normal"). ``context.json`` holds the triggers. The phrases were
 collected for medtune from general knowledge of reporting language; no published list was copied, and they were tuned on no data
 set. :func:`coverage` counts them.
 """
