@@ -25,7 +25,7 @@ from medtune.language import msg
 from medtune.runs import atomic_write
 from medtune.types import Document, Issue, Listener, ValidationReport
 
-__all__ = ["NAME", "keep", "validated"]
+__all__ = ["NAME", "keep", "stored_report", "validated"]
 
 NAME = "validation.json"
 
@@ -59,6 +59,15 @@ def validated(
     report = validate(dataset, faulty_records=faulty_records, limits=limits, num_workers=num_workers, listener=listener)
     keep(dataset, report, faulty_records=faulty_records, limits=limits)
     return report
+
+
+def stored_report(dataset: Dataset, *, limits: Limits | None = None) -> ValidationReport | None:
+    """The stored findings, if they are still true of the data set, in whichever way they were made; nothing is validated for it."""
+    with contextlib.suppress(OSError, ValidationError, UnicodeDecodeError):
+        stored = _Stored.model_validate_json((dataset.folder / NAME).read_text(encoding="utf-8"))
+        if stored.key in (_key(dataset, "error", limits), _key(dataset, "leave-out", limits)):
+            return _with_files(stored.report, lambda file: _there(dataset.folder, file))
+    return None
 
 
 def keep(

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from medtune.language import Text, msg
-from medtune.types import Condition, ControlName, Difference, GroupKind, Prediction, Sample
+from medtune.tasks.reading.yes_no import read_yes_no
+from medtune.types import (
+    Condition,
+    Consistency,
+    ControlName,
+    Difference,
+    Forgetting,
+    GroupKind,
+    Prediction,
+    Sample,
+    ValidationReport,
+)
 
 __all__ = ["FEW_GROUPS", "MANY_UNPARSED", "is_severe"]
 
@@ -89,6 +100,16 @@ def picture_unused(label: str, control: ControlName, metrics: Iterable[str]) -> 
             label=label,
             metrics=named,
         )
+    if control == "majority":
+        return msg(
+            "{label} is not measurably better on {metrics} than the most frequent training answer.", label=label, metrics=named
+        )
+    if control == "nearest":
+        return msg(
+            "{label} is not measurably better on {metrics} than the answer to the nearest training question.",
+            label=label,
+            metrics=named,
+        )
     return msg(
         "Without any picture {label} is not measurably worse on {metrics}: nothing shows that it looks at them.",
         label=label,
@@ -103,6 +124,150 @@ def control_not_asked(control: ControlName, num_left_out: int, count: int) -> Te
         left_out=num_left_out,
         count=count,
     )
+
+
+def validation_found(finding: Text) -> Text:
+    return msg("Validation of the data found: {finding}", finding=finding)
+
+
+def not_validated() -> Text:
+    return msg(
+        "No validation of this data set is stored: whether look-alike pictures or rephrased rows stand in two splits is not known."
+        " Run `medtune validate`."
+    )
+
+
+def found_by_validation(report: ValidationReport | None) -> list[Text]:
+    """What ``validate`` found that makes numbers too good or their groups unknown."""
+    if report is None:
+        return [not_validated()]
+    issues = [
+        issue for issue in report.issues if issue.severity != "info" and (issue.code.endswith("-overlap") or issue.code in _LEAKS)
+    ]
+    return [validation_found(issue.message) for issue in issues]
+
+
+_LEAKS = frozenset({"leaking-volume"})
+"""Codes of leakage that do not end in ``-overlap``. ``no-patient-ids`` is said by :func:`no_patient_ids`, ``adjacent-slices`` is a
+guess."""
+
+
+ONE_ANSWER = 0.95
+"""Share of one and the same answer from which on it is said, if the references are not as uniform (:data:`UNIFORM`)."""
+UNIFORM = 0.9
+FEW_ANSWERS = 20
+"""Fewer answers than this tell nothing of a habit."""
+
+
+def always(label: str, answer: str, count: int, total: int, true_count: int) -> Text:
+    return msg(
+        "{label} answers {answer!r} to {count} of {total} yes/no questions, of which it is right for {true}: it may answer so"
+        " whatever it is asked or shown.",
+        label=label,
+        answer=answer,
+        count=count,
+        total=total,
+        true=true_count,
+    )
+
+
+def one_answer(label: str, task: str, count: int, total: int) -> Text:
+    return msg(
+        "{label} gives one and the same answer to {count} of {total} questions of the task {task}, which have different references:"
+        " it may answer so whatever it is asked or shown.",
+        label=label,
+        task=task,
+        count=count,
+        total=total,
+    )
+
+
+def one_answer_for_all(label: str, predictions: Mapping[str, Prediction], samples: Iterable[Sample]) -> list[Text]:
+    """Whether a model always says the same: yes or no where that is asked, and one text within a task."""
+    from collections import Counter
+
+    decided: list[tuple[str | None, str]] = []
+    texts: dict[str, list[tuple[str, str]]] = {}
+    for sample in samples:
+        if sample.id not in predictions:
+            continue
+        text, target = predictions[sample.id].generation.text.strip(), sample.target.strip()
+        truth = read_yes_no(target) if len(target.split()) == 1 else None
+        if truth is not None:
+            decided.append((read_yes_no(text), truth))
+        else:
+            texts.setdefault(sample.task, []).append((text, target))
+    found = []
+    if len(decided) >= FEW_ANSWERS:
+        for said in ("yes", "no"):
+            count, true_count = sum(one == said for one, _ in decided), sum(one == said for _, one in decided)
+            if count >= ONE_ANSWER * len(decided) and true_count <= UNIFORM * len(decided):
+                found.append(always(label, said, count, len(decided), true_count))
+    for task, pairs in texts.items():
+        commonest = Counter(text for text, _ in pairs if text).most_common(1)
+        references = Counter(target for _, target in pairs).most_common(1)
+        if (
+            len(pairs) >= FEW_ANSWERS
+            and commonest
+            and commonest[0][1] >= ONE_ANSWER * len(pairs)
+            and references[0][1] <= UNIFORM * len(pairs)
+        ):
+            found.append(one_answer(label, task, commonest[0][1], len(pairs)))
+    return found
+
+
+def no_change(first: str, second: str) -> Text:
+    return msg(
+        "No measure of the short table shows that {second} is better or worse than {first}: what differs may be luck.",
+        first=first,
+        second=second,
+    )
+
+
+def inconsistent(entries: Iterable[Consistency]) -> list[Text]:
+    """What models say differently of the same thing, one sentence for each that was caught."""
+    found = []
+    for entry in entries:
+        if entry.value is None or not entry.contradicting:
+            continue
+        read = entry.num_questions - entry.num_unread
+        fields: dict[str, str | int] = {"label": entry.label, "count": round((1 - entry.value) * read), "total": read}
+        if entry.kind == "diagnoses":
+            found.append(
+                msg(
+                    "{label} names different final diagnoses for {count} of {total} pictures that it was asked about more than"
+                    " once, such as that of {sample}.",
+                    sample=entry.contradicting[0],
+                    **fields,
+                )
+            )
+        elif entry.kind == "mirrored" and (entry.high is None or entry.high < 1):
+            found.append(
+                msg(
+                    "The side that {label} names does not turn with the picture in {count} of {total} mirrored pictures, such as"
+                    " that of {sample}.",
+                    sample=entry.contradicting[0],
+                    **fields,
+                )
+            )
+    return found
+
+
+def forgotten(forgetting: Forgetting | None) -> list[Text]:
+    """Whether tuning cost general skill, when the interval says so."""
+    return [
+        msg(
+            "{second} answers fewer general questions rightly than {first} ({after} against {before} of {count}): tuning made it"
+            " forget.",
+            first=first,
+            second=second,
+            before=round((entry.first or 0) * entry.num_samples),
+            after=round((entry.second or 0) * entry.num_samples),
+            count=entry.num_samples,
+        )
+        for first, second, entry in (forgetting.differences if forgetting is not None else ())
+        if entry.high is not None and entry.high < 0
+    ]
 
 
 def one_run_each() -> Text:
@@ -136,6 +301,7 @@ _SEVERE = frozenset(
         trained_on_split(),
         shared_pictures(0, 0),
         shared_groups(0, 0),
+        validation_found(Text("")),
     )
 )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,8 +59,16 @@ def present(
     return {sample.id: _shown(sample, donors[sample.id].images, picture) for sample in seen if sample.id in donors}
 
 
-def askable(control: ControlName, samples: Sequence[Sample], *, pool: Sequence[Sample], seed: int) -> list[Sample]:
-    """The samples that ``control`` can be asked of, in the order of ``samples``."""
+def askable(
+    control: ControlName, samples: Sequence[Sample], *, pool: Sequence[Sample], seed: int, trained_tasks: Container[str] = ()
+) -> list[Sample]:
+    """The samples that ``control`` can be asked of, in the order of ``samples``.
+
+    Args:
+        trained_tasks: Tasks that the training split has rows of, from which the answers of ``majority`` and ``nearest`` come.
+    """
+    if control in ("majority", "nearest"):
+        return [sample for sample in samples if sample.task in trained_tasks]
     if control == "none":
         return list(samples)
     if control == "shuffled":

@@ -6,6 +6,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,11 +15,34 @@ from pydantic import JsonValue, ValidationError
 from medtune.errors import EvaluationError, GenerationError
 from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.controls import Presentation, present
-from medtune.evaluation.predictions import Asked, append_prediction, condition_label, read_asked, resume_predictions, write_asked
+from medtune.evaluation.general import general_samples, present_general
+from medtune.evaluation.guesses import guess
+from medtune.evaluation.predictions import (
+    Asked,
+    append_prediction,
+    order_predictions,
+    read_asked,
+    resume_predictions,
+    write_asked,
+)
 from medtune.evaluation.report import build_report
-from medtune.evaluation.score import parse_generation
+from medtune.evaluation.score import parse_generation, score_tokens
+from medtune.evaluation.variants import present_variant, variant_names, variant_samples, variant_sampling
 from medtune.language import msg
-from medtune.types import ControlName, Event, Generator, Listener, Prediction, Report, Request, Sample, Sampling, SplitName
+from medtune.runs import atomic_write
+from medtune.types import (
+    ControlName,
+    Event,
+    Generation,
+    Generator,
+    Listener,
+    Prediction,
+    Report,
+    Request,
+    Sample,
+    Sampling,
+    SplitName,
+)
 
 if TYPE_CHECKING:
     from medtune.data.dataset import Dataset
@@ -72,25 +96,36 @@ def evaluate(
     pool, samples = read_samples(dataset, split, settings)
     hear = listener or _nobody
     asked: list[Asked] = []
+    plain = Asked(
+        label="",
+        model="none",
+        control="none",
+        dataset=dataset.manifest.name,
+        dataset_hash=dataset.manifest.hash,
+        split=split,
+        seed=settings.seed,
+        sampling=sampling.model_dump(mode="json"),
+    )
     for label, (model, generator) in generators.items():
         source = _Source(generator)
+        own = plain.model_copy(update={"label": label, "model": model, "identity": (identities or {}).get(label, "")})
         try:
-            for control in wanted:
-                condition = Asked(
-                    label=label,
-                    model=model,
-                    control=control,
-                    dataset=dataset.manifest.name,
-                    dataset_hash=dataset.manifest.hash,
-                    split=split,
-                    seed=settings.seed,
-                    identity=(identities or {}).get(label, ""),
-                    sampling=sampling.model_dump(mode="json"),
-                )
-                asked.append(condition)
-                _ask(condition, samples, pool, source, dataset, folder=folder, sampling=sampling, overwrite=overwrite, hear=hear)
+            for control in (name for name in wanted if name not in ("majority", "nearest")):
+                asked.append(own.model_copy(update={"control": control}))
+                # Bound to this turn of the loop.
+                show = partial(_show_control, control, samples, pool, dataset, settings.seed)
+                _ask(asked[-1], pool, show, source, folder=folder, sampling=sampling, overwrite=overwrite, hear=hear)
+            for variant in (*variant_names(settings), *(("general",) if settings.general else ())):
+                drawn = variant_sampling(variant, sampling, settings)
+                asked.append(own.model_copy(update={"variant": variant, "sampling": drawn.model_dump(mode="json")}))
+                again = general_samples() if variant == "general" else variant_samples(variant, samples, settings)
+                show = partial(_show_variant, variant, again, dataset)
+                _ask(asked[-1], again, show, source, folder=folder, sampling=drawn, overwrite=overwrite, hear=hear)
         finally:
             source.close()
+    for guesser in (name for name in wanted if name in ("majority", "nearest")):
+        asked.append(plain.model_copy(update={"label": guesser, "control": guesser, "sampling": {}}))
+        _write_guesses(asked[-1], samples, dataset, folder, hear)
     return _finish(dataset, samples, pool, asked, settings, folder, provenance or {}, hear)
 
 
@@ -113,21 +148,27 @@ def rescore(
             msg("The run folder has no predictions."), file=folder / "evaluations", remedy=msg("Run `medtune evaluate` first.")
         )
     kept: dict[str, JsonValue] = {}
+    reported: set[str] = set()
     if (folder / "report.json").exists():
         before = read_report(folder)
         kept = before.settings
         reported = {condition.label for condition in before.conditions}
-        found = [path for path in found if path.name in reported] or found
-    asked = [read_asked(path) for path in found]
+    everything = [(path, read_asked(path)) for path in found]
+    if reported:
+        # Variants are no conditions of their own: they go with the model that was asked.
+        everything = [
+            (path, entry) for path, entry in everything if (entry.label if entry.variant else path.name) in reported
+        ] or everything
+    found, asked = [path for path, _ in everything], [entry for _, entry in everything]
     for path, entry in zip(found, asked, strict=True):
         # Scores are written where the label says: a folder that came from elsewhere must not say another place.
-        if condition_label(entry.label, entry.control) != path.name:
+        if entry.folder != path.name:
             raise EvaluationError(
                 msg("asked.json names the condition {label!r}, which is not its folder.", label=entry.label),
                 file=path / "asked.json",
             )
     # The order of the first evaluation, base before tuned and real pictures before controls, not that of the alphabet.
-    asked.sort(key=lambda entry: (entry.model, entry.label, entry.control != "none", entry.control))
+    asked.sort(key=lambda entry: (entry.model == "none", entry.model, entry.label, entry.control != "none", entry.variant != ""))
     for entry in asked:
         if entry.dataset_hash != dataset.manifest.hash:
             raise EvaluationError(
@@ -138,7 +179,7 @@ def rescore(
                     new=dataset.manifest.name,
                     new_hash=dataset.manifest.hash,
                 ),
-                file=folder / "evaluations" / condition_label(entry.label, entry.control) / "predictions.jsonl",
+                file=folder / "evaluations" / entry.folder / "predictions.jsonl",
                 remedy=msg("Give the data set that the predictions were made from."),
             )
     splits = {entry.split for entry in asked}
@@ -212,12 +253,41 @@ class _Source:
             self._made = None
 
 
+_Shown = tuple[Sequence[Sample], Mapping[str, Presentation]]
+"""The samples in question, and how those of them that can be asked are shown."""
+
+
+def _show_control(
+    control: ControlName, samples: Sequence[Sample], pool: Sequence[Sample], dataset: Dataset, seed: int, folder: Path
+) -> _Shown:
+    return samples, present(control, samples, pool=pool, picture=dataset.picture, seed=seed, blank_folder=folder)
+
+
+def _show_variant(variant: str, samples: Sequence[Sample], dataset: Dataset, folder: Path) -> _Shown:
+    if variant == "general":
+        return samples, present_general(samples, folder)
+    return samples, present_variant(variant, samples, picture=dataset.picture, folder=folder)
+
+
+def _write_guesses(condition: Asked, samples: Sequence[Sample], dataset: Dataset, folder: Path, hear: Listener) -> None:
+    """Store the answers of a control that needs no model as predictions, anew each time: they cost next to nothing."""
+    hear(Event("phase", msg("Asking {label}", label=condition.folder)))
+    place = folder / "evaluations" / condition.folder
+    found = guess("majority" if condition.control == "majority" else "nearest", samples, dataset.rows("train"))
+    write_asked(place, condition)
+    lines = []
+    for sample in samples:
+        if sample.id in found:
+            answer = Generation(id=sample.id, text=found[sample.id], finish_reason="stop")
+            lines.append(parse_generation(answer, sample).model_dump_json() + "\n")
+    atomic_write(place / "predictions.jsonl", "".join(lines))
+
+
 def _ask(
     condition: Asked,
-    samples: Sequence[Sample],
     pool: Sequence[Sample],
+    show: Callable[[Path], _Shown],
     source: _Source,
-    dataset: Dataset,
     *,
     folder: Path,
     sampling: Sampling,
@@ -225,23 +295,20 @@ def _ask(
     hear: Listener,
 ) -> None:
     """Generate what is missing of one condition, appending each answer to its file as it comes."""
-    label = condition_label(condition.label, condition.control)
-    place = folder / "evaluations" / label
-    hear(Event("phase", msg("Asking {label}", label=label)))
+    place = folder / "evaluations" / condition.folder
+    hear(Event("phase", msg("Asking {label}", label=condition.folder)))
     stored = resume_predictions(place, condition, {sample.id for sample in pool}, overwrite=overwrite)
     for fault in stored.faults(()):
         hear(Event("note", fault))
-    with tempfile.TemporaryDirectory(prefix="medtune-blank-") as blank:
-        shown = present(
-            condition.control, samples, pool=pool, picture=dataset.picture, seed=condition.seed, blank_folder=Path(blank)
-        )
+    with tempfile.TemporaryDirectory(prefix="medtune-shown-") as made:
+        samples, shown = show(Path(made))
         pending = [sample for sample in samples if sample.id in shown and sample.id not in stored.predictions]
         done, total = len(shown) - len(pending), len(shown)
         hear(Event("progress", done=done, total=total))
         if not pending:
+            order_predictions(place / "predictions.jsonl", [sample.id for sample in samples])
             return
         generator = source.get()
-        batch_size = getattr(generator, "batch_size", 1)
         started = time.perf_counter()
         try:
             for answered in _answers(generator, pending, shown, sampling):
@@ -251,7 +318,9 @@ def _ask(
         finally:
             before = read_asked(place)
             seconds = round(before.seconds + time.perf_counter() - started, 4)
+            batch_size = getattr(generator, "batch_size", 1)  # it may be chosen, or halved, on the way
             write_asked(place, before.model_copy(update={"batch_size": batch_size, "seconds": seconds, "scoring_seconds": None}))
+    order_predictions(place / "predictions.jsonl", [sample.id for sample in samples])
 
 
 def _answers(
@@ -264,7 +333,13 @@ def _answers(
     """
     open_questions = {sample.id: sample for sample in samples}
     requests = [
-        Request(id=sample.id, messages=shown[sample.id].messages, images=shown[sample.id].images, sampling=sampling)
+        Request(
+            id=sample.id,
+            messages=shown[sample.id].messages,
+            images=shown[sample.id].images,
+            sampling=sampling,
+            score_tokens=score_tokens(sample.task),
+        )
         for sample in samples
     ]
     for generation in generator.generate(requests):
@@ -291,7 +366,7 @@ def _finish(
 ) -> Report:
     used: dict[str, JsonValue] = {
         "evaluation": settings.model_dump(mode="json"),
-        "sampling": dict(asked[0].sampling),
+        "sampling": dict(next((entry.sampling for entry in asked if entry.sampling and not entry.variant), {})),
         "weights": {entry.label: entry.identity for entry in asked if entry.identity},
     }
     hear(Event("phase", msg("Scoring")))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -14,16 +13,19 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from medtune import __version__
+from medtune.data.validation_file import stored_report
 from medtune.evaluation import cautions
 from medtune.evaluation.config import EvaluationSettings
+from medtune.evaluation.consistency import state_consistency
 from medtune.evaluation.controls import askable
 from medtune.evaluation.finding_counts import count_findings
-from medtune.evaluation.measure import ScoreTable, cut_into_thirds, difference, measure
+from medtune.evaluation.general import general_samples, state_forgetting
+from medtune.evaluation.measure import ScoreTable, difference, measure
 from medtune.evaluation.metrics.llamafactory import predict_timing
 from medtune.evaluation.permutation import adjust
+from medtune.evaluation.picture_share import picture_share
 from medtune.evaluation.predictions import (
     Asked,
-    condition_label,
     read_asked,
     read_predictions,
     write_asked,
@@ -31,18 +33,28 @@ from medtune.evaluation.predictions import (
 )
 from medtune.evaluation.reading import stored_review
 from medtune.evaluation.score import Metrics, score_file
-from medtune.evaluation.table import about, choose_headline
+from medtune.evaluation.subgroups import measure_subgroups
+from medtune.evaluation.table import about, choose_headline, verdict
 from medtune.language import Text
 from medtune.runs import atomic_write
-from medtune.types import Condition, Difference, Measurement, MetricValue, Prediction, Report, Sample, SplitName
+from medtune.types import (
+    Condition,
+    Consistency,
+    Difference,
+    Forgetting,
+    Measurement,
+    MetricValue,
+    PictureShare,
+    Prediction,
+    Report,
+    Sample,
+    SplitName,
+)
 
 if TYPE_CHECKING:
     from medtune.data.dataset import Dataset
 
-__all__ = ["build_report", "subgroup_labels"]
-
-MAX_SUBGROUPS = 12
-"""Values of one field that are told apart; a field with more is no subgroup but a label."""
+__all__ = ["build_report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +96,9 @@ def build_report(
     warnings: list[Text] = list(manifest.warnings)
     scored: list[_Scored] = []
     left_out: dict[str, Text] = {}
-    for entry in asked:
-        wanted = askable(entry.control, samples, pool=pool, seed=entry.seed)
+    trained_tasks = {sample.task for sample in dataset.rows("train")} if any(entry.model == "none" for entry in asked) else set()
+    for entry in (entry for entry in asked if not entry.variant):
+        wanted = askable(entry.control, samples, pool=pool, seed=entry.seed, trained_tasks=trained_tasks)
         if len(wanted) < len(samples):
             left_out[entry.control] = cautions.control_not_asked(entry.control, len(samples) - len(wanted), len(samples))
         if wanted:
@@ -98,12 +111,17 @@ def build_report(
     )
     directions = {name: values[name].direction for name in headline if about(name) == "picture"}
     groups = {sample.group for sample in samples}
+    again = _asked_again(asked, samples, pool, folder)
+    consistency, forgetting = _consistency(scored, again, samples, settings), _forgetting(scored, again, settings)
     warnings = [*_data_warnings(dataset, samples, asked[0].split, len(groups)), *warnings, *left_out.values()]
     warnings.extend(_answer_warnings(scored, differences, directions))
+    warnings.extend(_model_warnings(scored, differences, samples, values, headline))
+    warnings.extend(cautions.inconsistent(consistency))
+    warnings.extend(cautions.forgotten(forgetting))
     looked = next((one for one in _plain(scored) if one.asked.model == "tuned"), next(iter(_plain(scored)), None))
     subgroups: dict[str, dict[str, tuple[Measurement, ...]]] = {}
     if looked is not None:
-        subgroups, small = _subgroups(looked, samples, values, settings)
+        subgroups, small = measure_subgroups(looked.table, samples, values, settings)
         warnings.extend(small)
     report = Report(
         run=folder.resolve().name,
@@ -118,6 +136,9 @@ def build_report(
         conditions=tuple(one.condition for one in scored),
         differences=tuple(differences),
         subgroups=subgroups,
+        picture_share=tuple(_picture_shares(scored, differences, [values[name] for name in directions])),
+        consistency=tuple(consistency),
+        forgetting=forgetting,
         headline=headline,
         alerts=tuple(text for text in _once(warnings) if cautions.is_severe(text)),
         warnings=_once(warnings),
@@ -139,7 +160,7 @@ def _score_condition(
     settings: EvaluationSettings,
     folder: Path,
 ) -> tuple[_Scored, list[Text]]:
-    label = condition_label(asked.label, asked.control)
+    label = asked.folder
     place = folder / "evaluations" / label
     stored = read_predictions(place / "predictions.jsonl", {sample.id for sample in pool})
     predictions = stored.predictions.among({sample.id for sample in samples})
@@ -205,7 +226,7 @@ def _differences(scored: Sequence[_Scored], values: Mapping[str, MetricValue]) -
         (real, control)
         for real in plain
         for control in scored
-        if control.asked.control != "none" and control.asked.label == real.asked.label
+        if control.asked.control != "none" and (control.asked.model == "none" or control.asked.label == real.asked.label)
     ]
     found = []
     for first, second in pairs:
@@ -230,6 +251,7 @@ def _data_warnings(dataset: Dataset, samples: Sequence[Sample], split: SplitName
         found.append(cautions.trained_on_split())
     else:
         found.extend(cautions.leakage(samples, dataset.rows("train")))
+    found.extend(cautions.found_by_validation(stored_report(dataset)))
     if manifest.group_kind != "patient":
         found.append(cautions.no_patient_ids(manifest.group_kind))
     if manifest.synthetic:
@@ -272,50 +294,86 @@ def _same_texts(first: Mapping[str, Prediction], second: Mapping[str, Prediction
     )
 
 
-def subgroup_labels(samples: Iterable[Sample], field: str) -> dict[str, str]:
-    """Sample id -> the value of ``field``, for the samples that have one: common values first, numbers in their order.
-
-    ``modality`` is also looked for on the first picture. A number (never a yes or no) that takes more than a few values is
-    cut into thirds.
-    """
-    found: dict[str, JsonValue] = {}
-    for sample in samples:
-        value = sample.metadata.get(field)
-        if value is None and field == "modality" and sample.images:
-            value = sample.images[0].modality
-        if value is not None and not isinstance(value, (list, dict)):
-            found[sample.id] = value
-    numbers = {
-        name: float(value) for name, value in found.items() if isinstance(value, (int, float)) and not isinstance(value, bool)
-    }
-    if len(numbers) == len(found) and len(set(numbers.values())) > MAX_SUBGROUPS:
-        return cut_into_thirds(numbers)
-    words = {name: {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value) for name, value in found.items()}
-    counts = Counter(words.values())
-    return dict(sorted(words.items(), key=lambda entry: (-counts[entry[1]], entry[1])))
+def _model_warnings(
+    scored: Sequence[_Scored],
+    differences: Sequence[tuple[str, str, tuple[Difference, ...]]],
+    samples: Sequence[Sample],
+    values: Mapping[str, MetricValue],
+    headline: Sequence[str],
+) -> list[Text]:
+    """What a model does that no table of scores shows by itself."""
+    found: list[Text] = []
+    plain = {one.label: one for one in _plain(scored)}
+    for one in plain.values():
+        found.extend(cautions.one_answer_for_all(one.label, one.predictions, samples))
+    for first, second, entries in differences:
+        if first in plain and second in plain:
+            told = [entry for entry in entries if entry.task is None and entry.metric in headline]
+            verdicts = [verdict(entry, values[entry.metric]) for entry in told]
+            if verdicts and all(said in (None, "unclear") for said in verdicts):
+                found.append(cautions.no_change(first, second))
+    return found
 
 
-def _subgroups(
-    one: _Scored, samples: Sequence[Sample], values: Mapping[str, MetricValue], settings: EvaluationSettings
-) -> tuple[dict[str, dict[str, tuple[Measurement, ...]]], list[Text]]:
-    found: dict[str, dict[str, tuple[Measurement, ...]]] = {}
-    warnings = []
-    for field in settings.subgroups:
-        members: dict[str, list[str]] = {}
-        for sample, value in subgroup_labels(samples, field).items():
-            members.setdefault(value, []).append(sample)
-        large = {value: ids for value, ids in members.items() if len(ids) >= settings.min_subgroup_samples}
-        if len(members) > len(large):
-            warnings.append(cautions.small_subgroups(field, len(members) - len(large), settings.min_subgroup_samples))
-        if len(large) < 2:
+def _picture_shares(
+    scored: Sequence[_Scored], differences: Sequence[tuple[str, str, tuple[Difference, ...]]], metrics: Sequence[MetricValue]
+) -> Iterator[PictureShare]:
+    """Of every model with its own pictures against each control, on the metrics that should need the picture, all tasks
+    together."""
+    by_label = {one.label: one for one in scored}
+    for first, second, entries in differences:
+        real, without = by_label[first], by_label[second]
+        if without.asked.control == "none":
             continue
-        found[field] = {
-            value: tuple(
-                measure(one.table, name, among=large[value]) for name in values if one.table.select(name, among=large[value])
-            )
-            for value in list(large)[:MAX_SUBGROUPS]
-        }
-    return found, warnings
+        known = {entry.metric: entry for entry in entries if entry.task is None}
+        for metric in metrics:
+            if metric.name in known:
+                yield picture_share(first, without.asked.control, real.table, without.table, metric, known[metric.name])
+
+
+def _asked_again(
+    asked: Sequence[Asked], samples: Sequence[Sample], pool: Sequence[Sample], folder: Path
+) -> dict[str, dict[str, Mapping[str, Prediction]]]:
+    """Label of the plain condition -> variant -> sample id -> prediction, as far as it was answered."""
+    found: dict[str, dict[str, Mapping[str, Prediction]]] = {}
+    evaluated, known = {sample.id for sample in samples}, {sample.id for sample in pool}
+    for entry in asked:
+        if entry.variant:
+            general = entry.variant == "general"
+            ids = {sample.id for sample in general_samples()} if general else known
+            stored = read_predictions(folder / "evaluations" / entry.folder / "predictions.jsonl", ids)
+            found.setdefault(entry.label, {})[entry.variant] = {
+                name: prediction
+                for name, prediction in stored.predictions.items()
+                if prediction.generation.finish_reason != "error" and (general or name in evaluated)
+            }
+    return found
+
+
+def _consistency(
+    scored: Sequence[_Scored],
+    again: Mapping[str, Mapping[str, Mapping[str, Prediction]]],
+    samples: Sequence[Sample],
+    settings: EvaluationSettings,
+) -> list[Consistency]:
+    by_id = {sample.id: sample for sample in samples}
+    found: list[Consistency] = []
+    for one in _plain(scored):
+        variants = {name: answers for name, answers in again.get(one.asked.label, {}).items() if name != "general"}
+        given = {name: answer for name, answer in one.predictions.items() if answer.generation.finish_reason != "error"}
+        found.extend(state_consistency(one.label, given, variants, by_id, num_resamples=settings.num_resamples, seed=settings.seed))
+    return found
+
+
+def _forgetting(
+    scored: Sequence[_Scored], again: Mapping[str, Mapping[str, Mapping[str, Prediction]]], settings: EvaluationSettings
+) -> Forgetting | None:
+    plain = _plain(scored)
+    answers = {one.label: again[one.asked.label]["general"] for one in plain if "general" in again.get(one.asked.label, {})}
+    pairs = [
+        (base.label, tuned.label) for base in plain if base.asked.model == "base" for tuned in plain if tuned.asked.model == "tuned"
+    ]
+    return state_forgetting(answers, pairs, num_resamples=settings.num_resamples, seed=settings.seed)
 
 
 def _once(texts: Iterable[Text]) -> tuple[Text, ...]:

@@ -13,7 +13,7 @@ from medtune.evaluation import report as report_module
 from medtune.evaluation.compare import compare
 from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.evaluate import evaluate, read_report, rescore
-from medtune.evaluation.report import subgroup_labels
+from medtune.evaluation.subgroups import subgroup_labels
 from medtune.evaluation.score import Scored
 from medtune.types import Condition, Difference, Event, Measurement, Report, Request, Sampling
 from toy_evaluation import Guessing, Looking, make_dataset
