@@ -108,14 +108,19 @@ class _Row:
     bar: Markup
 
 
+_Kinds = tuple[tuple[str, tuple[_Row, ...]], ...]
+"""(what the measures are about, the measures)."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """One pair as the page shows it: ``sections`` are (task, None for all; (about, rows))."""
+    """One pair as the page shows it. ``headline`` is the short table, ``sections`` are (task, None for all; (about, rows))."""
 
     pair: Pair
     reports: tuple[Report, Report]
     summary: Text
-    sections: tuple[tuple[str | None, tuple[tuple[str, tuple[_Row, ...]], ...]], ...]
+    headline: _Kinds
+    sections: tuple[tuple[str | None, _Kinds], ...]
 
 
 def _title(pairs: Sequence[Pair]) -> Text:
@@ -138,7 +143,11 @@ def _shown(pair: Pair) -> _Shown:
         ]
         kinds = tuple((kind, tuple(row for row in rows if about(row.metric.name) == kind)) for kind in ABOUT)
         sections.append((task, tuple((kind, mine) for kind, mine in kinds if mine)))
-    overall = [row for _, rows in sections[0][1] for row in rows if about(row.metric.name) == "picture"]
+    chosen = choose_headline(values, [row.metric.name for _, rows in sections[0][1] for row in rows])
+    headline = tuple(
+        (kind, mine) for kind, rows in sections[0][1] if (mine := tuple(row for row in rows if row.metric.name in chosen))
+    )
+    overall = [row for kind, rows in headline for row in rows if kind == "picture"]
     summary = msg(
         "On what the pictures show, {second} is better than {first} on {better} of {count} measures, worse on {worse}, and on"
         " {unclear} there is no clear change.",
@@ -151,7 +160,7 @@ def _shown(pair: Pair) -> _Shown:
     )
     if not overall:
         summary = msg("No measure of what the pictures show was scored: the numbers are of wording alone.")
-    return _Shown(pair, (read_report(pair.first), read_report(pair.second)), summary, tuple(sections))
+    return _Shown(pair, (read_report(pair.first), read_report(pair.second)), summary, headline, tuple(sections))
 
 
 def _format_p(value: float | None) -> str:
