@@ -1,0 +1,218 @@
+"""What a report must not hide: leakage, a model that does not look, one that always says yes, an adapter that does nothing.
+
+Each is planted on a data set of pictures that are plainly dark or bright, with a question that only the picture answers, and the
+page that a person reads has to say it in words, in both languages. A sound model beside them must not be accused of any of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medtune.data.dataset import Dataset, file_sha256, write_row
+from medtune.data.validate import validate
+from medtune.data.validation_file import keep
+from medtune.evaluation.config import EvaluationSettings
+from medtune.evaluation.evaluate import evaluate
+from medtune.evaluation.report_html import render_report
+from medtune.language import Language
+from medtune.types import Generator, ImageRef, Message, Report, Request, Sample
+from toy_evaluation import Looking, make_dataset
+
+LANGUAGES: tuple[Language, ...] = ("en", "zh")
+QUESTION = "<image>Is the picture bright?"
+SETTINGS = EvaluationSettings(
+    metrics=("closed",), controls=("shuffled", "blank", "question-only", "majority"), num_resamples=300, min_subgroup_samples=10
+)
+
+
+class Sound(Looking):
+    """Opens the picture and answers from it; without one it cannot."""
+
+    def answer(self, request: Request) -> str:
+        return {"bright": "Yes.", "dark": "No."}.get(super().answer(request), "I cannot tell.")
+
+
+class AlwaysYes(Looking):
+    def answer(self, request: Request) -> str:
+        return "Yes." if request.messages else ""
+
+
+class Deaf(Looking):
+    """Answers by the question alone, sometimes yes and sometimes no, whatever picture it is shown."""
+
+    def answer(self, request: Request) -> str:
+        return "Yes." if hashlib.sha256(request.id.encode()).digest()[0] % 2 else "No."
+
+
+def ask_bright(row: dict[str, object]) -> None:
+    target = "yes" if row["target"] == "bright" else "no"
+    messages = (Message(role="user", content=QUESTION), Message(role="assistant", content=target))
+    row.update(task="closed-vqa", target=target, messages=messages)
+
+
+def dataset(folder: Path, **options: int) -> Dataset:
+    return make_dataset(folder, num_groups=40, change=ask_bright, **options)  # type: ignore[arg-type]
+
+
+def run(data: Dataset, folder: Path, *, tuned: Generator, base: Generator | None = None) -> tuple[Report, dict[Language, str]]:
+    """The report, and the words of its page in each language."""
+    generators = {**({"base": ("base", base)} if base is not None else {}), "tuned": ("tuned", tuned)}
+    report = evaluate(data, generators=generators, settings=SETTINGS, folder=folder)  # type: ignore[arg-type]
+    pages = {name: html.unescape(render_report(report, folder, data, name)) for name in LANGUAGES}
+    return report, pages
+
+
+def holds(pages: dict[Language, str], english: str, chinese: str) -> bool:
+    found = {name: sentence in pages[name] for name, sentence in zip(LANGUAGES, (english, chinese), strict=True)}
+    assert found["en"] == found["zh"], found
+    return found["en"]
+
+
+def unused(control: str) -> tuple[str, str]:
+    return {
+        "shuffled": (
+            "With pictures of other groups tuned is not measurably worse on closed/accuracy",
+            "换成其他组的图像时，tuned 在 closed/accuracy",
+        ),
+        "blank": (
+            "With blank pictures tuned is not measurably worse on closed/accuracy",
+            "换成空白图像时，tuned 在 closed/accuracy",
+        ),
+        "question-only": (
+            "Without any picture tuned is not measurably worse on closed/accuracy",
+            "不给图像时，tuned 在 closed/accuracy",
+        ),
+    }[control]
+
+
+ALWAYS_YES = (
+    "tuned answers 'yes' to 80 of 80 yes/no questions, of which it is right for 40",
+    "tuned 对 80 个是非题中的 80 个都回答 'yes'，而正确答案为此的只有 40 个",
+)
+SAME = (
+    "base and tuned gave the same answer to every question: is the adapter in use?",
+    "base 与 tuned 对每个问题的回答都相同：适配器是否真的生效？",
+)
+NO_CHANGE = ("shows that tuned is better or worse than base", "表明 tuned 比 base 更好或更差")
+SHARED = ("of the 80 evaluated pictures are also in the training split: the numbers are too good", "也在训练集里：结果会虚高")
+VALIDATED = ("Validation of the data found: ", "数据校验发现：")
+
+
+def test_a_sound_model_on_sound_data_is_accused_of_nothing(tmp_path: Path) -> None:
+    report, pages = run(dataset(tmp_path / "data"), tmp_path / "run", base=AlwaysYes(), tuned=Sound())
+    for accusation in (
+        *(unused(control) for control in ("shuffled", "blank", "question-only")),
+        ALWAYS_YES,
+        SAME,
+        NO_CHANGE,
+        SHARED,
+        VALIDATED,
+    ):
+        assert not holds(pages, *accusation), accusation
+    assert report.alerts == ()
+    looked = {
+        entry.control: entry for entry in report.picture_share if entry.label == "tuned" and entry.metric == "closed/accuracy"
+    }
+    assert {control: entry.share for control, entry in looked.items()} == {
+        "shuffled": pytest.approx(0.5, abs=0.3),
+        "blank": 1.0,
+        "question-only": 1.0,
+    }
+
+
+@pytest.mark.parametrize("control", ["shuffled", "blank", "question-only"])
+def test_a_model_that_ignores_the_picture_is_exposed(tmp_path: Path, control: str) -> None:
+    report, pages = run(dataset(tmp_path / "data"), tmp_path / "run", base=Sound(), tuned=Deaf())
+    assert holds(pages, *unused(control))
+    share = next(
+        entry
+        for entry in report.picture_share
+        if (entry.label, entry.control, entry.metric) == ("tuned", control, "closed/accuracy")
+    )
+    assert (share.gain, share.share) == (0.0, 0.0)
+
+
+def test_a_model_that_always_says_yes_is_exposed(tmp_path: Path) -> None:
+    _, pages = run(dataset(tmp_path / "data"), tmp_path / "run", base=Sound(), tuned=AlwaysYes())
+    assert holds(pages, *ALWAYS_YES)
+    assert holds(pages, *unused("shuffled"))
+
+
+def test_an_adapter_that_does_nothing_is_exposed(tmp_path: Path) -> None:
+    _, pages = run(dataset(tmp_path / "data"), tmp_path / "run", base=Sound(), tuned=Sound())
+    assert holds(pages, *SAME)
+    assert holds(pages, *NO_CHANGE)
+
+
+def test_an_adapter_that_changes_words_and_nothing_else_is_exposed(tmp_path: Path) -> None:
+    class Wordy(Sound):
+        def answer(self, request: Request) -> str:
+            return super().answer(request).replace("Yes.", "Yes, it is.").replace("No.", "No, it is not.")
+
+    _, pages = run(dataset(tmp_path / "data"), tmp_path / "run", base=Sound(), tuned=Wordy())
+    assert not holds(pages, *SAME)
+    assert holds(pages, *NO_CHANGE)
+
+
+def test_pictures_of_the_training_split_are_exposed(tmp_path: Path) -> None:
+    report, pages = run(dataset(tmp_path / "data", train=3), tmp_path / "run", tuned=Sound())
+    assert holds(pages, *SHARED)
+    assert any("6 of the 80 evaluated pictures" in text.render("en") for text in report.alerts)
+
+
+def test_pictures_that_were_stored_anew_under_other_patients_are_exposed(tmp_path: Path) -> None:
+    """Other bytes, other groups: only validation, which looks at pixels, can tell."""
+    data = leaking(tmp_path / "data")
+    _, unknown = run(data, tmp_path / "before", tuned=Sound())
+    assert "No validation of this data set is stored" in unknown["en"]
+    assert "没有保存此数据集的校验结果" in unknown["zh"]
+    keep(data, validate(data, num_workers=1))
+    report, pages = run(data, tmp_path / "run", tuned=Sound())
+    assert holds(pages, *VALIDATED)
+    assert any(text.template == "Validation of the data found: {finding}" for text in report.alerts)
+    assert "No validation of this data set is stored" not in pages["en"]
+
+
+def leaking(folder: Path) -> Dataset:
+    """Patterned pictures; those of three test patients stand in training too, compressed differently, as other patients."""
+    data = dataset(folder)
+    rows = list(data.rows("test"))
+    images: list[ImageRef] = []
+    changed: list[Sample] = []
+    rng = np.random.default_rng(0)
+    for sample in rows:
+        level = 200 if sample.target == "yes" else 40
+        pixels = np.clip(level + rng.normal(0, 30, (8, 12, 1)).repeat(3, axis=2), 0, 255).astype(np.uint8)
+        picture = Image.fromarray(pixels).resize((96, 64), Image.Resampling.BICUBIC)
+        images.append(store(picture, folder, sample.images[0].path))
+        changed.append(sample.model_copy(update={"images": (images[-1],)}))
+    copies = []
+    for number, sample in enumerate(changed[:6]):
+        with Image.open(folder / sample.images[0].path) as picture:
+            images.append(store(picture, folder, f"images/copy-{number}.png", compress_level=1))
+        copies.append(sample.model_copy(update={"id": f"copy-{number}", "group": f"other-{number}", "images": (images[-1],)}))
+    (folder / "images.jsonl").write_text("".join(ref.model_dump_json() + "\n" for ref in images), encoding="utf-8")
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    for split, samples in (("test", changed), ("train", copies)):
+        path = folder / f"{split}.jsonl"
+        path.write_text("".join(write_row(sample) + "\n" for sample in samples), encoding="utf-8")
+        manifest["files"][path.name] = file_sha256(path)
+        manifest["num_samples"][split] = len(samples)
+    manifest["num_images"] = len(images)
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return Dataset.open(folder)
+
+
+def store(picture: Image.Image, folder: Path, path: str, compress_level: int = 9) -> ImageRef:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=compress_level)
+    (folder / path).write_bytes(buffer.getvalue())
+    return ImageRef(path=path, sha256=file_sha256(folder / path), width=picture.width, height=picture.height, modality="CT")
