@@ -6,7 +6,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from medtune.generation.config import EchoSettings, GenerationSettings, HfSettings, OpenAiSettings
+from medtune.generation.config import EchoSettings, GenerationSettings, HfSettings, OpenAiSettings, VllmSettings
 
 
 def test_default_is_greedy_and_local() -> None:
@@ -19,6 +19,7 @@ def test_default_is_greedy_and_local() -> None:
     ("raw", "kind"),
     [
         ({"kind": "hf"}, HfSettings),
+        ({"kind": "vllm", "dtype": "bfloat16", "max_model_len": 4096}, VllmSettings),
         ({"kind": "openai", "base_url": "http://127.0.0.1:8000/v1", "model": "tiny"}, OpenAiSettings),
         ({"kind": "echo", "answers": ["yes"]}, EchoSettings),
     ],
@@ -30,11 +31,14 @@ def test_kinds(raw: dict[str, object], kind: type) -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        {"generator": {"kind": "vllm"}},
+        {"generator": {"kind": "sglang"}},
         {"generator": {"kind": "openai", "model": "tiny"}},
         {"generator": {"kind": "openai", "base_url": "localhost:8000", "model": "tiny"}},
         {"generator": {"kind": "hf", "answers": ["yes"]}},
         {"batch_size": 0},
+        {"num_processes": 0},
+        {"generator": {"kind": "vllm", "gpu_memory_utilization": 1.1}},
+        {"generator": {"kind": "openai", "base_url": "http://127.0.0.1:8000/v1", "model": "tiny", "requests_per_minute": 0}},
         {"sampling": {"temperature": -1}},
     ],
 )
