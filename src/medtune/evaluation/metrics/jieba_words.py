@@ -21,7 +21,8 @@ __all__ = ["jieba_words"]
 
 # A run that jieba looks up in its dictionary, or what stands between two of them: there, a line break of two characters and
 # blanks are a word each, and so is every other character.
-_RUN = re.compile(r"([\u4E00-\u9FD5a-zA-Z0-9+#&\._%\-]+)|(\r\n|[\s\S])")
+_RUN = re.compile(r"([\u4E00-\u9FD5a-zA-Z0-9+#&\._%\-]+)")
+_BETWEEN = re.compile(r"\r\n|[\s\S]")
 _LOCK = threading.Lock()
 _KEPT_RUNS = 1 << 16
 """Distinct runs whose words are kept: about 20 MB where all are new."""
@@ -32,12 +33,13 @@ _LONGEST_KEPT = 64
 def jieba_words(text: str) -> list[str]:
     """``list(jieba.cut(text))``. Joined, the words are the text again."""
     found: list[str] = []
-    for match in _RUN.finditer(text):
-        if match.lastindex == 2:
-            found.append(match[2])
-        else:
-            run = match[1]
-            found.extend(_kept(run) if len(run) <= _LONGEST_KEPT else _cut(run))
+    for place, part in enumerate(_RUN.split(text)):
+        if place % 2:
+            found.extend(_kept(part) if len(part) <= _LONGEST_KEPT else _cut(part))
+        elif len(part) == 1:
+            found.append(part)
+        elif part:
+            found.extend(_BETWEEN.findall(part))
     return found
 
 

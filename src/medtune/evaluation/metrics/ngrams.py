@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["matched_ngrams", "number_of_ngrams"]
@@ -45,23 +44,27 @@ def _counted(written: Sequence[Hashable], wanted: Sequence[Hashable], max_order:
     return tuple(found)
 
 
-def _keys(
-    written: Sequence[Hashable], wanted: Sequence[Hashable], max_order: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], int] | None:
+def _keys(written: Sequence[Hashable], wanted: Sequence[Hashable], max_order: int) -> tuple[NDArray[Any], NDArray[Any], int] | None:
     """The items as numbers from 0, and how many there are; None where n-grams of them would not fit into 64 bits."""
     import numpy as np
 
-    # A number for each item of this pair, in the order they come. Characters are not looked at twice.
-    numbers: dict[Hashable, int] = {}
-    first = np.array([numbers.setdefault(item, len(numbers)) for item in written], dtype=np.int64)
-    second = np.array([numbers.setdefault(item, len(numbers)) for item in wanted], dtype=np.int64)
+    if isinstance(written, str) and isinstance(wanted, str):
+        codes = np.frombuffer((written + wanted).encode("utf-32-le", "surrogatepass"), dtype="<u4")
+        distinct, items = np.unique(codes, return_inverse=True)
+        size = len(distinct)
+    else:
+        numbers: dict[Hashable, int] = {}
+        items = np.array([numbers.setdefault(item, len(numbers)) for side in (written, wanted) for item in side])
+        size = len(numbers)
     # Twice: the lowest bit of a sorted key says from which side it is. Times the orders: each has a range of its own.
-    if 2 * (max_order + 1) * len(numbers) ** max_order >= _LARGEST_KEY:
+    largest = 2 * (max_order + 1) * size**max_order
+    if largest >= _LARGEST_KEY:
         return None
-    return first, second, len(numbers)
+    items = items.astype(np.int32 if largest < 2**31 else np.int64)
+    return items[: len(written)], items[len(written) :], size
 
 
-def _sorted(first: NDArray[np.int64], second: NDArray[np.int64], num_items: int, max_order: int) -> tuple[int, ...]:
+def _sorted(first: NDArray[Any], second: NDArray[Any], num_items: int, max_order: int) -> tuple[int, ...]:
     import numpy as np
 
     parts = []
@@ -72,10 +75,12 @@ def _sorted(first: NDArray[np.int64], second: NDArray[np.int64], num_items: int,
                 ngrams = ngrams[:-1] * num_items + items[order - 1 :] if len(items) >= order else items[:0]
             parts.append(2 * (ngrams + _range_of(order, num_items)) + side)
     keys = np.sort(np.concatenate(parts))
-    ends = np.flatnonzero(np.diff(keys, append=-1))
-    counts = np.diff(ends, prepend=-1)
-    distinct = keys[ends]
-    ngrams_of = distinct >> 1
+    # The last place of each run of equal keys, and how long the run is.
+    ends = np.append(np.flatnonzero(keys[1:] != keys[:-1]), len(keys) - 1)
+    counts = ends.copy()
+    counts[0] += 1
+    counts[1:] -= ends[:-1]
+    ngrams_of = keys[ends] >> 1
     both = np.flatnonzero(ngrams_of[1:] == ngrams_of[:-1])
     smaller = np.minimum(counts[both], counts[both + 1])
     limits = np.searchsorted(ngrams_of[both], [_range_of(order, num_items) for order in range(1, max_order + 2)])
