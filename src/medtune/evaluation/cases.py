@@ -186,8 +186,7 @@ def choose_cases(
         else:
             continue
         order = sorted(after, key=lambda sample: (after[sample], _lot(sample)))
-        if after[order[0]] == after[order[-1]]:
-            continue
+        # Where all score alike, none is above or below the middle: there is no worst and no best.
         middle = (after[order[0]] + after[order[-1]]) / 2
         ranked["worst"].append([sample for sample in order if after[sample] < middle])
         ranked["best"].append(

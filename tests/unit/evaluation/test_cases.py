@@ -76,6 +76,22 @@ def test_a_task_in_which_all_score_alike_shows_no_best_and_no_worst() -> None:
     assert choose_cases({"a": "t", "b": "t"}, {}, scores(ACCURACY, {"a": 1, "b": 1}), [ACCURACY], [], {"worst": 2, "best": 2}) == {}
 
 
+def test_changes_are_shown_though_all_are_right_afterwards() -> None:
+    before, after = scores(ACCURACY, {"a": 0, "b": 1}), scores(ACCURACY, {"a": 1, "b": 1})
+    quota = {"to-right": 2, "to-wrong": 2, "best": 2, "improved": 2}
+    assert choose_cases({"a": "t", "b": "t"}, before, after, [ACCURACY], [], quota) == {"a": ("to-right", "improved")}  # type: ignore[arg-type]
+    assert choose_cases({"a": "t", "b": "t"}, after, before, [ACCURACY], [], {"to-wrong": 2}) == {"a": ("to-wrong",)}
+
+
+def test_the_random_cases_do_not_depend_on_the_scores() -> None:
+    tasks = {f"s{number}": "t" for number in range(50)}
+    good = scores(ACCURACY, dict.fromkeys(tasks, 1.0))
+    mixed = scores(ACCURACY, {name: float(number % 2) for number, name in enumerate(tasks)})
+    drawn = [set(choose_cases(tasks, {}, table, [ACCURACY], [], {"random": 5})) for table in (good, mixed)]
+    assert drawn[0] == drawn[1]
+    assert len(drawn[0]) == 5
+
+
 def test_boxes_are_drawn_in_pixels_of_the_stored_picture(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path / "data", num_groups=1)
     sample = next(dataset.rows("test"))

@@ -14,12 +14,13 @@ from PIL import Image
 
 from medtune.data.dataset import Dataset
 from medtune.errors import EvaluationError
-from medtune.evaluation.cases import QUOTA
+from medtune.evaluation.cases import PICTURE_BYTES, QUOTA, describe_case
 from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.evaluate import evaluate
 from medtune.evaluation.report_html import render_report, write_report
 from medtune.generation.echo import EchoGenerator
-from medtune.types import Generation, Report, Request
+from medtune.language import msg
+from medtune.types import FindingCount, Generation, PictureShare, ReliabilityBin, Report, Request
 from toy_evaluation import Guessing, Looking, make_dataset
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -256,6 +257,98 @@ def test_tables_have_heads_and_buttons_have_states(tmp_path: Path) -> None:
     assert len(ids) == len(set(ids))
     named = {attributes["aria-labelledby"] for _, attributes in page.elements if "aria-labelledby" in attributes}
     assert named <= set(ids)
+
+
+def test_alerts_come_first_and_in_red_and_once(tmp_path: Path) -> None:
+    report, folder, dataset = make_report(tmp_path)
+    alert = msg("The adapter changes nothing <b>.")
+    report = report.model_copy(update={"alerts": (alert,), "warnings": (*report.warnings, alert)})
+    text = render_report(report, folder, dataset, "en")
+    severe = re.search(r'<div class="severe">.*?</div>', text, re.DOTALL)
+    assert severe is not None
+    assert "The adapter changes nothing &lt;b&gt;." in severe.group()
+    assert text.count("The adapter changes nothing") == 1
+    assert text.index('<div class="severe">') < text.index('id="results"')
+
+
+def test_what_depends_on_the_picture_is_shown_for_each_control(tmp_path: Path) -> None:
+    report, folder, dataset = make_report(tmp_path)
+    share = PictureShare(
+        label="tuned",
+        control="shuffled",
+        metric="closed/accuracy",
+        real=0.75,
+        without=0.25,
+        gain=0.5,
+        low=0.375,
+        high=0.625,
+        share=0.667,
+        share_low=0.5,
+        share_high=0.8,
+        num_samples=60,
+        num_groups=30,
+    )
+    unclear = share.model_copy(update={"control": "majority", "gain": 0.01, "low": -0.125, "high": 0.2, "share": None})
+    report = report.model_copy(update={"picture_share": (share, unclear)})
+    text = Page(render_report(report, folder, dataset, "en")).text
+    assert "+0.375 … +0.625" in text
+    assert "67 %" in text
+    assert "50 % … 80 %" in text
+    assert "the picture is used" in text
+    assert "most frequent training answer nothing shows that it is used" in text
+
+
+def test_findings_stand_with_sensitivity_and_precision(tmp_path: Path) -> None:
+    report, folder, dataset = make_report(tmp_path)
+    rows = (
+        FindingCount(finding="a", title="Rare", num_reference=0, num_found=0, num_missed=0, num_invented=0),
+        FindingCount(finding="b", title="Common", num_reference=8, num_found=6, num_missed=2, num_invented=4),
+    )
+    text = Page(render_report(report.model_copy(update={"findings": {"tuned": rows}}), folder, dataset, "en")).text
+    assert "Common 8 6 2 4 0.750 0.600 Rare 0 0 0 0 – –" in text
+
+
+def test_calibration_is_drawn(tmp_path: Path) -> None:
+    report, folder, dataset = make_report(tmp_path)
+    bins = (
+        ReliabilityBin(low=0, high=0.5, num_samples=0, probability=None, share=None),
+        ReliabilityBin(low=0.5, high=1, num_samples=9, probability=0.75, share=0.5),
+    )
+    page = Page(render_report(report.model_copy(update={"calibration": {"tuned": bins}}), folder, dataset, "en"))
+    # The square is 26 to 194 of 220: 0.75 across is 152, 0.5 up is 110.
+    places = [(found["cx"], found["cy"]) for tag, found in page.elements if tag == "circle" and found["class"] == "tuned mark"]
+    assert ("152.0", "110.0") in places
+
+
+def test_a_huge_answer_is_cut_on_the_page_and_said(tmp_path: Path) -> None:
+    class Endless(Looking):
+        def answer(self, request: Request) -> str:
+            return "& " * 500_000 + request.id
+
+    dataset = make_dataset(tmp_path / "data", num_groups=4)
+    settings = EvaluationSettings(num_resamples=100, controls=())
+    report = evaluate(dataset, generators={"tuned": ("tuned", Endless())}, settings=settings, folder=tmp_path / "run")
+    text = render_report(report, tmp_path / "run", dataset, "en")
+    cases = text.count("<article")
+    assert cases
+    assert "letters more are not shown" in text
+    # 32 MB less the pictures, divided by the cases that a page has at most.
+    assert len(text[text.index("<article") :]) / cases < (32_000_000 - PICTURE_BYTES) / sum(QUOTA.values())
+
+
+def test_a_picture_beyond_the_page_s_room_is_left_out_and_said(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "data", num_groups=1)
+    sample = next(dataset.rows("test"))
+    case = describe_case(sample, ("worst",), dataset=dataset, predictions={}, scores=(), picture_bytes=10)
+    assert (case.pictures[0].data, case.pictures[0].too_large) == (None, True)
+
+
+def test_prompt_and_raw_text_are_there_on_demand(tmp_path: Path) -> None:
+    report, folder, dataset = make_report(tmp_path)
+    text = render_report(report, folder, dataset, "en")
+    raw = re.search(r'<details class="raw">.*?</details>', text, re.DOTALL)
+    assert raw is not None
+    assert "&lt;image&gt;Is the picture dark or bright?" in raw.group()
 
 
 def luminance(colour: str) -> float:
