@@ -1,7 +1,8 @@
 """What the training benchmarks train on: a model of real shape with random weights, and synthetic pictures with captions.
 
-Random weights measure speed and memory, never quality. ``python material.py CONFIG TOKENIZER OUT [--layers N] [--tiny]`` writes the
-model folder in a process of its own, so that it leaves the GPU empty, and prints one line of JSON (:class:`Shape`).
+Random weights measure speed and memory, never quality. ``python material.py CONFIG TOKENIZER OUT [--layers N] [--tiny]
+[--endless]`` writes the model folder in a process of its own, so that it leaves the GPU empty, and prints one line of JSON
+(:class:`Shape`).
 """
 
 from __future__ import annotations
@@ -95,7 +96,9 @@ def shape_of(model: Any, config: Any) -> Shape:
     return Shape(sum(weight.numel() for weight in model.parameters()), round(text_weights), head, vision_flops)
 
 
-def write_model(config: Path, tokenizer: Path, folder: Path, *, layers: int | None = None, tiny: bool = False) -> Shape:
+def write_model(
+    config: Path, tokenizer: Path, folder: Path, *, layers: int | None = None, tiny: bool = False, endless: bool = False
+) -> Shape:
     """Save a model with random weights of the configuration; bf16 where there is a GPU, float32 on the CPU.
 
     Args:
@@ -103,9 +106,11 @@ def write_model(config: Path, tokenizer: Path, folder: Path, *, layers: int | No
         tokenizer: Folder with the tokenizer's files.
         layers: Decoder layers, instead of the configuration's number.
         tiny: Keep the kind of model, with two narrow layers: to rehearse on a CPU.
+        endless: The output head's rows of all special tokens are zeros. A score of zero is never among the best of 150,000
+            random ones, so every answer runs to its longest allowed length.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
     values = json.loads((config / "config.json").read_text(encoding="utf-8"))
     text = values.get("text_config", values)
@@ -125,6 +130,10 @@ def write_model(config: Path, tokenizer: Path, folder: Path, *, layers: int | No
     loaded = AutoConfig.from_pretrained(folder)
     with torch.device(device):
         model = AutoModelForImageTextToText.from_config(loaded, dtype=dtype)
+    if endless:
+        added = AutoTokenizer.from_pretrained(folder).added_tokens_decoder
+        with torch.no_grad():
+            model.lm_head.weight[sorted(added)] = 0
     model.save_pretrained(folder)
     # Saving writes the settings in the words of the newest transformers; the peer's is older.
     (folder / "config.json").write_bytes(own)
@@ -215,8 +224,11 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path)
     parser.add_argument("--layers", type=int)
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--endless", action="store_true")
     options = parser.parse_args()
-    shape = write_model(options.config, options.tokenizer, options.out, layers=options.layers, tiny=options.tiny)
+    shape = write_model(
+        options.config, options.tokenizer, options.out, layers=options.layers, tiny=options.tiny, endless=options.endless
+    )
     import torch
 
     ceiling = matmul_ceiling() if torch.cuda.is_available() else None

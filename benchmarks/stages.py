@@ -84,11 +84,15 @@ def append_results(file: Path, rows: list[dict[str, Any]], *, names: tuple[str, 
     partial.replace(file)
 
 
-def make(options: argparse.Namespace, work: Path, *, limit: float, environment: dict[str, str]) -> dict[str, Any]:
+def make(
+    options: argparse.Namespace, work: Path, *, limit: float, environment: dict[str, str], test: float = 0.0, endless: bool = False
+) -> dict[str, Any]:
     """Model folder, pictures and data set in ``work``, unless an earlier call has left them there.
 
     Args:
         options: ``model``, ``tokenizer``, ``layers``, ``tiny`` and ``rows`` of the command line.
+        test: Share of the rows that is not for training.
+        endless: See :func:`material.write_model`.
 
     Returns:
         What ``material.py`` says of the model and the machine.
@@ -108,20 +112,21 @@ def make(options: argparse.Namespace, work: Path, *, limit: float, environment: 
         command: list[str | Path] = [sys.executable, HERE / "material.py", options.model, options.tokenizer, work / "model"]
         command += ["--layers", str(options.layers)] if options.layers else []
         command += ["--tiny"] if options.tiny else []
+        command += ["--endless"] if endless else []
         must(command, "model")
         said = (work / "model.log").read_text(encoding="utf-8").splitlines()
         note.write_text([line for line in said if line.startswith('{"parameters"')][-1], encoding="utf-8")
     if not (work / "data").is_dir():
         write_pictures(shard, options.rows)
-        recipe.write_text(f"name: speed\nmodel: {{base: '{work / 'model'}'}}\n{data_section(work)}", encoding="utf-8")
+        recipe.write_text(f"name: speed\nmodel: {{base: '{work / 'model'}'}}\n{data_section(work, test)}", encoding="utf-8")
         must([sys.executable, "-m", "medtune", "prepare", recipe], "data")
     made: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
     return made
 
 
-def data_section(work: Path) -> str:
-    """The recipe's ``data`` section of that data set, all of it for training."""
+def data_section(work: Path, test: float = 0.0) -> str:
+    """The recipe's ``data`` section of that data set; but for a share for testing, all of it is for training."""
     return (
         f"data: {{folder: '{work / 'data'}', sources: [{{source: medtrinity, options: {{path: '{work / 'train-0.parquet'}'}}}}],"
-        f" split: {{fractions: {{train: 1.0, validation: 0.0, test: 0.0}}}}}}\n"
+        f" split: {{fractions: {{train: {1 - test:g}, validation: 0.0, test: {test:g}}}}}}}\n"
     )

@@ -23,8 +23,8 @@ class HfSettings(Settings):
     memory_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
     """Part of the memory that the weights leave free which the fast path may fill."""
     max_batch_rows: Annotated[int, Field(ge=1)] = 256
-    """Answers that the fast path writes at a time, at most, where ``generation.batch_size`` is ``auto``. Beyond this a GPU computes
-    no more tokens a second, but more is lost when a run is killed."""
+    """Answers that the fast path writes at a time, at most, where ``generation.batch_size`` is ``auto``. What is under way is
+    lost when a run is killed."""
 
 
 class OpenAiSettings(Settings):

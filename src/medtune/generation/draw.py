@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import (
@@ -16,12 +16,13 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from medtune.generation.first_token import first_token_logprobs
 from medtune.types import Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["GumbelDraw", "PaddingBlindPenalty", "logits_processors"]
+__all__ = ["FirstScores", "GumbelDraw", "PaddingBlindPenalty", "RowDraw", "logits_processors"]
 
 
 class GumbelDraw(LogitsProcessor):
@@ -44,6 +45,25 @@ class GumbelDraw(LogitsProcessor):
             [torch.empty_like(row).exponential_(generator=source) for row, source in zip(scores, self._generators, strict=True)]
         )
         return scores - noise.log()
+
+
+class FirstScores(LogitsProcessor):
+    """Changes nothing, and remembers of the first scores how probable given tokens are.
+
+    Args:
+        words: For each row the token of each word that is asked for, or None.
+    """
+
+    def __init__(self, words: Sequence[Mapping[str, int] | None]) -> None:
+        self._words = words
+        self.logprobs: list[dict[str, float] | None] = []
+        """For each row the natural logarithms of the probabilities, once the first step has run."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002
+        if not self.logprobs:
+            rows = zip(scores, self._words, strict=True)
+            self.logprobs = [None if words is None else first_token_logprobs(row, words) for row, words in rows]
+        return scores
 
 
 class PaddingBlindPenalty(LogitsProcessor):
@@ -80,13 +100,73 @@ def logits_processors(sampling: Sampling, ids: Sequence[str], attention_mask: Te
     if sampling.repetition_penalty != 1.0:
         steps.append(PaddingBlindPenalty(sampling.repetition_penalty, attention_mask == 0))
     if sampling.temperature > 0:
-        steps.append(TemperatureLogitsWarper(sampling.temperature))
-        if sampling.top_k > 0:
-            steps.append(TopKLogitsWarper(sampling.top_k))
-        if sampling.top_p < 1.0:
-            steps.append(TopPLogitsWarper(sampling.top_p))
+        steps += _filters(sampling)
         steps.append(GumbelDraw([_row_seed(sampling.seed, name) for name in ids], attention_mask.device))
     return LogitsProcessorList(steps)
+
+
+class RowDraw:
+    """The same draws as :func:`logits_processors` makes, for rows that begin and end at different times.
+
+    Args:
+        sampling: Of all rows.
+        rows: How many there are room for.
+        vocab_size: Scores of a row.
+    """
+
+    def __init__(self, sampling: Sampling, rows: int, vocab_size: int, device: torch.device) -> None:
+        self._sampling = sampling
+        self._device = device
+        self._filters = _filters(sampling) if sampling.temperature > 0 else []
+        self._generators: list[torch.Generator | None] = [None] * rows
+        self._said: Tensor | None = None
+        if sampling.repetition_penalty != 1.0:
+            self._said = torch.zeros(rows, vocab_size, dtype=torch.bool, device=device)
+
+    def begin(self, row: int, name: str, prompt_ids: Tensor) -> None:
+        """A row answers the request ``name`` from here on, whose prompt is (T,)."""
+        if self._sampling.temperature > 0:
+            seed = _row_seed(self._sampling.seed, name)
+            self._generators[row] = torch.Generator(device=self._device).manual_seed(seed)
+        if self._said is not None:
+            self._said[row] = False
+            self._said[row, prompt_ids.to(self._device)] = True
+
+    def move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Rows have moved; their sources are free."""
+        for source, target in zip(sources, targets, strict=True):
+            self._generators[target], self._generators[source] = self._generators[source], None
+            if self._said is not None:
+                self._said[target] = self._said[source]
+
+    def __call__(self, scores: Tensor, rows: Sequence[int]) -> Tensor:
+        """(n, vocabulary) float32 of the rows -> (n,) their next tokens."""
+        if self._said is not None:
+            said = self._said[list(rows)]
+            penalty = self._sampling.repetition_penalty
+            scores = torch.where(said, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
+        ids: Any = None  # no filter looks at them
+        for step in self._filters:
+            scores = step(ids, scores)
+        if self._sampling.temperature > 0:
+            noise = torch.ones_like(scores)
+            for place, row in enumerate(rows):
+                if (source := self._generators[row]) is not None:
+                    noise[place].exponential_(generator=source)
+            scores = scores - noise.log()
+        tokens = scores.argmax(dim=-1)
+        if self._said is not None:
+            self._said[list(rows), tokens] = True
+        return tokens
+
+
+def _filters(sampling: Sampling) -> list[LogitsProcessor]:
+    steps: list[LogitsProcessor] = [TemperatureLogitsWarper(sampling.temperature)]
+    if sampling.top_k > 0:
+        steps.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p < 1.0:
+        steps.append(TopPLogitsWarper(sampling.top_p))
+    return steps
 
 
 def _row_seed(seed: int, name: str) -> int:

@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import queue
 import threading
 import time
 import weakref
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from medtune.errors import GenerationError, MedtuneError
-from medtune.generation.check import check_requests
-from medtune.generation.draw import logits_processors
+from medtune.generation.check import check_requests, checked_length, named_error
+from medtune.generation.draw import FirstScores, logits_processors
+from medtune.generation.fast import FastPath, Planned, Refused
+from medtune.generation.first_token import score_token_ids
 from medtune.generation.incremental import IncrementalText
-from medtune.imaging.read import open_picture, read_size
+from medtune.imaging.read import open_picture
 from medtune.language import msg
+from medtune.models.decoder import can_decode
 from medtune.types import Event, Features, FinishReason, Generation, Listener, Request, Sampling
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor, nn
 
+    from medtune.generation.ahead import EncodedRequest
     from medtune.models.encoder import Encoder
 
 __all__ = ["HfGenerator"]
@@ -40,22 +44,33 @@ _log = logging.getLogger(__name__)
 _LOCKS: weakref.WeakKeyDictionary[nn.Module, threading.Lock] = weakref.WeakKeyDictionary()
 
 
-@dataclass(frozen=True, slots=True)
-class _Planned:
-    request: Request
-    num_prompt_tokens: int
+_Queue = queue.SimpleQueue[list[int] | BaseException | None]
+"""Tokens from the thread that generates to the reader; None at the end."""
+
+PLAIN_ROWS = 8
+"""Rows that transformers' own ``generate`` decodes together where nothing is said."""
 
 
 class HfGenerator:
-    """Greedy by default and deterministic: in float32 neither batch size nor the order of the requests changes a text. In 16
-    bits the rounding of a matrix product depends on its shape, so another batch size may decide a near-tie otherwise.
+    """Greedy by default and deterministic: in float32 neither batch size nor the order of the requests changes a text, nor whether
+    the fast path or the plain one writes it. In 16 bits the rounding of a matrix product depends on its shape, so another batch
+    size may decide a near-tie otherwise.
+
+    The fast path (:mod:`medtune.generation.fast`) is for the Qwen families; all others run transformers' ``generate``.
 
     Args:
         model: A transformers model, or a PEFT model around one. It stays the caller's: :meth:`close` does not unload it.
         encoder: Its encoder, from :func:`medtune.models.encoder.load_encoder`.
-        batch_size: Rows decoded together. Halved for the rest of this generator's life when the accelerator runs out of memory.
+        batch_size: Answers written at a time. None = as many as fit into memory (:func:`medtune.generation.room.rows_that_fit`),
+            on the plain path 8. Halved for the rest of this generator's life when the accelerator runs out of memory.
         use_adapter: False switches a PEFT adapter off while this generator works, so that base and tuned share the weights.
         listener: Hears a ``note`` when the batch size is halved.
+        fast: ``auto`` = where the model's family is served.
+        memory_share: Of the memory that the weights leave free, what the fast path may fill.
+        max_batch_rows: Answers at a time that the fast path chooses, at most.
+
+    Raises:
+        GenerationError: ``fast`` is true and the model is not one that the fast path serves.
 
     Only the request's :class:`~medtune.types.Sampling` decides how tokens are drawn. What ``generation_config.json`` of the
     model says is ignored (Qwen3-VL ships temperature 0.7, top-p 0.8, top-k 20), and only the encoder's end tokens stop a text.
@@ -66,13 +81,16 @@ class HfGenerator:
         model: Any,
         encoder: Encoder,
         *,
-        batch_size: int = 8,
+        batch_size: int | None = None,
         use_adapter: bool = True,
         listener: Listener | None = None,
+        fast: bool | Literal["auto"] = "auto",
+        memory_share: float = 0.9,
+        max_batch_rows: int = 256,
     ) -> None:
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise ValueError("batch_size must be at least 1")
-        self.batch_size = batch_size
+        self._rows = batch_size or PLAIN_ROWS
         self._peft = model if hasattr(model, "get_base_model") else None
         # LoRA layers sit inside the transformers model; PEFT's own generate() would put the model's sampling defaults back.
         self._model = model.get_base_model() if self._peft is not None else model
@@ -80,13 +98,39 @@ class HfGenerator:
         self._use_adapter = use_adapter
         self._listener = listener
         self._end_token_ids = frozenset(encoder.end_token_ids)
+        self.fast: FastPath | None = None
+        """Where the model is served by it."""
+        if fast is True and not can_decode(self._model):
+            raise GenerationError(
+                msg("The fast path serves the Qwen families on one device only."),
+                key="generation.generator.fast",
+                remedy=msg("Leave generation.generator.fast at auto."),
+            )
+        if fast is not False and can_decode(self._model):
+            self.fast = FastPath(
+                self._model,
+                encoder,
+                end_token_ids=self._end_token_ids,
+                use_adapter=use_adapter,
+                ready=self._ready,
+                rows=batch_size,
+                max_rows=max_batch_rows,
+                share=memory_share,
+                on_scarce=self._tell_of_memory,
+            )
+
+    @property
+    def batch_size(self) -> int:
+        """Answers written at a time: as chosen, or as they were in the last call."""
+        return self._rows if self.fast is None or self.fast.rows is None else self.fast.rows
 
     # ------------------------------------------------------------------------------------------------------------- many
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Generation]:
-        """Generations as each batch ends, longest prompts first, so that a lack of memory shows at once.
+        """Generations as they end (on the plain path, as each batch ends), the longest requests first, so that a lack of memory
+        shows at once.
 
-        Pictures are opened when their batch begins. A picture that turns out to be damaged then, or a row that does not fit
+        Pictures are opened shortly before they are shown. A picture that turns out to be damaged then, or a row that does not fit
         into memory alone, gives a generation with ``finish_reason`` ``error`` and the reason; the others go on.
         ``num_generated_tokens`` counts the end token.
 
@@ -95,16 +139,34 @@ class HfGenerator:
                 number, a picture is missing or is none, or prompt and answer together exceed the model's context.
         """
         check_requests(requests)
-        by_sampling: dict[Sampling, list[_Planned]] = {}
+        by_sampling: dict[Sampling, list[Planned]] = {}
         for request in requests:
-            by_sampling.setdefault(request.sampling, []).append(_Planned(request, self._checked_length(request)))
-        return self._run(by_sampling)
+            by_sampling.setdefault(request.sampling, []).append(Planned(request, self._checked_length(request)))
+        return self._run(by_sampling) if self.fast is None else self._run_fast(self.fast, by_sampling)
 
-    def _run(self, by_sampling: dict[Sampling, list[_Planned]]) -> Iterator[Generation]:
+    def _run_fast(self, fast: FastPath, by_sampling: dict[Sampling, list[Planned]]) -> Iterator[Generation]:
+        for sampling, planned in by_sampling.items():
+            for answer in fast.answers(planned, sampling):
+                if isinstance(answer, Refused):
+                    error = answer.error or _out_of_memory()
+                    _log.warning("request %s: %s", answer.request.id, error.render("en"))
+                    yield _failed(answer.request.id, error)
+                    continue
+                yield Generation(
+                    id=answer.encoded.request.id,
+                    text=self._encoder.decode(answer.ids),
+                    finish_reason="stop" if answer.ended else "length",
+                    num_prompt_tokens=answer.num_prompt_tokens,
+                    num_generated_tokens=len(answer.ids) + answer.ended,
+                    seconds=answer.seconds,
+                    first_token_logprobs=answer.first_token_logprobs,
+                )
+
+    def _run(self, by_sampling: dict[Sampling, list[Planned]]) -> Iterator[Generation]:
         for sampling, planned in by_sampling.items():
             waiting = sorted(planned, key=lambda row: row.num_prompt_tokens, reverse=True)
             while waiting:
-                batch, waiting = waiting[: self.batch_size], waiting[self.batch_size :]
+                batch, waiting = waiting[: self._rows], waiting[self._rows :]
                 started = time.perf_counter()
                 features: list[Features] = []
                 done: list[Generation] = []
@@ -114,39 +176,44 @@ class HfGenerator:
                     except MedtuneError as error:
                         _log.warning("request %s: %s", row.request.id, error.render("en"))
                         done.append(_failed(row.request.id, error))
-                done += self._answers(features, sampling)
+                asked = {row.request.id: row.request.score_tokens for row in batch if row.request.score_tokens}
+                words = {name: score_token_ids(self._encoder, tokens) for name, tokens in asked.items()}
+                done += self._answers(features, sampling, words)
                 seconds = (time.perf_counter() - started) / len(batch)
                 yield from (generation.model_copy(update={"seconds": seconds}) for generation in done)
 
-    def _answers(self, features: list[Features], sampling: Sampling) -> list[Generation]:
-        """Decode one batch; out of memory, decode its halves."""
+    def _answers(self, features: list[Features], sampling: Sampling, words: dict[str, dict[str, int]]) -> list[Generation]:
+        """Decode one batch; out of memory, decode its halves. ``words``: see :class:`medtune.generation.draw.FirstScores`."""
         if not features:
             return []
-        rows = self._decode_or_run_out(features, sampling)
+        first = FirstScores([words.get(row.sample_id) for row in features]) if words else None
+        rows = self._decode_or_run_out(features, sampling, first)
         if rows is not None:
-            return [self._generation(row, ids) for row, ids in zip(features, rows, strict=True)]
+            found = [None] * len(rows) if first is None else first.logprobs
+            return [self._generation(*row) for row in zip(features, rows, found, strict=True)]
         # Here, and not inside an except block: the exception's frames would keep the tensors alive.
         if self._model.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(features) == 1:
             return [_failed(features[0].sample_id, _out_of_memory())]
         half = (len(features) + 1) // 2
-        self.batch_size = min(self.batch_size, half)
-        _log.warning("out of memory with %d rows; going on with %d", len(features), self.batch_size)
-        if self._listener is not None:
-            text = msg(
-                "Memory does not hold {rows} answers at a time; going on with {half}.", rows=len(features), half=self.batch_size
-            )
-            self._listener(Event("note", text=text, values={"batch_size": self.batch_size}))
-        return self._answers(features[:half], sampling) + self._answers(features[half:], sampling)
+        self._rows = min(self._rows, half)
+        _log.warning("out of memory with %d rows; going on with %d", len(features), self._rows)
+        self._tell_of_memory(len(features), self._rows)
+        return self._answers(features[:half], sampling, words) + self._answers(features[half:], sampling, words)
 
-    def _decode_or_run_out(self, features: list[Features], sampling: Sampling) -> list[list[int]] | None:
+    def _tell_of_memory(self, rows: int, half: int) -> None:
+        if self._listener is not None:
+            text = msg("Memory does not hold {rows} answers at a time; going on with {half}.", rows=rows, half=half)
+            self._listener(Event("note", text=text, values={"batch_size": half}))
+
+    def _decode_or_run_out(self, features: list[Features], sampling: Sampling, first: FirstScores | None) -> list[list[int]] | None:
         try:
-            return self._decode(features, sampling)
+            return self._decode(features, sampling, first)
         except torch.OutOfMemoryError:
             return None
 
-    def _generation(self, features: Features, ids: list[int]) -> Generation:
+    def _generation(self, features: Features, ids: list[int], logprobs: dict[str, float] | None) -> Generation:
         words, finish_reason = self._until_end(ids)
         return Generation(
             id=features.sample_id,
@@ -154,6 +221,7 @@ class HfGenerator:
             finish_reason=finish_reason,
             num_prompt_tokens=features.input_ids.numel(),
             num_generated_tokens=len(words) + (finish_reason == "stop"),
+            first_token_logprobs=logprobs,
         )
 
     def _until_end(self, ids: list[int]) -> tuple[list[int], FinishReason]:
@@ -176,15 +244,25 @@ class HfGenerator:
         """
         check_requests([request])
         self._checked_length(request)
-        return self._pieces(self._encode(request), request.sampling)
+        # Encoded here: a damaged picture shows before anything is streamed.
+        if self.fast is not None:
+            return self._pieces(functools.partial(self._stream_fast, self.fast, self.fast.encode(request)))
+        return self._pieces(functools.partial(self._stream_plain, self._encode(request), request.sampling))
 
-    def _pieces(self, features: Features, sampling: Sampling) -> Generator[str, None, FinishReason]:
-        tokens: queue.SimpleQueue[list[int] | BaseException | None] = queue.SimpleQueue()
+    def _stream_fast(self, fast: FastPath, encoded: EncodedRequest, tokens: _Queue, stop: threading.Event) -> None:
+        end = sorted(self._end_token_ids)[:1]
+        fast.stream(encoded, lambda ids, ended: tokens.put(ids + end * ended), stop.is_set)
+
+    def _stream_plain(self, features: Features, sampling: Sampling, tokens: _Queue, stop: threading.Event) -> None:
+        self._decode([features], sampling, None, _Stream(tokens), _StopOn(stop))
+
+    def _pieces(self, write: Callable[[_Queue, threading.Event], None]) -> Generator[str, None, FinishReason]:
+        tokens: _Queue = queue.SimpleQueue()
         stop = threading.Event()
 
         def work() -> None:
             try:
-                self._decode([features], sampling, _Stream(tokens), _StopOn(stop))
+                write(tokens, stop)
                 tokens.put(None)
             except BaseException as error:
                 tokens.put(error)
@@ -219,33 +297,9 @@ class HfGenerator:
     # ------------------------------------------------------------------------------------------------------------- both
 
     def _checked_length(self, request: Request) -> int:
-        """Prompt tokens, from the headers of the pictures alone.
-
-        Raises:
-            GenerationError: The request cannot be answered.
-        """
-        try:
-            sizes = [read_size(image) if isinstance(image, (Path, bytes)) else image.size for image in request.images]
-            num_tokens = self._encoder.count_tokens(request.messages, sizes)
-        except MedtuneError as error:
-            raise _named(error, request.id) from error
-        remedy = msg(
-            "Start a new conversation (/clear in the chat), ask less at once, or lower model.max_pixels "
-            "or generation.sampling.max_new_tokens."
+        return checked_length(
+            request, self._encoder, getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         )
-        limit, context = self._encoder.max_tokens, getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
-        if limit is not None and num_tokens > limit:
-            what = msg("The prompt has {tokens} tokens; model.max_tokens allows {limit}.", tokens=num_tokens, limit=limit)
-            raise GenerationError(what, sample=request.id, remedy=remedy)
-        if context is not None and num_tokens + request.sampling.max_new_tokens > context:
-            what = msg(
-                "The prompt has {tokens} tokens; with up to {new} of the answer it exceeds the model's context of {context}.",
-                tokens=num_tokens,
-                new=request.sampling.max_new_tokens,
-                context=context,
-            )
-            raise GenerationError(what, sample=request.id, remedy=remedy)
-        return num_tokens
 
     def _encode(self, request: Request) -> Features:
         pictures: list[Image] = []
@@ -254,12 +308,13 @@ class HfGenerator:
                 pictures.append(open_picture(image) if isinstance(image, (Path, bytes)) else image)
             return self._encoder.encode(request.messages, pictures, sample_id=request.id)
         except MedtuneError as error:
-            raise _named(error, request.id) from error
+            raise named_error(error, request.id) from error
 
     def _decode(
         self,
         features: list[Features],
         sampling: Sampling,
+        first: FirstScores | None = None,
         streamer: BaseStreamer | None = None,
         stop: StoppingCriteria | None = None,
     ) -> list[list[int]]:
@@ -277,11 +332,14 @@ class HfGenerator:
             eos_token_id=sorted(self._end_token_ids),
             pad_token_id=self._encoder.pad_token_id,
         )
+        processors = logits_processors(sampling, batch.sample_ids, inputs["attention_mask"])
+        if first is not None:
+            processors.insert(0, first)
         with self._ready():
             output = self._model.generate(
                 **inputs,
                 generation_config=config,
-                logits_processor=logits_processors(sampling, batch.sample_ids, inputs["attention_mask"]),
+                logits_processor=processors,
                 stopping_criteria=None if stop is None else StoppingCriteriaList([stop]),
                 streamer=streamer,
             )
@@ -314,7 +372,7 @@ class HfGenerator:
 class _Stream(BaseStreamer):
     """Hands the ids of one row to a queue; ``generate`` shows the prompt first."""
 
-    def __init__(self, tokens: queue.SimpleQueue[list[int] | BaseException | None]) -> None:
+    def __init__(self, tokens: _Queue) -> None:
         self._tokens = tokens
         self._seen_prompt = False
 
@@ -341,11 +399,6 @@ def _generation_config(**settings: Any) -> GenerationConfig:
 
 def _failed(name: str, error: MedtuneError) -> Generation:
     return Generation(id=name, text="", finish_reason="error", error=error.render("en"))
-
-
-def _named(error: MedtuneError, name: str) -> GenerationError:
-    """The same fault, with the request it belongs to."""
-    return GenerationError(error.what, file=error.file, sample=name, key=error.key, remedy=error.remedy)
 
 
 def _out_of_memory() -> GenerationError:

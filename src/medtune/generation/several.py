@@ -258,8 +258,12 @@ class SeveralProcesses:
         self._make_alone = alone
         self._alone: Generator | None = None
         self._last = last
-        self.batch_size = 1
+        self._rows = 1
+
+    @property
+    def batch_size(self) -> int:
         """Rows decoded together by all processes."""
+        return self._rows if self._alone is None else getattr(self._alone, "batch_size", 1)
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Generation]:
         """Generations as they come, each request answered once.
@@ -279,7 +283,7 @@ class SeveralProcesses:
                 yield item
             else:
                 rows += item
-        self.batch_size = rows or 1
+        self._rows = rows or 1
 
     def stream(self, request: Request) -> Iterator[str]:
         """By the generator in this process."""

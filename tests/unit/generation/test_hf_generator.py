@@ -16,6 +16,7 @@ from PIL import Image
 from medtune.errors import GenerationError
 from medtune.generation.hf import HfGenerator
 from medtune.models.config import ModelSettings
+from medtune.models.decoder import Decoder
 from medtune.models.encoder import Encoder, load_encoder
 from medtune.models.load import load_model
 from medtune.types import Event, Generation, Message, Request, Sampling
@@ -186,7 +187,7 @@ def test_dropout_of_a_model_in_training_stays_out(tiny: tuple[Any, Encoder]) -> 
         model.eval()
 
 
-def test_batches_come_as_they_end_and_pictures_open_late(
+def test_batches_of_the_plain_path_come_as_they_end_and_pictures_open_late(
     tiny: tuple[Any, Encoder], picture_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[Path] = []
@@ -195,7 +196,7 @@ def test_batches_come_as_they_end_and_pictures_open_late(
     real = module.open_picture
     monkeypatch.setattr(module, "open_picture", lambda path: opened.append(path) or real(path))
     requests = [ask(f"r{index}", "What is this?" * (index + 1), picture_file) for index in range(4)]
-    generations = HfGenerator(*tiny, batch_size=2).generate(requests)
+    generations = HfGenerator(*tiny, batch_size=2, fast=False).generate(requests)
     assert opened == []
     assert next(generations).id == "r3"  # the longest first
     assert len(opened) == 2
@@ -254,25 +255,74 @@ class ScarceMemory:
         monkeypatch.setattr(model, "generate", generate)
 
 
-def test_out_of_memory_halves_the_batch_and_goes_on(tiny: tuple[Any, Encoder], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_halves_the_plain_batch_and_goes_on(tiny: tuple[Any, Encoder], monkeypatch: pytest.MonkeyPatch) -> None:
     requests = mixed_requests()
     expected = texts(HfGenerator(*tiny, batch_size=1).generate(requests))
     memory = ScarceMemory(tiny[0], monkeypatch, most=2)
     heard: list[Event] = []
-    generator = HfGenerator(*tiny, batch_size=6, listener=heard.append)
+    generator = HfGenerator(*tiny, batch_size=6, listener=heard.append, fast=False)
     assert texts(generator.generate(requests)) == expected
     assert memory.sizes == [6, 3, 2, 1, 3, 2, 1, 1]
     assert generator.batch_size == 2
     assert [event.values["batch_size"] for event in heard] == [3, 2, 2]
 
 
-def test_a_row_that_never_fits_is_an_error_of_that_row(tiny: tuple[Any, Encoder], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_row_that_never_fits_is_an_error_of_that_row(
+    fast: bool, tiny: tuple[Any, Encoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
     ScarceMemory(tiny[0], monkeypatch, most=0)
-    (generation,) = HfGenerator(*tiny).generate([ask("a", "What is this?")])
+    ScarceCache(monkeypatch, most=0)
+    (generation,) = HfGenerator(*tiny, fast=fast).generate([ask("a", "What is this?")])
     assert generation.finish_reason == "error"
     assert "memory" in (generation.error or "")
     with pytest.raises(GenerationError, match="memory"):
-        list(HfGenerator(*tiny).stream(ask("a", "What is this?")))
+        list(HfGenerator(*tiny, fast=fast).stream(ask("a", "What is this?")))
+
+
+class ScarceCache:
+    """Lets the fast path run out of memory above a number of rows: when prompts are read, or after some steps."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, most: int, *, after_steps: int | None = None) -> None:
+        self.sizes: list[int] = []
+        real_cache, real_step = Decoder.cache, Decoder.step
+        steps = 0
+
+        def cache(decoder: Decoder, rows: int, slots: int) -> Any:
+            self.sizes.append(rows)
+            if after_steps is None and rows > most:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return real_cache(decoder, rows, slots)
+
+        def step(decoder: Decoder, *given: Any) -> Any:
+            nonlocal steps
+            steps += 1
+            if after_steps is not None and self.sizes[-1] > most and steps > after_steps:
+                steps = 0
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return real_step(decoder, *given)
+
+        monkeypatch.setattr(Decoder, "cache", cache)
+        monkeypatch.setattr(Decoder, "step", step)
+
+
+@pytest.mark.parametrize("after_steps", [None, 4])
+def test_out_of_memory_halves_the_rows_and_goes_on(
+    after_steps: int | None, tiny: tuple[Any, Encoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [ask(f"r{number}", "What is this?" + " a" * number, picture(64, 64, number)) for number in range(7)]
+    expected = texts(HfGenerator(*tiny, batch_size=1).generate(requests))
+    memory = ScarceCache(monkeypatch, most=2, after_steps=after_steps)
+    heard: list[Event] = []
+    generator = HfGenerator(*tiny, batch_size=6, listener=heard.append)
+    answers = list(generator.generate(requests))
+    assert sorted(answer.id for answer in answers) == sorted(expected)
+    assert texts(iter(answers)) == expected
+    assert memory.sizes[:3] == [6, 3, 2]
+    assert generator.batch_size <= 2
+    assert [event.values["batch_size"] for event in heard] == [3, 2]
+    assert len(list(generator.generate(requests))) == len(requests)
+    assert max(memory.sizes[3:]) == 2
 
 
 @pytest.mark.parametrize(("device", "on"), [("cuda", False), ("cpu", True)])
@@ -337,13 +387,17 @@ def test_a_stream_left_open_does_not_block_the_next_request(tiny: tuple[Any, Enc
     assert finished(stream)[1] == "length"
 
 
-def test_a_fault_inside_the_model_reaches_the_reader(tiny: tuple[Any, Encoder], monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(**_: Any) -> None:
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_fault_inside_the_model_reaches_the_reader(
+    fast: bool, tiny: tuple[Any, Encoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("broken model")
 
     monkeypatch.setattr(tiny[0], "generate", broken)
+    monkeypatch.setattr(Decoder, "step", broken)
     with pytest.raises(ZeroDivisionError, match="broken model"):
-        list(HfGenerator(*tiny).stream(ask("a", "What is this?")))
+        list(HfGenerator(*tiny, fast=fast).stream(ask("a", "What is this?")))
 
 
 # --------------------------------------------------------------------------------------------------------------- adapter

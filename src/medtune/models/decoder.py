@@ -1,0 +1,263 @@
+"""The decoder of the Qwen families for generation: its own modules and weights, with keys and values in fixed slots.
+
+transformers' forward passes grow a cache by a token each step, and launch some sixty kernels a layer for it. Here the cache is
+as large from the start as it will be, so that a step has the same shapes every time and a CUDA graph can repeat it, a root mean
+square norm is one kernel instead of eight, and the groups of query heads that share a key head (Ainslie et al. 2023,
+arXiv:2305.13245) are handed to the attention as rows of one query, so that no key is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import rms_norm, scaled_dot_product_attention
+
+from medtune.models.packed_forward import causal_model
+from medtune.models.packing import attend_rows, can_pack
+from medtune.models.projections import Projections
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Decoder", "SlotCache", "can_decode"]
+
+_ROPE_TYPES = ("default", "mrope", "linear", "yarn", "llama3")
+"""Rotary positions whose frequencies do not depend on how long the text has become."""
+
+
+def can_decode(model: nn.Module) -> bool:
+    """Whether :class:`Decoder` can take ``model``, with or without an adapter: a Qwen model on one device, CUDA or CPU, whose
+    attention is torch's or FlashAttention's."""
+    causal = causal_model(model)
+    if not can_pack(causal) or getattr(causal, "lm_head", None) is None:
+        return False
+    devices = {parameter.device for parameter in causal.parameters()}
+    if len(devices) != 1 or devices.pop().type not in ("cuda", "cpu"):
+        return False
+    rope = getattr(causal.config.get_text_config(), "rope_parameters", None) or {}
+    return rope.get("rope_type", "default") in _ROPE_TYPES
+
+
+@dataclass(frozen=True, slots=True)
+class SlotCache:
+    """Keys and values of every layer: (rows, key heads, slots, head_dim) each, allocated once.
+
+    A row's token with number t sits in slot t. What lies behind a row's last token is anything.
+    """
+
+    keys: list[Tensor]
+    values: list[Tensor]
+
+    def move(self, sources: Tensor, targets: Tensor) -> None:
+        """Copy whole rows ``sources`` (n,) to the places ``targets`` (n,), of which none is a source."""
+        for states in (*self.keys, *self.values):
+            states[targets] = states[sources]
+
+
+class Decoder:
+    """Prefill and decoding steps. Made anew for each call of a generator, because it keeps casts of the adapter's weights.
+
+    Args:
+        model: A model that :func:`can_decode`; in eval mode while this is used.
+        use_adapter: False leaves LoRA layers of the language model out. What else an adapter holds is the caller's to switch.
+    """
+
+    def __init__(self, model: Any, *, use_adapter: bool = True) -> None:
+        causal = causal_model(model)
+        config = causal.config.get_text_config()
+        self._inner = causal.model
+        self._text = getattr(self._inner, "language_model", self._inner)
+        self._head = causal.lm_head
+        self.device: torch.device = self._text.norm.weight.device
+        self.dtype: torch.dtype = self._text.norm.weight.dtype
+        self.num_heads = int(config.num_attention_heads)
+        self.num_key_heads = int(config.num_key_value_heads)
+        self.head_dim = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+        self.vocab_size: int = int(causal.lm_head.weight.shape[0]) if hasattr(causal.lm_head, "weight") else config.vocab_size
+        self.reads_pictures = hasattr(self._inner, "visual")
+        self._layers = [_Layer.of(layer, use_adapter=use_adapter) for layer in self._text.layers]
+
+    @property
+    def bytes_per_slot(self) -> int:
+        """Of one token's keys and values in all layers."""
+        return 2 * len(self._layers) * self.num_key_heads * self.head_dim * self.dtype.itemsize
+
+    @property
+    def bytes_per_prompt_token(self) -> int:
+        """Activations of a token while a prompt is read, at most: the residual stream with what a layer adds to it (8 numbers of
+        the hidden size), queries, keys and values twice, the two halves of a gated MLP and their product; and the vision tower's,
+        which are of the same order for the patches of one token."""
+        config = self._text.config
+        wide = int(getattr(config, "moe_intermediate_size", 0)) * int(getattr(config, "num_experts_per_tok", 0))
+        heads = (self.num_heads + 2 * self.num_key_heads) * self.head_dim
+        numbers = 8 * int(config.hidden_size) + 2 * heads + 3 * max(wide, int(config.intermediate_size))
+        return 2 * numbers * self.dtype.itemsize
+
+    def cache(self, rows: int, slots: int) -> SlotCache:
+        """Empty; zeros, because a value that is not a number would survive its weight of zero."""
+        shape = (rows, self.num_key_heads, slots, self.head_dim)
+        keys, values = (
+            [torch.zeros(shape, device=self.device, dtype=self.dtype) for _ in self._layers] for _ in ("keys", "values")
+        )
+        return SlotCache(keys, values)
+
+    def prefill(
+        self,
+        cache: SlotCache,
+        *,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        borders: Tensor,
+        longest: int,
+        rows: Tensor,
+        slots: Tensor,
+        features: Tensor | None = None,
+        places: Tensor | None = None,
+    ) -> Tensor:
+        """Read whole prompts that lie one behind the other, and keep their keys and values.
+
+        Args:
+            cache: Written at ``rows`` and ``slots``.
+            input_ids: (1, T).
+            position_ids: (1, T), or (3, 1, T) where the model reads pictures.
+            borders: (prompts + 1,) int32, where each prompt begins, and T.
+            longest: Tokens of the longest prompt.
+            rows: (T,) the cache row of each token; likewise ``slots``.
+            features: (N, 1 + levels, hidden) of the pictures' tokens, see
+                :func:`medtune.models.packed_forward.picture_features`.
+            places: (N,) where those stand.
+
+        Returns:
+            (prompts, vocabulary) float32: the scores of the first token of each answer.
+        """
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            cache.keys[layer][rows, :, slots] = key[0]
+            cache.values[layer][rows, :, slots] = value[0]
+            scaling = self._layers[layer].scaling
+            return attend_rows(query[0], key[0], value[0], borders, longest, scaling=scaling, causal=True)[None]
+
+        hidden: Tensor = self._text.embed_tokens(input_ids)
+        levels: list[Tensor] = []
+        if features is not None and places is not None and places.numel():
+            features = features.to(hidden.dtype)
+            hidden = hidden.index_copy(1, places, features[None, :, 0])
+            levels = list(features[:, 1:].unbind(1))
+        hidden = self._pass(hidden, position_ids, attend, levels, places)
+        return self._scores(hidden[0, borders[1:].long() - 1])
+
+    def step(self, cache: SlotCache, tokens: Tensor, slots: Tensor, positions: Tensor, num_slots: int) -> Tensor:
+        """Read one token of each row.
+
+        Args:
+            cache: Written at ``slots``; its first B rows are used.
+            tokens: (B,), the last ones of the texts.
+            slots: (B,), how many tokens of its row come before each.
+            positions: (B,), their places as the rotary embedding counts them.
+            num_slots: Only so many are looked at; more than any of ``slots``.
+
+        Returns:
+            (B, vocabulary) float32: the scores of the tokens that follow.
+        """
+        count = len(tokens)
+        each = torch.arange(count, device=self.device)
+        unseen = torch.arange(num_slots, device=self.device) > slots[:, None]
+        mask = torch.zeros(unseen.shape, device=self.device, dtype=self.dtype).masked_fill_(unseen, float("-inf"))[:, None, None]
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            keys, values = cache.keys[layer][:count, :, :num_slots], cache.values[layer][:count, :, :num_slots]
+            keys[each, :, slots] = key[:, 0]
+            values[each, :, slots] = value[:, 0]
+            grouped = query.view(count, self.num_key_heads, -1, self.head_dim)
+            attended = scaled_dot_product_attention(grouped, keys, values, attn_mask=mask, scale=self._layers[layer].scaling)
+            return attended.reshape(count, 1, self.num_heads, self.head_dim)
+
+        hidden = self._text.embed_tokens(tokens[:, None])
+        position_ids = positions[:, None]
+        if self.reads_pictures:
+            position_ids = position_ids.expand(3, count, 1)
+        return self._scores(self._pass(hidden, position_ids, attend)[:, 0])
+
+    def _pass(
+        self,
+        hidden: Tensor,
+        position_ids: Tensor,
+        attend: Callable[[int, Tensor, Tensor, Tensor], Tensor],
+        levels: Sequence[Tensor] = (),
+        places: Tensor | None = None,
+    ) -> Tensor:
+        """The layers and the last norm: (B, T, hidden) -> the same."""
+        cos, sin = self._text.rotary_emb(hidden, position_ids)
+        half = self.head_dim // 2
+        # rotate_half(x) * sin is the two halves changed about, times sin with its first half negative.
+        cos, sin = cos.unsqueeze(2), torch.cat((-sin[..., :half], sin[..., half:]), dim=-1).unsqueeze(2)
+        heads = (*hidden.shape[:2], -1, self.head_dim)
+        for number, layer in enumerate(self._layers):
+            query, key, value = (part.view(heads) for part in layer.qkv(_normed(layer.attention_norm, hidden)))
+            if layer.query_norm is not None:
+                query, key = _normed(layer.query_norm, query), _normed(layer.key_norm, key)
+            query, key = (torch.addcmul(part * cos, part.roll(half, -1), sin) for part in (query, key))
+            attended = attend(number, query, key, value)
+            hidden = hidden + layer.output(attended.flatten(2))[0]
+            hidden = hidden + layer.mlp(_normed(layer.mlp_norm, hidden))
+            if places is not None and number < len(levels):
+                # DeepStack (Meng et al. 2024, arXiv:2406.04334).
+                hidden = hidden.index_add(1, places, levels[number][None])
+        return _normed(self._text.norm, hidden)
+
+    def _scores(self, hidden: Tensor) -> Tensor:
+        scores: Tensor = self._head(hidden)
+        return scores.float()
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    attention_norm: Any
+    qkv: Projections
+    query_norm: Any
+    key_norm: Any
+    scaling: float
+    output: Projections
+    mlp_norm: Any
+    mlp: Callable[[Tensor], Tensor]
+
+    @classmethod
+    def of(cls, layer: Any, *, use_adapter: bool) -> _Layer:
+        attention = layer.self_attn
+        return cls(
+            attention_norm=layer.input_layernorm,
+            qkv=Projections([attention.q_proj, attention.k_proj, attention.v_proj], use_adapter=use_adapter),
+            query_norm=getattr(attention, "q_norm", None),
+            key_norm=getattr(attention, "k_norm", None),
+            scaling=float(attention.scaling),
+            output=Projections([attention.o_proj], use_adapter=use_adapter),
+            mlp_norm=layer.post_attention_layernorm,
+            mlp=_Gated(layer.mlp, use_adapter=use_adapter) if hasattr(layer.mlp, "gate_proj") else layer.mlp,
+        )
+
+
+class _Gated:
+    """act(gate(x)) * up(x), then down (Shazeer 2020, arXiv:2002.05202)."""
+
+    def __init__(self, mlp: Any, *, use_adapter: bool) -> None:
+        self._act = mlp.act_fn
+        self._in = Projections([mlp.gate_proj, mlp.up_proj], use_adapter=use_adapter)
+        self._out = Projections([mlp.down_proj], use_adapter=use_adapter)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        gate, up = self._in(x)
+        return self._out(self._act(gate) * up)[0]
+
+
+def _normed(norm: Any, x: Tensor) -> Tensor:
+    """transformers' RMSNorm (Zhang and Sennrich 2019, arXiv:1910.07467) in one kernel, which rounds once instead of twice."""
+    weight = getattr(norm, "weight", None)
+    eps = getattr(norm, "variance_epsilon", None)
+    if weight is None or eps is None or weight.dtype != x.dtype:
+        other: Tensor = norm(x)
+        return other
+    return rms_norm(x, (x.shape[-1],), weight, eps)
