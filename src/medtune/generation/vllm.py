@@ -103,7 +103,7 @@ class Engine:
                 options["enable_tower_connector_lora"] = True
         try:
             self.model: Any = vllm.LLM(**options)
-        except (OSError, ValueError, RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
+        except Exception as error:  # whatever its parts raise: missing fields of a config, kernels, memory
             raise ModelError(
                 msg("vLLM {version} cannot load the model: {error}", version=vllm.__version__, error=_reason(error)),
                 file=folder,
