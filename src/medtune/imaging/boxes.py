@@ -31,6 +31,7 @@ __all__ = [
     "clip",
     "from_relative",
     "from_resized_pixels",
+    "giou",
     "into_extent",
     "iou",
     "measure_box_convention",
@@ -165,6 +166,20 @@ def iou(first: Sequence[float], second: Sequence[float]) -> float:
     common = max(width, 0.0) * max(height, 0.0)
     together = area(first) + area(second) - common
     return common / together if together > 0 else 0.0
+
+
+def giou(first: Sequence[float], second: Sequence[float]) -> float:
+    """Generalized IoU (Rezatofighi et al. 2019, arXiv:1902.09630, algorithm 1), -1 to 1: the IoU less the share of the smallest box
+    around both that neither fills. Like the IoU it is the same in pixels and in shares of the sides."""
+    width = max(first[2], second[2]) - min(first[0], second[0])
+    height = max(first[3], second[3]) - min(first[1], second[1])
+    around = max(width, 0.0) * max(height, 0.0)
+    overlap = iou(first, second)
+    common = max(min(first[2], second[2]) - max(first[0], second[0]), 0.0) * max(
+        min(first[3], second[3]) - max(first[1], second[1]), 0.0
+    )
+    together = area(first) + area(second) - common
+    return overlap - (around - together) / around if around > 0 else overlap
 
 
 def _numbers(box: Sequence[object]) -> tuple[float, float, float, float] | None:

@@ -10,7 +10,7 @@ from medtune.errors import DataError
 from medtune.imaging.boxes import SCALE, into_extent, ordered_box, relative_box
 from medtune.language import msg
 from medtune.tasks.asking import InstructedTask, Instructions
-from medtune.tasks.reading.boxes import read_boxes, write_boxes
+from medtune.tasks.reading.boxes import read_boxes, read_scored_boxes, write_boxes
 from medtune.types import Record, Sample
 
 __all__ = ["Detection"]
@@ -24,7 +24,7 @@ class Detection(InstructedTask):
     (pixels) with ``width`` and ``height`` (pixels of the same picture) and ``kind`` as the label; ``normal: true`` without a
     box gives ``[]``.
 
-    ``parse`` gives ``{"boxes": [[x1, y1, x2, y2], ...], "labels": [...]}``.
+    ``parse`` gives ``{"boxes": [[x1, y1, x2, y2], ...], "labels": [...]}``, and ``"confidences"`` where every box has one.
     """
 
     name = "detection"
@@ -78,8 +78,11 @@ class Detection(InstructedTask):
             ValueError: There is neither a box nor an empty list.
         """
         del sample
-        boxes, labels = read_boxes(text)
-        return {"boxes": [list(box) for box in boxes], "labels": list(labels)}
+        found = read_scored_boxes(text)
+        answer: dict[str, JsonValue] = {"boxes": [list(box) for box, _, _ in found], "labels": [label for _, label, _ in found]}
+        if found and all(confidence is not None for _, _, confidence in found):
+            answer["confidences"] = [confidence for _, _, confidence in found]
+        return answer
 
 
 def _moved(record: Record) -> str:

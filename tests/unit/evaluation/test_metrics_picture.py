@@ -150,6 +150,9 @@ def test_phantom_texts_are_read_as_their_truth() -> None:
 # ---------------------------------------------------------------------------------------------------------------- boxes
 
 
+FOUND = {"giou": 1, "pointing": 1, "ap-50": 1, "map": 1}
+
+
 def box_text(*box: float) -> str:
     return f'{{"bbox_2d": [{", ".join(map(str, box))}], "label": "x"}}'
 
@@ -167,7 +170,7 @@ def test_overlap_by_hand() -> None:
 def test_pixels_of_the_truth_meet_thousandths_of_the_answer() -> None:
     # The upper left quarter of the 300 x 150 picture is [0, 0, 500, 500].
     found = numbers(BoxOverlap(), box_text(0, 0, 500, 500), detection())
-    assert found == {"iou": 1, "accuracy-0.1": 1, "accuracy-0.3": 1, "accuracy-0.5": 1, "centre-error": 0}
+    assert found == {"iou": 1, "accuracy-0.1": 1, "accuracy-0.3": 1, "accuracy-0.5": 1, "centre-error": 0} | FOUND
     found = numbers(BoxOverlap(), box_text(0, 0, 500, 200), detection())
     assert found["iou"] == pytest.approx(0.4)
     assert (found["accuracy-0.3"], found["accuracy-0.5"]) == (1, 0)
@@ -196,8 +199,19 @@ def test_two_true_boxes_are_paired_one_to_one() -> None:
 
 def test_boxes_without_answer_and_without_truth() -> None:
     found = numbers(BoxOverlap(), "upper left", detection())
-    assert found == {"iou": 0, "accuracy-0.1": 0, "accuracy-0.3": 0, "accuracy-0.5": 0, "centre-error": None}
-    assert set(numbers(BoxOverlap(), box_text(0, 0, 1, 1), detection({"normal": True})).values()) == {None}
+    assert found == {"iou": 0, "accuracy-0.1": 0, "accuracy-0.3": 0, "accuracy-0.5": 0, "centre-error": None} | {
+        "giou": -1,
+        "pointing": 0,
+        "ap-50": 0,
+        "map": 0,
+    }
+    normal = detection({"normal": True})
+    found = {name: value for name, value in numbers(BoxOverlap(), box_text(0, 0, 1, 1), normal).items() if value is not None}
+    assert found == {"specificity": 0, "ap-50": 0, "map": 0}
+    found = {name: value for name, value in numbers(BoxOverlap(), "[]", normal).items() if value is not None}
+    assert found == {"specificity": 1}
+    assert numbers(BoxOverlap(), "nothing to see", normal)["specificity"] == 0, "an answer that cannot be read is no answer"
+    assert set(numbers(BoxOverlap(), "[]", detection({}, "no boxes here")).values()) == {None}
 
 
 # ---------------------------------------------------------------------------------------------------------------- records

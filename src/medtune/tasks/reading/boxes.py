@@ -15,7 +15,7 @@ from medtune.imaging.boxes import SCALE, Box, ordered_box
 from medtune.language import msg
 from medtune.tasks.reading.json_text import all_json
 
-__all__ = ["read_boxes", "write_boxes"]
+__all__ = ["read_boxes", "read_scored_boxes", "write_boxes"]
 
 _KEYS = ("bbox_2d", "bbox", "box_2d", "box")
 _NUMBER = r"(-?\d{1,5}(?:\.\d{1,9})?)"
@@ -39,21 +39,31 @@ def read_boxes(text: str) -> tuple[list[Box], list[str]]:
     Raises:
         ValueError: There is neither a box nor an empty list.
     """
+    found = read_scored_boxes(text)
+    return [box for box, _, _ in found], [label for _, label, _ in found]
+
+
+def read_scored_boxes(text: str) -> list[tuple[Box, str, float | None]]:
+    """As :func:`read_boxes`, with the confidence (0 to 1) that stands beside a box under ``confidence`` or ``score``.
+
+    Raises:
+        ValueError: As :func:`read_boxes`.
+    """
     values = list(all_json(text))
     found = [item for value in values for item in _collect(value)]
     if not found:
         for match in (*_CORNERS.finditer(text), *_BARE.finditer(text)):
-            found.append((ordered_box([float(number) for number in match.groups()]), ""))
+            found.append((ordered_box([float(number) for number in match.groups()]), "", None))
     if not found and [] not in values:
         raise ValueError(msg("The answer holds no box."))
-    return [box for box, _ in found], [label for _, label in found]
+    return found
 
 
-def _collect(value: JsonValue) -> list[tuple[Box, str]]:
-    found: list[tuple[Box, str]] = []
+def _collect(value: JsonValue) -> list[tuple[Box, str, float | None]]:
+    found: list[tuple[Box, str, float | None]] = []
     if isinstance(value, list):
         if _is_box(value):
-            return [(ordered_box(value), "")]
+            return [(ordered_box(value), "", None)]
         for item in value:
             found.extend(_collect(item))
     elif isinstance(value, dict):
@@ -61,9 +71,17 @@ def _collect(value: JsonValue) -> list[tuple[Box, str]]:
             if key in value:
                 box = value[key]
                 label = value.get("label", "")
-                found.extend((corners, label if isinstance(label, str) else "") for corners, _ in _collect(box))
+                name = label if isinstance(label, str) else ""
+                found.extend((corners, name, _confidence(value)) for corners, _, _ in _collect(box))
                 break
     return found
+
+
+def _confidence(value: dict[str, JsonValue]) -> float | None:
+    stated = value.get("confidence", value.get("score"))
+    if isinstance(stated, bool) or not isinstance(stated, int | float):
+        return None
+    return float(stated) if 0 <= stated <= 1 else None
 
 
 def _is_box(value: list[JsonValue]) -> bool:

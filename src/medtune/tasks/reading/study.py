@@ -27,8 +27,8 @@ _MODALITIES: dict[str, tuple[str, ...]] = {
 
 _ORGANS: dict[str, tuple[str, ...]] = {
     "brain": ("brain", "head", "cranial|intracranial|cerebral|cerebrum", "skull", "frontal|temporal|parietal|occipital lobe",
-              "cerebellum|cerebellar", "cerebral|left|right hemisphere", "basal ganglia", "脑", "头", "头颅", "颅脑", "颅", "颅内", "大脑",
-              "小脑", "额叶", "颞叶", "顶叶", "枕叶", "基底节"),
+              "cerebellum|cerebellar", "cerebral|left|right hemisphere", "basal ganglia", "脑", "头", "头颅", "颅脑",
+              "颅", "颅内", "大脑", "小脑", "额叶", "颞叶", "顶叶", "枕叶", "基底节"),
     "lung": ("lung", "pulmonary", "肺", "双肺", "两肺"),
     "heart": ("heart", "cardiac", "心脏", "心影"),
     "chest": ("chest", "thorax|thoracic", "mediastinum", "pleura|pleural", "胸", "胸部", "胸腔", "纵隔"),

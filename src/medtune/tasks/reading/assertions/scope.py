@@ -171,7 +171,10 @@ def _read_sentence(
 
 def _finding_follows(events: Sequence[_Event], index: int, limit: int) -> bool:
     """Whether a finding stands behind event ``index`` in its clause, before another trigger and before token ``limit``."""
+    stop = events[index][1]
     for start, _, _, meant in events[index + 1 :]:
+        if meant[0].kind == "end" and start == stop:
+            continue
         if start > limit or meant[0].kind in ("end", "ahead", "back"):
             return False
         if meant[0].kind == "finding":

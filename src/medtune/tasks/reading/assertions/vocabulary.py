@@ -120,16 +120,20 @@ def signs() -> Trie[Sign]:
 def _entries() -> Iterator[tuple[tuple[str, ...], Sign]]:
     for part in BODY_PARTS:
         for entry in _table(part)["findings"]:
-            for kind, keys in (("finding", ("en", "zh_terms")), ("denied", ("denied",))):
-                for key in keys:
-                    for pattern in entry.get(key, ()):
-                        for phrase in phrases(pattern):
-                            yield phrase, Sign(kind, entry["name"])
+            for kind in ("finding", "denied"):
+                for phrase in _phrases(entry, kind):
+                    yield phrase, Sign(kind, entry["name"])
     for kind, patterns in _table("context").items():
         if kind != "sources":
             for pattern in patterns:
                 for phrase in phrases(pattern):
                     yield phrase, _sign(kind)
+
+
+def _phrases(entry: Mapping[str, Any], kind: str) -> set[tuple[str, ...]]:
+    """Of a finding: its names and phrases, or the phrases that deny it."""
+    patterns = entry.get("denied", ()) if kind == "denied" else (entry["name"], entry["zh"], *entry["en"], *entry["zh_terms"])
+    return {phrase for pattern in patterns for phrase in phrases(pattern)}
 
 
 def _sign(key: str) -> Sign:
@@ -140,22 +144,12 @@ def _sign(key: str) -> Sign:
 def coverage() -> Coverage:
     """Counts for the documentation and the report: what is not in the tables cannot be seen."""
     entries = [entry for part in BODY_PARTS for entry in _table(part)["findings"]]
-
-    def count(*keys: str, han: bool | None = None) -> int:
-        found = {phrase for entry in entries for key in keys for pattern in entry.get(key, ()) for phrase in phrases(pattern)}
-        return len(found) if han is None else sum(any(token > "\u3400" for token in phrase) is han for phrase in found)
-
+    known = {phrase for entry in entries for kind in ("finding", "denied") for phrase in _phrases(entry, kind)}
+    chinese = sum(any(token > "\u3400" for token in phrase) for phrase in known)
+    context = (patterns for kind, patterns in _table("context").items() if kind != "sources")
     return Coverage(
         findings={_table(part)["title"]: len(_table(part)["findings"]) for part in BODY_PARTS},
-        english=count("en", "denied", han=False),
-        chinese=count("zh_terms", "denied", han=True),
-        triggers=len(
-            {
-                phrase
-                for kind, patterns in _table("context").items()
-                if kind != "sources"
-                for pattern in patterns
-                for phrase in phrases(pattern)
-            }
-        ),
+        english=len(known) - chinese,
+        chinese=chinese,
+        triggers=len({phrase for patterns in context for pattern in patterns for phrase in phrases(pattern)}),
     )
