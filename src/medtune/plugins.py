@@ -74,6 +74,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "rouge": "medtune.evaluation.metrics.text:Rouge",
         "closed": "medtune.evaluation.metrics.vqa:ClosedAccuracy",
         "open": "medtune.evaluation.metrics.vqa:OpenAnswer",
+        "calibration": "medtune.evaluation.metrics.calibration:Calibration",
         "strict": "medtune.evaluation.metrics.protocols:Strict",
         "llava-med-v1": "medtune.evaluation.metrics.protocols:LlavaMedV1",
         "medevalkit-nojudge": "medtune.evaluation.metrics.protocols:MedEvalKitNoJudge",

@@ -666,6 +666,33 @@ class ReliabilityBin(Document):
     """Of them, how many were true."""
 
 
+class Abstention(Document):
+    """Answering only where the model is confident enough, the threshold chosen on the validation split and applied to the test split.
+
+    Attributes:
+        max_risk: Share of wrong answers that was allowed when the threshold was chosen.
+        threshold: Lowest confidence max(p, 1 - p) of an answer that is kept; None where no threshold keeps the risk.
+        num_validation: Yes/no questions of the validation split with probabilities.
+        num_test: The same of the evaluated split.
+        validation_coverage: Share of the validation split's answers that reach the threshold.
+        validation_accuracy: Share of right ones among these.
+        coverage: Share of the evaluated split's answers that reach the threshold.
+        accuracy: Share of right ones among these; None where none is kept.
+        accuracy_of_all: Share of right ones where every question is answered.
+    """
+
+    label: str
+    max_risk: float
+    threshold: float | None
+    num_validation: int
+    num_test: int
+    validation_coverage: float | None = None
+    validation_accuracy: float | None = None
+    coverage: float | None = None
+    accuracy: float | None = None
+    accuracy_of_all: float | None = None
+
+
 class ReaderReview(Document):
     """What readers who did not know the models preferred, and how far they agree (:mod:`medtune.evaluation.reading`).
 
@@ -737,6 +764,8 @@ class Report(Document):
     """Condition label -> findings of its texts."""
     calibration: dict[str, tuple[ReliabilityBin, ...]] = {}
     """Condition label -> bins of the probability of its closed answers, from 0 to 1."""
+    abstention: tuple[Abstention, ...] = ()
+    """Of each model with real pictures, where the validation split was asked too (``evaluation.abstain``)."""
     review: ReaderReview | None = None
     """Of readers, where their marks were imported."""
     versions: dict[str, str] = {}

@@ -351,5 +351,13 @@ def unused_pictures(
     return picture_unused(label, control, unused) if unused else None
 
 
+def no_validation_predictions(label: str) -> Text:
+    return msg(
+        "The probabilities of {label} can be judged, but no threshold for abstaining was chosen: there are no predictions for the "
+        "validation split. evaluation.abstain asks for them.",
+        label=label,
+    )
+
+
 def num_cut_off(predictions: Iterable[Prediction]) -> int:
     return sum(prediction.generation.finish_reason == "length" for prediction in predictions)

@@ -34,6 +34,11 @@ class EvaluationSettings(Settings):
     """Temperature of ``repeated``."""
     general: bool = False
     """Also ask short questions that have nothing to do with medicine, of base and tuned model: what did tuning make it forget?"""
+    abstain: bool = False
+    """Also ask the yes/no questions of the split ``validation``, to choose there how probable an answer has to be to be kept. The
+    generator has to tell probabilities of first tokens; ``hf`` does."""
+    abstain_max_risk: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    """Share of wrong answers that is allowed among those kept on ``validation``."""
     max_samples: Annotated[int, Field(gt=0)] | None = None
     """At most so many samples of the split, drawn by ``seed``; the draw for a smaller number lies within that for a larger."""
     num_resamples: Annotated[int, Field(ge=100, le=100_000)] = 2000

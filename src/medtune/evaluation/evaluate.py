@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import JsonValue, ValidationError
 
 from medtune.errors import EvaluationError, GenerationError
+from medtune.evaluation.calibration import VALIDATION, closed_questions
 from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.controls import Presentation, present
 from medtune.evaluation.general import general_samples, present_general
@@ -121,6 +122,10 @@ def evaluate(
                 again = general_samples() if variant == "general" else variant_samples(variant, samples, settings)
                 show = partial(_show_variant, variant, again, dataset)
                 _ask(asked[-1], again, show, source, folder=folder, sampling=drawn, overwrite=overwrite, hear=hear)
+            if settings.abstain and split != "validation" and (others := closed_questions(dataset.rows("validation"))):
+                asked.append(own.model_copy(update={"variant": VALIDATION}))
+                show = partial(_show_control, "none", others, others, dataset, settings.seed)
+                _ask(asked[-1], others, show, source, folder=folder, sampling=sampling, overwrite=overwrite, hear=hear)
         finally:
             source.close()
     for guesser in (name for name in wanted if name in ("majority", "nearest")):

@@ -15,6 +15,7 @@ from pydantic import JsonValue
 from medtune import __version__
 from medtune.data.validation_file import stored_report
 from medtune.evaluation import cautions
+from medtune.evaluation.calibration import VALIDATION, abstention, closed_questions, probabilities, reliability_bins
 from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.consistency import state_consistency
 from medtune.evaluation.controls import askable
@@ -38,6 +39,7 @@ from medtune.evaluation.table import about, choose_headline, verdict
 from medtune.language import Text
 from medtune.runs import atomic_write
 from medtune.types import (
+    Abstention,
     Condition,
     Consistency,
     Difference,
@@ -46,6 +48,7 @@ from medtune.types import (
     MetricValue,
     PictureShare,
     Prediction,
+    ReliabilityBin,
     Report,
     Sample,
     SplitName,
@@ -118,6 +121,8 @@ def build_report(
     warnings.extend(_model_warnings(scored, differences, samples, values, headline))
     warnings.extend(cautions.inconsistent(consistency))
     warnings.extend(cautions.forgotten(forgetting))
+    calibration, abstentions, unjudged = _calibration(scored, asked, samples, dataset, folder, settings)
+    warnings.extend(unjudged)
     looked = next((one for one in _plain(scored) if one.asked.model == "tuned"), next(iter(_plain(scored)), None))
     subgroups: dict[str, dict[str, tuple[Measurement, ...]]] = {}
     if looked is not None:
@@ -144,6 +149,8 @@ def build_report(
         warnings=_once(warnings),
         findings={one.label: rows for one in _plain(scored) if (rows := count_findings(one.table))},
         versions=_versions(),
+        calibration=calibration,
+        abstention=abstentions,
         review=stored_review(folder),
         settings=dict(provenance),
     )
@@ -287,6 +294,35 @@ def _answer_warnings(
     return found
 
 
+def _calibration(
+    scored: Sequence[_Scored],
+    asked: Sequence[Asked],
+    samples: Sequence[Sample],
+    dataset: Dataset,
+    folder: Path,
+    settings: EvaluationSettings,
+) -> tuple[dict[str, tuple[ReliabilityBin, ...]], tuple[Abstention, ...], list[Text]]:
+    """Reliability bins of the models with the real pictures, what abstaining would do, and a word where that is not known."""
+    bins: dict[str, tuple[ReliabilityBin, ...]] = {}
+    found: list[Abstention] = []
+    warnings: list[Text] = []
+    chosen_on = {entry.label: entry for entry in asked if entry.variant == VALIDATION}
+    others = closed_questions(dataset.rows("validation")) if chosen_on else []
+    for one in _plain(scored):
+        here = probabilities(samples, one.predictions)
+        if not len(here[0]):
+            continue
+        bins[one.label] = reliability_bins(*here)
+        entry = chosen_on.get(one.asked.label)
+        if entry is None:
+            warnings.append(cautions.no_validation_predictions(one.label))
+            continue
+        stored = read_predictions(folder / "evaluations" / entry.folder / "predictions.jsonl", {sample.id for sample in others})
+        there = probabilities(others, stored.predictions)
+        found.append(abstention(one.label, there, here, max_risk=settings.abstain_max_risk))
+    return bins, tuple(found), warnings
+
+
 def _same_texts(first: Mapping[str, Prediction], second: Mapping[str, Prediction]) -> bool:
     """Whether both answered the same questions in the same words. One pair at a time: they stand in files."""
     return 0 < len(first) == len(second) and all(
@@ -338,7 +374,7 @@ def _asked_again(
     found: dict[str, dict[str, Mapping[str, Prediction]]] = {}
     evaluated, known = {sample.id for sample in samples}, {sample.id for sample in pool}
     for entry in asked:
-        if entry.variant:
+        if entry.variant and entry.variant != VALIDATION:
             general = entry.variant == "general"
             ids = {sample.id for sample in general_samples()} if general else known
             stored = read_predictions(folder / "evaluations" / entry.folder / "predictions.jsonl", ids)

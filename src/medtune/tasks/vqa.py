@@ -17,7 +17,7 @@ class ClosedVqa(QuestionTask):
     """A question with few possible answers. ``parse`` gives ``"yes"``, ``"no"`` or, where neither is meant, the text."""
 
     name = "closed-vqa"
-    metrics = ("closed", "choice", "llamafactory")
+    metrics = ("closed", "choice", "calibration", "llamafactory")
     score_tokens = ("Yes", "yes", "No", "no", "是", "否", "有", "无")
     """First words of an answer whose probabilities are kept with it, for calibration."""
     instructions: ClassVar[Instructions] = {

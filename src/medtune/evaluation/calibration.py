@@ -1,0 +1,175 @@
+"""Probabilities and truths -> reliability bins, calibration errors, the risk-coverage curve and a threshold for abstaining.
+
+All functions take arrays of one length: ``probability`` of yes (0 to 1) and ``truth`` (1 = yes, 0 = no), or ``confidence`` (0.5
+to 1) and ``wrong`` (1 = wrong).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from medtune.evaluation.metrics.additive import reference
+from medtune.evaluation.metrics.calibration import NUM_BINS, probability_of_yes
+from medtune.evaluation.score import score_tokens
+from medtune.tasks.reading.yes_no import read_yes_no
+from medtune.types import Abstention, Prediction, ReliabilityBin, Sample
+
+__all__ = [
+    "VALIDATION",
+    "abstention",
+    "area_under_risk_coverage",
+    "choose_threshold",
+    "closed_questions",
+    "ece_equal_mass",
+    "ece_equal_width",
+    "probabilities",
+    "reliability_bins",
+    "risk_coverage",
+]
+
+Numbers = NDArray[np.float64]
+
+
+VALIDATION = "validation"
+"""The variant of a condition that holds the answers to the validation split's questions."""
+
+
+def closed_questions(samples: Iterable[Sample]) -> list[Sample]:
+    """Those whose reference is yes or no and whose task asks for probabilities of first tokens."""
+    return [sample for sample in samples if score_tokens(sample.task) and read_yes_no(reference(sample)) is not None]
+
+
+def probabilities(samples: Iterable[Sample], predictions: Mapping[str, Prediction]) -> tuple[Numbers, Numbers]:
+    """(probability of yes, truth) of the yes/no questions whose answers came with probabilities of both words."""
+    found: list[tuple[float, float]] = []
+    for sample in samples:
+        truth = read_yes_no(reference(sample))
+        prediction = predictions.get(sample.id)
+        if truth is None or prediction is None or prediction.generation.first_token_logprobs is None:
+            continue
+        if (probability := probability_of_yes(prediction.generation.first_token_logprobs)) is not None:
+            found.append((probability, float(truth == "yes")))
+    pairs = np.array(found, dtype=np.float64).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
+
+
+def reliability_bins(probability: ArrayLike, truth: ArrayLike, *, num_bins: int = 10) -> tuple[ReliabilityBin, ...]:
+    """Bins of equal width from 0 to 1, for the reliability diagram; 1 is in the last one."""
+    p, y = _pairs(probability, truth)
+    places = np.minimum((p * num_bins).astype(int), num_bins - 1)
+    bins = []
+    for place in range(num_bins):
+        inside = places == place
+        count = int(inside.sum())
+        bins.append(
+            ReliabilityBin(
+                low=place / num_bins,
+                high=(place + 1) / num_bins,
+                num_samples=count,
+                probability=float(p[inside].mean()) if count else None,
+                share=float(y[inside].mean()) if count else None,
+            )
+        )
+    return tuple(bins)
+
+
+def ece_equal_width(probability: ArrayLike, truth: ArrayLike, *, num_bins: int = NUM_BINS) -> float:
+    """Expected calibration error over bins of equal width (Naeini et al. 2015): sum of n_b / n |mean p - mean y|. NaN for none."""
+    p, y = _pairs(probability, truth)
+    places = np.minimum((p * num_bins).astype(int), num_bins - 1)
+    return _weighted_gap(p, y, [places == place for place in range(num_bins)])
+
+
+def ece_equal_mass(probability: ArrayLike, truth: ArrayLike, *, num_bins: int = NUM_BINS) -> float:
+    """The same over bins of *equal mass*, as many answers in each (one more or fewer), by p (Nixon et al. 2019, arXiv:1904.01685).
+
+    Less depends on where the borders fall when most probabilities are near 0 or 1. Equal probabilities stay in one bin.
+    """
+    p, y = _pairs(probability, truth)
+    ranks = np.searchsorted(np.sort(p), p, side="left")
+    places = ranks * num_bins // max(len(p), 1)
+    return _weighted_gap(p, y, [places == place for place in range(num_bins)])
+
+
+def risk_coverage(confidence: ArrayLike, wrong: ArrayLike) -> tuple[Numbers, Numbers]:
+    """(coverage, risk): for every distinct confidence, from the highest down, the share of answers that reach it and the share of
+    wrong ones among these (Geifman & El-Yaniv 2017, arXiv:1705.08500)."""
+    c, e = _pairs(confidence, wrong)
+    order = np.argsort(-c, kind="stable")
+    c, e = c[order], e[order]
+    last = np.flatnonzero(np.append(c[1:] != c[:-1], True)) if len(c) else np.zeros(0, dtype=int)
+    return (last + 1) / max(len(c), 1), np.cumsum(e)[last] / (last + 1)
+
+
+def area_under_risk_coverage(confidence: ArrayLike, wrong: ArrayLike) -> float:
+    """Mean over k of the share of wrong answers among the k most confident; answers of equal confidence in random order, in
+    expectation. 0 = no error at all; a model whose confidence says nothing has its error rate. NaN for none."""
+    c, e = _pairs(confidence, wrong)
+    if not len(c):
+        return float("nan")
+    levels, places = np.unique(-c, return_inverse=True)
+    rates = np.bincount(places, weights=e, minlength=len(levels)) / np.bincount(places, minlength=len(levels))
+    expected = rates[np.sort(places)]
+    return float(np.mean(np.cumsum(expected) / np.arange(1, len(c) + 1)))
+
+
+def choose_threshold(confidence: ArrayLike, wrong: ArrayLike, *, max_risk: float) -> float | None:
+    """The lowest confidence from which on at most ``max_risk`` of the answers are wrong, so that the most are kept.
+
+    Choose it on the validation split: on the test split it would be chosen by the answers that it is judged on. None where even
+    the most confident answers are wrong more often.
+    """
+    c, _ = _pairs(confidence, wrong)
+    coverage, risk = risk_coverage(confidence, wrong)
+    kept = np.flatnonzero(risk <= max_risk)
+    if not len(kept):
+        return None
+    return float(np.sort(c)[::-1][round(coverage[kept[-1]] * len(c)) - 1])
+
+
+def abstention(label: str, validation: tuple[Numbers, Numbers], test: tuple[Numbers, Numbers], *, max_risk: float) -> Abstention:
+    """Choose a threshold on the one split and apply it to the other; each is (probability of yes, truth)."""
+    chosen = choose_threshold(*_confidence(*validation), max_risk=max_risk)
+    parts = {}
+    for name, pair in (("validation", validation), ("test", test)):
+        confidence, wrong = _confidence(*pair)
+        kept = confidence >= chosen if chosen is not None else np.zeros(len(confidence), dtype=bool)
+        parts[name] = (
+            float(kept.mean()) if len(kept) else None,
+            float(1 - wrong[kept].mean()) if kept.any() else None,
+        )
+    return Abstention(
+        label=label,
+        max_risk=max_risk,
+        threshold=chosen,
+        num_validation=len(validation[0]),
+        num_test=len(test[0]),
+        validation_coverage=parts["validation"][0],
+        validation_accuracy=parts["validation"][1],
+        coverage=parts["test"][0],
+        accuracy=parts["test"][1],
+        accuracy_of_all=float(1 - _confidence(*test)[1].mean()) if len(test[0]) else None,
+    )
+
+
+def _confidence(probability: Numbers, truth: Numbers) -> tuple[Numbers, Numbers]:
+    """(confidence, wrong); one half is wrong, since it is no answer."""
+    return np.maximum(probability, 1 - probability), np.where(truth > 0.5, probability <= 0.5, probability >= 0.5).astype(
+        np.float64
+    )
+
+
+def _pairs(first: ArrayLike, second: ArrayLike) -> tuple[Numbers, Numbers]:
+    one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if one.ndim != 1 or one.shape != other.shape:
+        raise ValueError(f"shapes {one.shape} and {other.shape} are not two arrays of one length")
+    return one, other
+
+
+def _weighted_gap(p: Numbers, y: Numbers, bins: list[NDArray[np.bool_]]) -> float:
+    if not len(p):
+        return float("nan")
+    return float(sum(abs(p[inside].sum() - y[inside].sum()) for inside in bins) / len(p))
