@@ -37,6 +37,8 @@ _NUM_TOKENS = 16
 """Of each model's most probable first tokens: those that decide what is written."""
 _NOISE_FACTOR = 3.0
 """The tuned models may differ by so many times what the base models differ by, which is rounding."""
+_LEAST_NOISE = 1e-5
+"""What float32 leaves of a logarithm of a probability, where two engines agree on the base model by chance to the last bit."""
 _SHARE = 0.1
 """And by this part of what the adapter (or its part) changes: LoRA itself is computed in 16 bits by one and in 32 by the other."""
 
@@ -161,7 +163,7 @@ def check_adapter(facts: AdapterFacts, reference: Reference, base: VllmGenerator
     """
     served_base = [base.first_logprobs(*pair) for pair in zip(reference.requests, reference.ids, strict=True)]
     served_tuned = [tuned.first_logprobs(*pair) for pair in zip(reference.requests, reference.ids, strict=True)]
-    noise = _distance(served_base, reference.base)
+    noise = max(_distance(served_base, reference.base), _LEAST_NOISE)
     off = _distance(served_tuned, reference.tuned)
     shift = _distance(reference.tuned, reference.base)
     numbers = {"off": f"{off:.2g}", "shift": f"{shift:.2g}", "noise": f"{noise:.2g}"}
