@@ -354,6 +354,7 @@ def plan(
         ModelError: The model's size or its tokenizer cannot be read.
     """
     from medtune.data.dataset import Dataset
+    from medtune.data.jobs import settings_hash
     from medtune.training.forecast import plan_dataset
 
     loaded = _recipe(recipe, overrides)
@@ -366,6 +367,9 @@ def plan(
             remedy=msg("Prepare it with `medtune prepare {recipe}`.", recipe=name),
         )
     dataset = Dataset.open(folder)
+    remarks = []
+    if dataset.manifest.settings_hash != settings_hash(loaded.data):
+        remarks.append(msg("This data set was made with other settings than the recipe has now: `medtune train` will refuse it."))
     assembly.say(listener, Event("phase", msg("Counting the tokens of {folder}", folder=folder)))
     return plan_dataset(
         dataset,
@@ -377,6 +381,7 @@ def plan(
         num_gpus=num_gpus,
         folder=run_folder(loaded),
         price=price,
+        remarks=remarks,
     )
 
 

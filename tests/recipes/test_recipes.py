@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from medtune.hpo.design import num_trials
 from medtune.hpo.space import find_space, load_space
 from medtune.models.config import LoraSettings
 from medtune.recipe import diff_settings, load_recipe, read_head, shipped_recipes
+from medtune.runs import Run
 from source_files import write_brain, write_json, write_medtrinity, write_vqa_rad
 from tiny_models import tiny_model
 
@@ -312,6 +315,60 @@ def test_the_two_parameter_sets_of_r1_differ_in_two_settings() -> None:
         entry.key: (entry.first, entry.second) for entry in diff_settings(first, second) if not entry.key.startswith("run.")
     }
     assert differences == {"train.batch_size": (32, 4), "distributed.zero_stage": (3, 2)}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed")
+def test_both_parameter_sets_of_r1_train_under_their_zero_stage(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As written: rows of a step, stage, schedule, targets. Smaller: model, data, two devices instead of four, and no GPU."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    name = "medtrinity_qwen3_vl_30b"
+    family, write = REFERENCE[name]
+    write()
+    small = (
+        f"model.base={tiny_model(workplace / 'model', family)}",
+        *(entry for entry in SMALL if entry.startswith(("model.dtype", "train.precision", "train.num_workers", "data."))),
+        "distributed.num_processes=2",
+    )
+    line = next(line for line in commands(name) if "zero_stage" in line)
+    losses = []
+    for written in ((), tuple(shlex.split(line)[3:])):
+        view = api.train(name, [*written, *small])
+        recipe = load_recipe(view.folder / "recipe.yaml")
+        assert view.record.status == "trained", view.record.error
+        assert view.record.num_steps == 2  # 12 rows, 256 or 32 of them in a step of each device
+        assert view.record.measured is None or view.record.measured.num_devices == 2
+        assert (recipe.train.batch_size, recipe.distributed.zero_stage) == ((4, 2) if written else (32, 3))
+        losses.append([event["loss"] for event in Run(view.folder).events() if event["kind"] == "log" and "loss" in event])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5), "so few rows are one step in either set, and the stage changes no loss"
+
+
+@pytest.mark.parametrize("stage", [3, 2])
+@pytest.mark.parametrize("gpu", ["H800", "H100"])
+def test_r1_is_planned_from_the_real_configuration_without_weights(
+    workplace: Path, shared: Path, monkeypatch: pytest.MonkeyPatch, stage: int, gpu: str
+) -> None:
+    name = "medtrinity_qwen3_vl_30b"
+    REFERENCE[name][1]()
+    monkeypatch.setattr("medtune.training.forecast.free_memory", lambda: 256 * 1024**3)
+    base = workplace / "model"
+    shutil.copytree(shared / "model-configs" / "qwen3-vl-30b-a3b", base)
+    shutil.copytree(shared / "tokenizers" / "qwen3", base, dirs_exist_ok=True)
+    small = [f"model.base={base}", *(entry for entry in SMALL if entry.startswith("data."))]
+    api.prepare(name, small)
+    rows = 32 if stage == 3 else 4
+    plan = api.plan(name, [*small, f"distributed.zero_stage={stage}", f"train.batch_size={rows}"], gpu=gpu, num_gpus=4, price=2.5)
+    gib = 1024**3
+    assert (plan.num_devices, plan.precision) == (4, "bf16")
+    assert 30e9 < plan.size.num_parameters < 32e9
+    assert plan.adapter.num_trainable == 6_684_672  # rank 8 on the attention's four linear modules; the experts are no modules
+    whole = 2 * plan.size.num_parameters
+    assert (plan.estimate.memory.loading == whole) is (stage == 3), "every device loads all weights before it gives its part away"
+    assert (plan.estimate.memory.weights < whole / 2) is (stage == 3)
+    assert whole / gib <= plan.estimate.memory.peak / gib < 80
+    assert plan.cost is not None
+    assert plan.cost > 0
 
 
 def commands(name: str) -> list[str]:

@@ -113,7 +113,10 @@ def _existing(folder: Path, digest: str, overwrite: bool, list_digest: str) -> M
         raise DataError(
             msg("The data set exists, and was made with other settings."),
             file=folder,
-            remedy=msg("Make it anew with `medtune prepare` and --overwrite, or name another folder with data.folder=..."),
+            remedy=msg(
+                "Give the settings that it was made with, make it anew with `medtune prepare` and --overwrite, or name another "
+                "folder with data.folder=..."
+            ),
         )
     if list_digest and dataset.manifest.split.get("assigned_sha256", list_digest) != list_digest:
         raise DataError(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medtune.errors import TrainingError
-from medtune.language import msg
+from medtune.language import Text, msg
 
 __all__ = ["DEVICES", "Device", "find_device", "this_device"]
 
@@ -41,7 +41,7 @@ class Device:
     link: float
     has_bf16: bool = True
     is_gpu: bool = True
-    source: str = ""
+    source: str | Text = ""
     achieved: bool = False
 
 
@@ -166,7 +166,7 @@ def _measured_gpu(torch: Any, properties: Any) -> Device:
         2 * left.numel() * left.element_size() / copy,
         16e9,
         has_bf16,
-        source="measured here",
+        source=msg("measured here"),
         achieved=True,
     )
 
@@ -190,7 +190,7 @@ def _cpu() -> Device:
     flops = 2 * 512**3 / best(lambda: left @ left)
     bandwidth = 2 * block.nbytes / best(lambda: np.copyto(target, block))
     return Device(
-        "cpu", float(free_memory()), flops, bandwidth, bandwidth, False, is_gpu=False, source="measured here", achieved=True
+        "cpu", float(free_memory()), flops, bandwidth, bandwidth, False, is_gpu=False, source=msg("measured here"), achieved=True
     )
 
 

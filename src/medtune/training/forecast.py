@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -222,20 +223,31 @@ def plan_dataset(
     num_gpus: int | None = None,
     folder: Path = Path(),
     price: float | None = None,
+    remarks: Sequence[Text] = (),
 ) -> Forecast:
     """:func:`plan_run` for a prepared data set.
 
     Args:
         gpu: A name; None = this machine.
         num_gpus: That train together; None = as ``distributed`` says.
+        price: Of a device for an hour.
+        remarks: What else the reader should know; they come first among the notes.
 
     Raises:
-        TrainingError: As :func:`plan_run`, or no row can be trained on, or the GPU is not known.
+        TrainingError: As :func:`plan_run`, or no row can be trained on, or the GPU is not known, or number or price cannot be.
         ModelError: The model cannot be read.
     """
+    if price is not None and not (price >= 0 and math.isfinite(price)):
+        raise TrainingError(
+            msg("A price of {price} for an hour cannot be.", price=price), remedy=msg("Give a number of at least 0, or none.")
+        )
+    if num_gpus is not None and num_gpus < 1:
+        raise TrainingError(
+            msg("A run cannot be on {count} devices.", count=num_gpus), remedy=msg("Give a number of at least 1, or none.")
+        )
     device = None if gpu is None else find_device(gpu)
     encoder = load_encoder(model, adapter=adapter.init_from if isinstance(adapter, LoraSettings) else None)
-    notes: list[Text] = []
+    notes = list(remarks)
     limit = min(settings.max_tokens, encoder.max_tokens or settings.max_tokens)
     kept: dict[str, tuple[list[Sample], list[int]]] = {}
     splits: tuple[SplitName, ...] = ("train", "validation")

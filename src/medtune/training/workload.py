@@ -42,7 +42,7 @@ class Workload:
         num_patch_squares: Sum of the squares of the pictures' patches.
         most_patches: Of one row.
         largest_patches: Of one picture.
-        rows_per_step: Rows of an optimizer step on each device.
+        rows_per_step: Rows of an optimizer step on each device; fewer than asked for where all rows are one step.
         num_steps: Optimizer steps of the whole run.
         eval_tokens: Tokens of the validation rows.
         eval_longest: Of the longest validation row.
@@ -95,7 +95,11 @@ class Workload:
 
     def on(self, num_devices: int, settings: TrainSettings) -> Workload:
         """The same data with the steps of another number of devices."""
-        return replace(self, num_steps=_num_steps(self.num_rows, settings, num_devices))
+        return replace(
+            self,
+            rows_per_step=_rows_per_step(self.num_rows, settings, num_devices),
+            num_steps=_num_steps(self.num_rows, settings, num_devices),
+        )
 
 
 def measure_workload(
@@ -147,7 +151,7 @@ def measure_workload(
         num_patch_squares=num_squares,
         most_patches=most,
         largest_patches=max(patches_of.values(), default=0),
-        rows_per_step=settings.batch_size * settings.gradient_accumulation_steps,
+        rows_per_step=_rows_per_step(len(rows), settings, num_devices),
         num_steps=num_steps,
         eval_tokens=sum(eval_lengths),
         eval_longest=max(eval_lengths, default=0),
@@ -162,6 +166,10 @@ def _patches(width: int, height: int, encoder: Counter, size: ModelSize) -> int:
     if encoder.pictures is not None:
         return int(encoder.pictures.num_tokens(width, height)) * size.vision.merge
     return size.vision.patches_per_picture or 0
+
+
+def _rows_per_step(num_rows: int, settings: TrainSettings, num_devices: int) -> int:
+    return max(1, min(settings.batch_size * settings.gradient_accumulation_steps, math.ceil(num_rows / num_devices)))
 
 
 def _steps_per_epoch(num_rows: int, settings: TrainSettings, num_devices: int) -> int:

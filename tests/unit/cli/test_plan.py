@@ -10,7 +10,7 @@ import pytest
 
 from medtune import api
 from medtune.cli import main
-from medtune.errors import DataError
+from medtune.errors import DataError, TrainingError
 from medtune.models.hub import base_folder
 from medtune.recipe import load_recipe
 
@@ -76,3 +76,30 @@ def test_the_plan_in_two_languages_and_as_json(
     # A fault of the user's: one message, exit code 2.
     assert run("plan", *prepared, "--gpu", "Abacus") == 2
     assert "A100-40GB" in capsys.readouterr().err
+
+
+def test_a_plan_says_when_the_data_set_is_not_the_recipe_s(prepared: list[str]) -> None:
+    recipe, base = prepared
+    other = api.plan(recipe, [base], gpu="H100")
+    assert "`medtune train` will refuse it" in other.notes[0].render("en")
+    sources = "data.sources=[{source: phantom, options: {num_patients: 12, slices_per_patient: 1, image_size: 128}}]"
+    assert not api.plan(recipe, [base, sources], gpu="H100").notes
+    with pytest.raises(DataError, match="made with other settings"):
+        api.train(recipe)
+
+
+@pytest.mark.parametrize("wrong", [{"price": -1.0}, {"price": float("nan")}, {"num_gpus": 0}], ids=str)
+def test_a_price_or_number_that_cannot_be_is_refused(prepared: list[str], wrong: dict[str, float]) -> None:
+    with pytest.raises(TrainingError, match="cannot be"):
+        api.plan(prepared[0], prepared[1:], gpu="H100", **wrong)  # type: ignore[arg-type]
+
+
+def test_a_device_that_was_measured_is_said_so_in_chinese_too(
+    prepared: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("MEDTUNE_LANG", "zh")
+    assert run("plan", *prepared, "--gpu", "cpu") == 0
+    shown = capsys.readouterr().out
+    assert "在本机测得" in shown
+    assert "measured" not in shown

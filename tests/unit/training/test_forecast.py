@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ def test_rows_are_counted_as_they_are_encoded(tiny: Setup) -> None:
     assert workload.num_steps == 8  # 2.5 times 3
     assert workload.rows_per_step == 4
     assert workload.on(2, settings).num_steps == 5
+    assert workload.on(4, settings).rows_per_step == 3, "12 rows are one step of four devices"
 
 
 def test_pictures_that_stand_in_several_rows_are_one(tiny: Setup) -> None:
@@ -120,7 +122,7 @@ def test_a_plan_for_a_cpu_is_near_what_happens(tiny: Setup, tmp_path: Path) -> N
     run = tiny.run(tmp_path / "run")
     tiny.train(run, **settings)
     seconds = [event["seconds"] for event in run.events() if event["kind"] == "log"]
-    measured = (seconds[-1] - seconds[0]) / (len(seconds) - 1)
+    measured = min(later - earlier for earlier, later in pairwise(seconds))  # other work of the machine only makes steps longer
     assert 1 / 20 < plan.planned.seconds_per_step / measured < 20
     assert 0.3 < plan.planned.peak_gib < 3
 
