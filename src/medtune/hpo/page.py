@@ -78,6 +78,7 @@ def _words() -> dict[str, Text]:
     return {
         "intended_use": msg("For research only. Not a medical device. Not for diagnosis or treatment decisions."),
         "trial": msg("trial"),
+        "trials": msg("trials"),
         "settings": msg("settings"),
         "state": msg("state"),
         "difference": msg("minus the recipe's own, 95 % interval"),

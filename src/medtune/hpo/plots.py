@@ -101,6 +101,7 @@ def _panel(axes: Any, key: str, report: SweepReport) -> None:
         places = {number: order[value] if numbers else labels.index(yaml_text(value)) for number, value in values.items()}
         axes.set_xticks(range(len(labels)), labels)
         axes.set_xlim(-0.5, max(0, len(labels) - 1) + 0.5)
+        places = _side_by_side(places)
     for trial in trials:
         _dot(axes, places[trial.number], trial, report)
     title = key if parameter.times is None else f"{key} / {parameter.times}"
@@ -108,6 +109,16 @@ def _panel(axes: Any, key: str, report: SweepReport) -> None:
     axes.set_title(title, fontsize=9)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.3)
+
+
+def _side_by_side(places: dict[int, Any]) -> dict[int, float]:
+    """Trials with the same value stand beside each other, so that no interval hides another."""
+    spread: dict[int, float] = {}
+    for place in set(places.values()):
+        here = [number for number in places if places[number] == place]
+        step = min(0.12, 0.6 / len(here))
+        spread |= {number: place + step * (index - (len(here) - 1) / 2) for index, number in enumerate(here)}
+    return spread
 
 
 def _dot(axes: Any, place: Any, trial: TrialReport, report: SweepReport) -> None:

@@ -12,7 +12,7 @@ from medtune.hpo.advise import VERDICTS, judge_rule
 from medtune.hpo.config import Space
 from medtune.hpo.facts import facts_of
 from medtune.hpo.page import render_page
-from medtune.hpo.plots import PLOTS, draw_all
+from medtune.hpo.plots import PLOTS, _side_by_side, draw_all
 from medtune.hpo.report import REPORT_FILE, SweepReport, SweptData, read_report, summarize
 from medtune.hpo.rules import RULES
 from medtune.hpo.study import Trial
@@ -179,3 +179,12 @@ def test_every_rule_has_a_source_in_both_languages() -> None:
         assert re.search(r"R1|\d{4}|LLaVA", rule.source.render("en"))
         assert rule.says.render("zh") != rule.says.render("en")
     assert {text.render("zh") for text in VERDICTS.values()} == {"得到证实", "被推翻", "无法判断", "未尝试"}
+
+
+def test_trials_with_one_value_stand_beside_each_other() -> None:
+    places = _side_by_side({0: 0, 1: 0, 2: 0, 3: 1})
+    assert places[3] == 1
+    assert len({places[number] for number in (0, 1, 2)}) == 3
+    assert sum(places[number] for number in (0, 1, 2)) == pytest.approx(0)
+    crowded = _side_by_side(dict.fromkeys(range(40), 0))
+    assert max(map(abs, crowded.values())) < 0.5, "nearer to their own value than to the next"
