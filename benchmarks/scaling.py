@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from options import read_options, training_parser
 from speed import marks_of, window
 from stages import append_results, data_section, make, read_events, read_results, run
 
@@ -106,33 +107,17 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="folder with config.json of the model")
-    parser.add_argument("--tokenizer", type=Path, help="folder with its tokenizer")
-    parser.add_argument("--work", type=Path, help="folder with room for the weights; used again if it is there")
-    parser.add_argument("--out", type=Path, required=True, help="JSON file of results")
+    parser = training_parser(__doc__)
     parser.add_argument("--devices", type=int, nargs="+", default=[2], help="numbers of devices besides one")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--first-device", type=int, default=0, help="leave the GPUs before this one to another benchmark")
     parser.add_argument("--without-one", action="store_true", help="not on one device: another call measures it")
     parser.add_argument("--rows-a-step", type=int, default=32, help="effective batch")
     parser.add_argument("--grow", action="store_true", help="--rows-a-step for each device")
-    parser.add_argument("--layers", type=int, help="decoder layers")
-    parser.add_argument("--experts", action="store_true", help="adapt the experts too")
-    parser.add_argument("--rows", type=int, default=560)
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--vision-cache", choices=("none", "memory"), default="none")
-    parser.add_argument("--compile", choices=("auto", "true", "false"), default="true")
-    parser.add_argument("--train", default="", help="further settings, such as `micro_batch_tokens: 7040`")
-    parser.add_argument("--limit", type=float, default=600, help="seconds for a stage")
-    parser.add_argument("--budget", type=float, default=86_400, help="seconds for all of it; no stage runs longer")
-    parser.add_argument("--tiny", action="store_true", help="two narrow layers: a rehearsal on the CPU")
-    parser.add_argument("--table", action="store_true", help="only print the table of --out")
-    options = parser.parse_args()
-    options.train = f", {options.train}" if options.train else ""
+    options = read_options(parser)
     if not options.table:
-        if not (options.model and options.tokenizer and options.work):
-            parser.error("--model, --tokenizer and --work are needed, or --table")
         measure(options)
     print(table(read_results(options.out)))
 

@@ -44,6 +44,7 @@ from pathlib import Path
 from typing import Any
 
 from material import Shape
+from options import read_options, training_parser
 from speed import Mark, marks_of, table, window
 from stages import append_results, data_section, make, read_events, read_results, run
 
@@ -232,30 +233,14 @@ def _tokens_per_sample(events: list[dict[str, Any]]) -> float | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="folder with config.json of the model")
-    parser.add_argument("--tokenizer", type=Path, help="folder with its tokenizer")
-    parser.add_argument("--work", type=Path, help="folder with room for the weights, such as /dev/shm; used again if it is there")
-    parser.add_argument("--out", type=Path, required=True, help="JSON file of results")
+    parser = training_parser(__doc__)
     parser.add_argument("--only", nargs="+", choices=STAGES, default=list(DEFAULT_STAGES), metavar="STAGE", help=", ".join(STAGES))
     parser.add_argument("--peer-python", type=Path, default=Path(sys.executable))
     parser.add_argument("--peer-site", type=Path, help="folder with LLaMA-Factory's packages, for PYTHONPATH")
-    parser.add_argument("--layers", type=int, help="decoder layers, for both programs")
-    parser.add_argument("--experts", action="store_true", help="medtune also adapts the experts")
-    parser.add_argument("--rows", type=int, default=560)
     parser.add_argument("--steps", type=int, default=20, help="of the stages that do not count epochs")
     parser.add_argument("--epochs", type=int, default=2, help="of the stage `cached`")
-    parser.add_argument("--compile", choices=("auto", "true", "false"), default="true")
-    parser.add_argument("--train", default="", help="further settings of medtune, such as `micro_batch_tokens: 7040`")
-    parser.add_argument("--limit", type=float, default=600, help="seconds for a stage")
-    parser.add_argument("--budget", type=float, default=86_400, help="seconds for all of it; no stage runs longer")
-    parser.add_argument("--tiny", action="store_true", help="two narrow layers: a rehearsal on the CPU")
-    parser.add_argument("--table", action="store_true", help="only print the table of --out")
-    options = parser.parse_args()
-    options.train = f", {options.train}" if options.train else ""
+    options = read_options(parser)
     if not options.table:
-        if not (options.model and options.tokenizer and options.work):
-            parser.error("--model, --tokenizer and --work are needed, or --table")
         Benchmark(options).main()
     print(table(read_results(options.out)))
 
