@@ -10,7 +10,8 @@
       adapter_last/     the adapter of the last step, where the result is another one
       checkpoints/      of the trainer; complete or absent
       evaluations/<label>/{predictions.jsonl, scores.jsonl}
-      report.json, report.html, loss.png
+      report.json, report.html, report.md, claim_2024.md, tripod_llm.md, compare.html, loss.png
+      review/{review.html, key.json, marks/*.json}
 """
 
 from __future__ import annotations

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from medtune.language import msg
-from medtune.types import ReaderReview
+
+if TYPE_CHECKING:
+    from medtune.types import ReaderReview
 
 __all__ = ["print_made", "print_reading"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +12,9 @@ from medtune.cli.parameters import AsJson, Overrides, RecipeName, RunName, examp
 from medtune.cli.plan import plan
 from medtune.cli.usage import Command
 from medtune.language import msg
-from medtune.types import Comparison
+
+if TYPE_CHECKING:
+    from medtune.types import Comparison
 
 __all__ = ["add_to"]
 

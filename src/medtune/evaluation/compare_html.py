@@ -12,7 +12,7 @@ from markupsafe import Markup
 from medtune.evaluation import cautions, plots
 from medtune.evaluation.cases import PICTURE_BYTES, QUOTA, Case, Side
 from medtune.evaluation.evaluate import read_report
-from medtune.evaluation.page import render_page
+from medtune.evaluation.page import by_kind, render_page
 from medtune.evaluation.run_cases import Asked, cases_of, check_dataset
 from medtune.evaluation.table import Verdict, about, choose_headline, format_interval, format_value, verdict
 from medtune.evaluation.wording import ABOUT, PAGE, TAGS, VERDICTS, task_title, unit_title, value_title
@@ -70,12 +70,11 @@ def render_comparisons(pairs: Sequence[Pair], dataset: Dataset | None, in_langua
         text=PAGE,
         title=_title(pairs),
         shown=shown,
-        severe=severe,
-        cautions=[
-            text
-            for text in warnings
-            if text not in severe and text.template != cautions.synthetic_data().template  # it has a banner
-        ],
+        severe=by_kind(severe),
+        cautions=by_kind(
+            # Synthetic data have a banner.
+            [text for text in warnings if text not in severe and text.template != cautions.synthetic_data().template]
+        ),
         synthetic=synthetic,
         local_only=dataset is not None and dataset.manifest.local_only,
         about_titles=ABOUT,

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 
 from markupsafe import Markup, escape
 
 from medtune.language import Language, Text, language
 
-__all__ = ["both", "render_page"]
+__all__ = ["Kind", "both", "by_kind", "render_page"]
 
 _HTML_LANGUAGE = {"en": "en", "zh": "zh-CN"}
 
@@ -54,6 +56,24 @@ def both(text: Text) -> Markup:
     if english == chinese:
         return escape(english)
     return Markup('<span class="en" lang="en">{}</span><span class="zh" lang="zh-CN">{}</span>').format(english, chinese)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Sentences of one template: some to be shown, and the rest, on demand."""
+
+    shown: tuple[Text, ...]
+    rest: tuple[Text, ...]
+
+
+def by_kind(texts: Sequence[Text], most: int = 3) -> list[Kind]:
+    """Sentences that differ in their fields only, put together in the order of the first of each kind: a hundred of one kind
+    must not hide the one of another."""
+    kinds: dict[tuple[str, ...], list[Text]] = {}
+    for text in texts:
+        inner = tuple(value.template for value in text.fields.values() if isinstance(value, Text))
+        kinds.setdefault((text.template, *inner), []).append(text)
+    return [Kind(tuple(mine[:most]), tuple(mine[most:])) for mine in kinds.values()]
 
 
 def _asset(name: str) -> str:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from medtune.errors import MedtuneError
 from medtune.evaluation import cautions, plots
-from medtune.evaluation.page import render_page
+from medtune.evaluation.page import by_kind, render_page
 from medtune.evaluation.run_cases import report_cases
 from medtune.evaluation.table import (
     About,
@@ -86,14 +86,18 @@ def render_report(report: Report, folder: Path, dataset: Dataset | None, in_lang
         report=report,
         title=msg("Evaluation of {run}", run=report.run),
         group_word=GROUPS[report.group_kind],
-        severe=[*report.alerts, *(text for text in report.warnings if cautions.is_severe(text) and text not in report.alerts)],
-        cautions=[
-            text
-            for text in report.warnings
-            if not cautions.is_severe(text)
-            and text not in report.alerts
-            and text.template != cautions.synthetic_data().template  # it has a banner
-        ],
+        severe=by_kind(
+            [*report.alerts, *(text for text in report.warnings if cautions.is_severe(text) and text not in report.alerts)]
+        ),
+        cautions=by_kind(
+            [
+                text
+                for text in report.warnings
+                if not cautions.is_severe(text)
+                and text not in report.alerts
+                and text.template != cautions.synthetic_data().template  # it has a banner
+            ]
+        ),
         local_only=dataset is not None and dataset.manifest.local_only,
         summary=_summary(report),
         base=base,

@@ -159,6 +159,7 @@ PAGE: dict[str, Text] = {
     "local_only": msg("This file holds pictures and texts of a data set that may not leave this machine. Do not pass it on."),
     "warnings": msg("Read this first"),
     "severe": msg("serious"),
+    "of_this_kind": msg("more of this kind"),
     "caution": msg("caution"),
     "results": msg("Results"),
     "measure": msg("Measure"),

@@ -19,7 +19,7 @@ from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.evaluate import evaluate
 from medtune.evaluation.report_html import render_report, write_report
 from medtune.generation.echo import EchoGenerator
-from medtune.language import msg
+from medtune.language import Text, msg
 from medtune.types import FindingCount, Generation, PictureShare, ReliabilityBin, Report, Request
 from toy_evaluation import Guessing, Looking, make_dataset
 
@@ -269,6 +269,18 @@ def test_alerts_come_first_and_in_red_and_once(tmp_path: Path) -> None:
     assert "The adapter changes nothing &lt;b&gt;." in severe.group()
     assert text.count("The adapter changes nothing") == 1
     assert text.index('<div class="severe">') < text.index('id="results"')
+
+
+def test_many_alerts_of_one_kind_do_not_hide_another(tmp_path: Path) -> None:
+    report, folder, dataset = make_report(tmp_path)
+    many = tuple(Text("Row {row} is also in training.", {"row": row}) for row in range(20))
+    report = report.model_copy(update={"alerts": (*many, Text("The adapter changes nothing."))})
+    text = render_report(report, folder, dataset, "en")
+    severe = re.search(r'<div class="severe">.*?</details></li>(.*?)</div>', text, re.DOTALL)
+    assert severe is not None
+    assert "The adapter changes nothing." in severe.group(1)
+    assert severe.group().index("Row 2 is") < severe.group().index("<details>") < severe.group().index("Row 3 is")
+    assert "+ 17 more of this kind" in Page(text).text
 
 
 def test_what_depends_on_the_picture_is_shown_for_each_control(tmp_path: Path) -> None:
