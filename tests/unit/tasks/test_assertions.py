@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from pathlib import Path
 
 import pytest
 
@@ -212,3 +214,12 @@ def test_the_longest_phrase_wins_and_a_gap_hides_nothing() -> None:
     assert [payloads for *_, payloads in trie.find(tokenize("heart with mass is large"))] == [("big",), ("mass",)]
     assert trie.find(tokenize("heart, large")) == [], "a gap does not reach over a comma"
     assert trie.find(tokenize("heart a b c d e large")) == [], "nor over five words"
+
+
+def test_the_documentation_states_what_the_tables_hold() -> None:
+    found = coverage()
+    for page in sorted(Path(__file__).parents[3].glob("docs/metrics-report-content*.md")):
+        text = page.read_text(encoding="utf-8")
+        assert re.findall(r"(?m)^\| [^|`]+ \| (\d+) \|$", text) == [str(number) for number in found.findings.values()], page.name
+        for number in (found.english, found.chinese, found.triggers):
+            assert f" {number} " in text, (page.name, number)

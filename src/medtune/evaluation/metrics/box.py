@@ -45,7 +45,8 @@ class BoxOverlap:
     - ``ap-50`` and ``map`` (0 to 1): average precision at IoU 0.5, and its mean over 0.50, 0.55, ..., 0.95, matched and
       interpolated as COCO does (:mod:`.average_precision`), over all boxes of all pictures and without regard to labels. A
       picture's own value is that of the picture. Boxes are ranked by the confidence that the answer states ("confidence" or
-      "score", steps of 0.05); a model that states none has one operating point only, and its number must not be compared with that of a detector.
+      "score", steps of 0.05); a model that states none has one operating point only, and its number must not be compared with
+      that of a detector.
     - ``specificity`` (0 to 1): of the pictures whose reference says that there is no box, those whose answer says so too.
 
     The picture is the stored one. IoU and GIoU do not depend on the scale of the axes, so boxes in thousandths of the sides give

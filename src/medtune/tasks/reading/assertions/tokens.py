@@ -104,13 +104,20 @@ class Trie(Generic[_Payload]):
         gap is reported first, and what stands in between is looked at all the same.
         """
         found: list[tuple[int, int, bool, tuple[_Payload, ...]]] = []
-        first = self._root.get
+        root, last = self._root, len(tokens)
         taken = 0
-        for start, token in enumerate(tokens):
-            node = first(token)
-            if node is None or start < taken:
+        for start in [place for place, token in enumerate(tokens) if token in root]:
+            if start < taken:
                 continue
-            stop, payloads, gap_stop, gap_payloads = _longest(tokens, start + 1, node)
+            node = root[tokens[start]]
+            place = start + 1
+            # Most phrases end here: the next token leads nowhere.
+            if GAP not in node and (place == last or tokens[place] not in node):
+                if None in node:
+                    found.append((start, place, False, tuple(node[None])))
+                    taken = place
+                continue
+            stop, payloads, gap_stop, gap_payloads = _longest(tokens, place, node)
             if gap_payloads and gap_stop > stop:
                 found.append((start, gap_stop, True, tuple(gap_payloads)))
             if payloads:
