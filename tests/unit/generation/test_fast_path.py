@@ -1,0 +1,220 @@
+"""The fast path of ``HfGenerator`` writes what transformers' own ``generate`` writes, token by token, in float32."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from medtune.errors import GenerationError
+from medtune.generation import continuous, fast, sight
+from medtune.generation.hf import HfGenerator
+from medtune.generation.room import rows_that_fit
+from medtune.generation.steps import row_buckets, whole_buckets
+from medtune.models.config import ModelSettings
+from medtune.models.decoder import Decoder, can_decode
+from medtune.models.encoder import Encoder, load_encoder
+from medtune.models.load import load_model
+from medtune.types import Generation, Message, Request, Sampling
+from tiny_models import tiny_model
+
+FAMILIES = ("qwen2-vl", "qwen2.5-vl", "qwen3-vl", "qwen3-vl-moe", "qwen3")
+Loaded = tuple[Any, Encoder]
+
+
+def load(folder: Path, family: str) -> Loaded:
+    settings = ModelSettings(base=str(tiny_model(folder, family)))
+    model = load_model(settings, device="cpu")
+    with torch.no_grad():
+        for parameter in model.parameters():  # at initialisation, attention is nearly uniform and pictures hardly show
+            if parameter.dim() > 1:
+                parameter.mul_(6)
+    return model, load_encoder(settings)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def each(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    return load(tmp_path_factory.mktemp("model"), str(request.param))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    return load(tmp_path_factory.mktemp("model"), "qwen3-vl")
+
+
+def picture(width: int, height: int, seed: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def requests_for(encoder: Encoder, sampling: Sampling, *, score_tokens: tuple[str, ...] = ()) -> list[Request]:
+    """Several pictures, one and none, short and long prompts, two questions about one picture."""
+    shared = picture(90, 70, 9)
+    shown: list[tuple[str, tuple[Image.Image, ...]]] = [
+        ("What is this?", (picture(70, 90, 0),)),
+        ("Compare.", (picture(64, 64, 2), picture(130, 100, 3))),
+        ("Is there a lesion? Answer yes or no. " * 9, ()),
+        ("a", ()),
+        ("Describe the findings.", (shared,)),
+        ("And the impression?", (shared,)),
+        ("no picture, only text", ()),
+    ]
+    made = []
+    for number, (text, pictures) in enumerate(shown):
+        if encoder.pictures is None:
+            text, pictures = text + f" case {number}", ()
+        messages = (Message(role="user", content="<image>" * len(pictures) + text),)
+        made.append(Request(f"r{number}", messages, pictures, sampling, score_tokens))
+    return made
+
+
+def answered(generator: HfGenerator, requests: list[Request]) -> dict[str, Generation]:
+    found = {answer.id: answer.model_copy(update={"seconds": None}) for answer in generator.generate(requests)}
+    assert len(found) == len(requests)
+    return found
+
+
+def test_greedy_answers_are_those_of_transformers(each: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With end tokens that some answers meet early and others never."""
+    model, encoder = each
+    requests = requests_for(encoder, Sampling(max_new_tokens=20))
+    free = answered(HfGenerator(model, encoder, fast=False), requests)
+    ends = {encoder.tokenizer(free[name].text[-9:], add_special_tokens=False)["input_ids"][-1] for name in ("r0", "r2", "r3")}
+    monkeypatch.setattr(encoder, "end_token_ids", tuple(ends))
+    expected = answered(HfGenerator(model, encoder, fast=False), requests)
+    assert {answer.finish_reason for answer in expected.values()} >= {"stop"}
+    for batch_size in (1, 3, 8):
+        generator = HfGenerator(model, encoder, batch_size=batch_size, fast=True)
+        assert answered(generator, requests) == expected
+        assert answered(generator, requests[::-1]) == expected
+
+
+def test_drawn_answers_are_those_of_transformers(tiny: Loaded) -> None:
+    for sampling in (
+        Sampling(max_new_tokens=10, temperature=1.2, top_k=40, top_p=0.9, repetition_penalty=1.3, seed=3),
+        Sampling(max_new_tokens=10, repetition_penalty=1.5),
+        Sampling(max_new_tokens=10, temperature=0.8),
+    ):
+        requests = requests_for(tiny[1], sampling)
+        expected = answered(HfGenerator(*tiny, batch_size=1, fast=False), requests)
+        assert answered(HfGenerator(*tiny, batch_size=2, fast=True), requests) == expected
+
+
+def test_the_first_token_of_both_paths_has_one_probability(tiny: Loaded) -> None:
+    requests = requests_for(tiny[1], Sampling(max_new_tokens=2, repetition_penalty=3.0), score_tokens=("a", "s", "two words"))
+    plain, quick = (answered(HfGenerator(*tiny, fast=choice), requests) for choice in (False, True))
+    for name, answer in plain.items():
+        expected, found = answer.first_token_logprobs, quick[name].first_token_logprobs
+        assert expected is not None
+        assert found is not None
+        assert set(expected) == set(found) == {"a", "s"}
+        assert all(math.isclose(expected[word], found[word], abs_tol=1e-3) for word in expected)
+    assert len({str(answer.first_token_logprobs) for answer in quick.values()}) == len(requests)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_dora": True}, {"target_modules": ["q_proj", "qkv", "lm_head"]}])
+def test_an_adapter_acts_as_in_transformers(options: dict[str, Any], tmp_path: Path) -> None:
+    """On all projections; of a kind that the decoder leaves to PEFT; on the vision tower and the head."""
+    from peft import LoraConfig, get_peft_model
+
+    model, encoder = load(tmp_path, "qwen3-vl")
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    requests = requests_for(encoder, Sampling(max_new_tokens=8))
+    base = answered(HfGenerator(model, encoder, fast=False), requests)
+    config = LoraConfig(**{"r": 4, "lora_alpha": 16, "target_modules": targets, "init_lora_weights": False, **options})
+    adapted = get_peft_model(model, config).eval()
+    expected = answered(HfGenerator(adapted, encoder, fast=False), requests)
+    assert expected != base
+    assert answered(HfGenerator(adapted, encoder, fast=True), requests) == expected
+    assert answered(HfGenerator(adapted, encoder, fast=True, use_adapter=False), requests) == base
+
+
+def test_an_adapter_on_experts_acts_as_in_transformers(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model, encoder = load(tmp_path, "qwen3-vl-moe")
+    requests = requests_for(encoder, Sampling(max_new_tokens=6))
+    base = answered(HfGenerator(model, encoder, fast=False), requests)
+    experts = [name for name, _ in model.named_parameters() if name.endswith(("gate_up_proj", "down_proj")) and "experts" in name]
+    config = LoraConfig(r=2, target_modules=["q_proj"], target_parameters=experts, init_lora_weights=False)
+    adapted = get_peft_model(model, config).eval()
+    expected = answered(HfGenerator(adapted, encoder, fast=False), requests)
+    assert expected != base
+    assert answered(HfGenerator(adapted, encoder, fast=True), requests) == expected
+
+
+def test_rows_are_filled_again_and_moved_together(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many answers of different lengths through few rows: each is still the one that it is alone."""
+    model, encoder = tiny
+    requests = [
+        Request(f"q{number}", (Message(role="user", content="What is this? " + "a" * number),), (), Sampling(max_new_tokens=24))
+        for number in range(12)
+    ]
+    alone = answered(HfGenerator(model, encoder, fast=False), requests)
+    ends = {encoder.tokenizer(answer.text[:4], add_special_tokens=False)["input_ids"][-1] for answer in list(alone.values())[::3]}
+    monkeypatch.setattr(encoder, "end_token_ids", tuple(ends))
+    expected = answered(HfGenerator(model, encoder, fast=False), requests)
+    assert len({answer.num_generated_tokens for answer in expected.values()}) > 3
+    sizes: list[int] = []
+    moves: list[int] = []
+    step, move = Decoder.step, continuous.DecodingSteps.move
+    monkeypatch.setattr(
+        Decoder, "step", lambda self, cache, tokens, *rest: sizes.append(len(tokens)) or step(self, cache, tokens, *rest)
+    )
+    monkeypatch.setattr(
+        continuous.DecodingSteps, "move", lambda self, sources, targets: moves.append(len(sources)) or move(self, sources, targets)
+    )
+    assert answered(HfGenerator(model, encoder, batch_size=4, fast=True), requests) == expected
+    assert set(sizes) >= {4, 1}
+    assert moves
+
+
+def test_a_picture_of_two_questions_is_seen_once(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    real = sight.Sight._tower
+    monkeypatch.setattr(
+        sight.Sight, "_tower", lambda self, pictures, device: seen.append(len(pictures)) or real(self, pictures, device)
+    )
+    shared = picture(80, 80, 1)
+    requests = [
+        Request(f"q{number}", (Message(role="user", content=f"<image>Question {number}?"),), (shared,), Sampling(max_new_tokens=3))
+        for number in range(5)
+    ]
+    answered(HfGenerator(*tiny, batch_size=2, fast=True), requests)
+    assert sum(seen) == 1
+    assert fast.by_picture([fast.Planned(request, 9) for request in requests]) == requests
+
+
+def test_the_plain_path_serves_the_rest(tmp_path: Path) -> None:
+    settings = ModelSettings(base=str(tiny_model(tmp_path, "llava")))
+    model, encoder = load_model(settings, device="cpu"), load_encoder(settings)
+    assert not can_decode(model)
+    assert HfGenerator(model, encoder).fast is None
+    with pytest.raises(GenerationError, match="Qwen"):
+        HfGenerator(model, encoder, fast=True)
+
+
+def test_rows_are_chosen_from_the_memory_that_is_left(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = Decoder(tiny[0])
+    assert rows_that_fit(decoder, 100, most=256, share=0.9, drawn=False) == 16
+    monkeypatch.setattr(decoder, "device", torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    # 2 layers x 2 (keys, values) x 2 heads x 8 numbers x 4 bytes = 256 bytes a slot; 12 bytes for each of 504 scores.
+    assert decoder.bytes_per_slot == 256
+    row = 128 * 256 + 504 * 12
+    activations = (continuous.PREFILL_TOKENS + 100) * decoder.bytes_per_prompt_token
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * (activations + 10 * row), 0))
+    assert rows_that_fit(decoder, 100, most=256, share=0.5, drawn=False) == 10
+    assert rows_that_fit(decoder, 100, most=4, share=0.5, drawn=False) == 4
+    assert rows_that_fit(decoder, 100, most=256, share=0.01, drawn=False) == 1
+
+
+def test_buckets() -> None:
+    assert row_buckets(200) == [200, 128, 64, 32, 16, 8, 4, 2, 1]
+    assert row_buckets(1) == [1]
+    assert row_buckets(8) == [8, 4, 2, 1]
+    assert [whole_buckets(tokens) for tokens in (1, 128, 129)] == [128, 128, 256]
