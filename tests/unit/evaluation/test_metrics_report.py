@@ -244,3 +244,16 @@ def test_a_very_long_answer_is_only_long(metric: Any, text: str) -> None:
     target = "Findings: A 5 mm hyperdense nodule of the brain on CT. Impression: Nodule."
     scores = metric.score(said(text), sample(target, {"modality": "CT", "organ": "brain"}))
     assert all(score.value is None or np.isfinite(score.value) for score in scores)
+
+
+def test_columns_keep_placed_statistics() -> None:
+    from medtune.evaluation.score_columns import ScoreColumns, parts_of
+
+    scores = [table().scores["findings/macro-f1"][name] for name, *_ in CASES]
+    columns = ScoreColumns()
+    # In two parts of different lengths, as two processes give them.
+    columns.add(["a", "b"], parts_of(list(enumerate(scores[:2]))))
+    columns.add(["c", "d"], parts_of(list(enumerate(scores[2:]))))
+    for score in scores:
+        kept = columns["findings/macro-f1"][score.sample_id]
+        assert (kept.statistics, kept.places, kept.width) == (score.statistics, score.places, score.width)
