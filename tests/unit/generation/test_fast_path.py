@@ -207,7 +207,7 @@ def test_rows_are_chosen_from_the_memory_that_is_left(tiny: Loaded, monkeypatch:
     assert decoder.bytes_per_slot == 256
     row = 128 * 256 + 504 * 12
     activations = (continuous.PREFILL_TOKENS + 100) * decoder.bytes_per_prompt_token
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * (activations + 10 * row), 0))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2 * (activations + 10 * row), 0))
     assert rows_that_fit(decoder, 100, most=256, share=0.5, drawn=False) == 10
     assert rows_that_fit(decoder, 100, most=4, share=0.5, drawn=False) == 4
     assert rows_that_fit(decoder, 100, most=256, share=0.01, drawn=False) == 1
