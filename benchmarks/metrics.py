@@ -120,17 +120,24 @@ def prepare_plain() -> None:
     del nltk, rouge_chinese
 
 
-def time_plain(chosen: list[tuple[str, str]], processes: int) -> tuple[float, list[tuple[float, float, float, float]]]:
-    """Seconds of the loop as it is written, or divided among processes that were started before."""
+def plain_timed(numbers: list[tuple[str, str]]) -> tuple[float, list[tuple[float, float, float, float]]]:
+    """With the processor seconds that it took."""
+    before = time.process_time()
+    found = plain(numbers)
+    return time.process_time() - before, found
+
+
+def time_plain(chosen: list[tuple[str, str]], processes: int) -> tuple[float, float, list[tuple[float, float, float, float]]]:
+    """Seconds and processor seconds of the loop as it is written, or divided among processes that were started before."""
     with get_context("spawn").Pool(processes, initializer=prepare_plain) as pool:
         pool.map(plain, [chosen[:1]] * processes, chunksize=1)
         started = time.perf_counter()
-        parts = pool.map(plain, [chosen[start::processes] for start in range(processes)], chunksize=1)
+        parts = pool.map(plain_timed, [chosen[start::processes] for start in range(processes)], chunksize=1)
         seconds = time.perf_counter() - started
     found = [(0.0, 0.0, 0.0, 0.0)] * len(chosen)
-    for start, part in enumerate(parts):
+    for start, (_, part) in enumerate(parts):
         found[start::processes] = part
-    return seconds, found
+    return seconds, sum(processor for processor, _ in parts), found
 
 
 # ------------------------------------------------------------------------------------------------------------------ medtune
@@ -228,9 +235,9 @@ def main() -> None:
                 )
         numbers = np.load(folder / "large" / "numbers.npy")
         for processes in dict.fromkeys((1, options.processes)):
-            seconds, expected = time_plain(some, processes)
-            seconds *= scale
-            print(f"plain loop, {processes} process(es): {seconds:.1f} s for all", end="; ")
+            seconds, processor, expected = time_plain(some, processes)
+            seconds, processor = seconds * scale, processor * scale
+            print(f"plain loop, {processes} process(es): {seconds:.1f} s, {processor:.1f} processor s for all", end="; ")
             print(
                 ", ".join(
                     f"{metrics}: medtune is {seconds / ours[metrics, 'large']['seconds']:.1f} times as fast"

@@ -12,9 +12,9 @@ from medtune.evaluation.measure import statistics_of
 from medtune.plugins import names, resolve
 from medtune.types import Generation, ImageRef, Message, Metric, Prediction, Sample, Score
 
-NEEDS_PACKAGE = ("semantic", "radeval")
-"""Metrics of optional packages with weights: they have tests of their own."""
-NAMES = [name for name in names("metric") if name not in NEEDS_PACKAGE]
+ELSEWHERE = ("semantic", "radgraph", "chexbert", "radbert-ct", "green", "ratescore", "radcliq", "srrbert", "calibration")
+"""Metrics of optional packages with weights, and one that judges probabilities instead of texts: they have tests of their own."""
+NAMES = [name for name in names("metric") if name not in ELSEWHERE]
 
 METADATA: dict[str, Any] = {
     "box": [0.0, 0.0, 32.0, 16.0],
@@ -76,6 +76,11 @@ def check(metric: Metric, scores: tuple[Score, ...]) -> None:
         number = metric.aggregate(score.metric, statistics)
         assert np.shape(number) == ()
         assert np.isnan(number) or value.low - 1e-9 <= float(number) <= value.high + 1e-9
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_the_others_are_metrics_too(name: str) -> None:
+    assert isinstance(resolve("metric", name)(), Metric)
 
 
 def test_every_built_in_metric_is_here_and_used() -> None:
