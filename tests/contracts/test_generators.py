@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import stand_in_vllm
 from medtune import plugins
 from medtune.errors import GenerationError
 from medtune.types import Generator, Message, Request, Sampling
@@ -59,15 +61,26 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
     from medtune.models.encoder import load_encoder
     from medtune.models.load import load_model
 
-    settings = ModelSettings(base=str(tiny_model(tmp_path_factory.mktemp("model"), "qwen3-vl")))
+    settings = ModelSettings(base=str(tiny_model(tmp_path_factory.mktemp("model"), "qwen3-vl", wide=True)))
     return load_model(settings, device="cpu"), load_encoder(settings)
 
 
 @pytest.fixture(params=NAMES)
-def generator(request: pytest.FixtureRequest) -> Iterator[Generator]:
+def generator(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Generator]:
     kind = plugins.resolve("generator", request.param)
     if request.param == "hf":
         made = kind(*request.getfixturevalue("model"), batch_size=2)
+    elif request.param == "vllm":
+        from medtune.generation import vllm
+        from medtune.generation.config import VllmSettings
+
+        for name, value in vllm._ENVIRONMENT.items():
+            monkeypatch.setenv(name, value)
+        if importlib.util.find_spec("vllm") is None:
+            stand_in_vllm.install(monkeypatch)
+        encoder = request.getfixturevalue("model")[1]
+        settings = VllmSettings(max_model_len=512, max_num_seqs=2, enforce_eager=True)
+        made = kind(vllm.Engine(encoder.folder, encoder, settings, dtype="float32"), encoder, owns_engine=True)
     elif request.param == "openai":
         made = kind(request.getfixturevalue("server"), "tiny")
     elif request.param == "echo":
@@ -96,7 +109,7 @@ def requests(tmp_path: Path) -> list[Request]:
 
 
 def test_there_are_generators() -> None:
-    assert {"hf", "openai", "echo"} <= set(NAMES)
+    assert {"hf", "vllm", "openai", "echo"} <= set(NAMES)
 
 
 def test_follows_the_protocol(generator: Generator) -> None:

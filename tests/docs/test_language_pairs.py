@@ -23,6 +23,7 @@ WANTED = {
     "deidentify",
     "dicom",
     "distributed",
+    "generators",
     "installation",
     "metrics-report-content",
     "nano",

@@ -23,8 +23,8 @@ class EchoGenerator:
             and starts again after its last; empty = echo the last user turn without its image marks.
 
     A "token" is a word or a CJK character, so that ``max_new_tokens`` and the finish reason ``length`` work as they do for
-    a model. Of ``score_tokens`` the one that the answer begins with, letter for letter, has the probability 0.9, and the others
-    share what is left.
+    a model. Of ``score_tokens`` the longest that the answer begins with has the probability 0.9, and the others share
+    what is left.
     """
 
     def __init__(self, answers: Mapping[str, str] | Sequence[str] = ()) -> None:
@@ -73,7 +73,8 @@ class EchoGenerator:
 
 
 def _first_token_logprobs(pieces: Sequence[str], words: Sequence[str]) -> dict[str, float]:
-    said = pieces[0].strip() if pieces else ""
+    begin = pieces[0].strip() if pieces else ""
+    said = max((word for word in words if begin.startswith(word)), key=len, default=None)
     others = [word for word in words if word != said]
     left = 1.0 if len(others) == len(words) else 0.1
     return {word: math.log(0.9 if word == said else left / (len(others) + 1)) for word in words}
