@@ -48,7 +48,9 @@ def review(
     if files and not take:
         raise typer.BadParameter(str(msg("Files of readers are taken with --import.")))
     if take and (against is not None or overwrite):
-        raise typer.BadParameter(str(msg("--against and --overwrite make a new page; --import takes the marks of the present one.")))
+        raise typer.BadParameter(
+            str(msg("--against and --overwrite make a new page; --import takes the marks of the present one."))
+        )
     if take:
         result = api.import_review(run, files or ())
         print_json(result) if as_json else print_reading(result, api.find_run(run).folder)

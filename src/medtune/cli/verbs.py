@@ -174,7 +174,9 @@ def compare(
     ] = None,
     html: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help=str(msg("Where the page goes; by default compare.html in the folder of the second run."))),
+        typer.Option(
+            metavar="FILE", help=str(msg("Where the page goes; by default compare.html in the folder of the second run."))
+        ),
     ] = None,
     no_html: Annotated[bool, typer.Option("--no-html", help=str(msg("Write no page.")))] = False,
     as_json: AsJson = False,

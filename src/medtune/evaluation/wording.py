@@ -208,7 +208,7 @@ PAGE: dict[str, Text] = {
         "A choice from all tasks: the worst and the best of the tuned model, those that tuning changed most, and some drawn at"
         " random. Only the latter stand for all; the numbers above are of all cases."
     ),
-    "of_samples": msg("of all evaluated samples"),
+    "of_samples": msg("evaluated samples in all"),
     "finding": msg("Finding"),
     "all_findings": msg("All findings"),
     "too_large": msg("Left out to keep the page small."),

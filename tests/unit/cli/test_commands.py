@@ -470,3 +470,34 @@ def test_doctor_exits_with_1_when_something_is_missing(monkeypatch: pytest.Monke
     monkeypatch.setattr(api, "doctor", lambda **_: [found[0].model_copy(update={"status": "note"})])
     assert run("doctor", "--json") == 0
     assert json.loads(capsys.readouterr().out)[0]["status"] == "note"
+
+
+def test_review_makes_a_page_and_takes_what_readers_send(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run("review", "small") == 2
+    assert "no sample was answered differently by small/base and small/tuned" in capsys.readouterr().err
+    shutil.copytree("runs/small", "runs/reviewed")
+    answers = Path("runs/reviewed/evaluations/tuned/predictions.jsonl")
+    answers.write_text(re.sub(r'"text":"', '"text":"Another: ', answers.read_text(encoding="utf-8")), encoding="utf-8")
+    assert run("evaluate", "reviewed", "--rescore") == 0
+    assert run("review", "reviewed", "--cases", "3") == 0
+    assert "Page for the readers: runs/reviewed/review/review.html" in capsys.readouterr().out
+    key = json.loads(Path("runs/reviewed/review/key.json").read_text(encoding="utf-8"))
+    cases = {case["case"]: {"preference": "a" if case["a"] == "second" else "b"} for case in key["cases"]}
+    file = tmp_path / "marks.json"
+    marks = {"format": "medtune-review", "version": 1, "review": key["review"], "reader": "Ann", "cases": cases}
+    file.write_text(json.dumps(marks), encoding="utf-8")
+    assert run("review", "reviewed", str(file)) == 2
+    assert "Files of readers are taken with --import." in capsys.readouterr().err
+    assert run("review", "reviewed", "--import", str(file)) == 0
+    assert "Preference for reviewed/tuned: 1.000" in capsys.readouterr().out
+    assert api.show_run("reviewed").report.review.num_second == len(cases)  # type: ignore[union-attr]
+    assert "reviewed/tuned" in Path("runs/reviewed/report.html").read_text(encoding="utf-8")
+    assert run("review", "reviewed", "--import") == 2
+
+
+def test_compare_writes_a_page_of_all_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    assert run("compare", "small", "runs/small", "runs/small", "--html", str(page)) == 0
+    assert f"Page: {page}" in capsys.readouterr().out
+    assert page.read_text(encoding="utf-8").count('<h2 id="h-pair-') == 2
+    assert run("compare", "small", "runs/small", "--html", str(page), "--no-html") == 2

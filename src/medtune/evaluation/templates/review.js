@@ -136,6 +136,7 @@
     } else if (key === "arrowright" || key === "arrowleft") {
       show(at + (key === "arrowright" ? 1 : -1));
     } else if (key === "s") {
+      event.preventDefault(); // or the letter would be typed into the field that save() moves to
       save();
       return;
     } else {
