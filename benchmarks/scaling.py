@@ -27,7 +27,6 @@ from speed import marks_of, window
 from stages import append_results, data_section, make, read_events, read_results, run
 
 WARM_UP = 5
-LOG_EVERY = 5
 KINDS = {
     "ddp": "kind: ddp",
     "fsdp": "kind: fsdp",
@@ -53,7 +52,7 @@ def train(
         f"model: {{base: '{work / 'model'}'}}\nadapter: {{kind: lora, rank: 8, alpha: 16{targets}}}\nrun: {{folder: '{folder}'}}\n"
         f"distributed: {{{spread}}}\n"
         f"train: {{max_steps: {options.steps}, batch_size: {rows_a_step // devices}, gradient_accumulation_steps: 1,"
-        f" learning_rate: 1.0e-4, vision_cache: {options.vision_cache}, compile: {options.compile}, log_every: {LOG_EVERY},"
+        f" learning_rate: 1.0e-4, vision_cache: {options.vision_cache}, compile: {options.compile}, log_every: {options.log_every},"
         f" hf: {{logging_first_step: true}}, save_every: never, evaluate_every: never, keep_best: false{options.train}}}\n",
         encoding="utf-8",
     )
@@ -115,6 +114,7 @@ def main() -> None:
     parser.add_argument("--rows-a-step", type=int, default=32, help="effective batch")
     parser.add_argument("--grow", action="store_true", help="--rows-a-step for each device")
     parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--log-every", type=int, default=5, help="1 shows the loss of every step, and waits for the GPU in each")
     parser.add_argument("--vision-cache", choices=("none", "memory"), default="none")
     options = read_options(parser)
     if not options.table:
