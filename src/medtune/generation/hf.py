@@ -297,9 +297,8 @@ class HfGenerator:
     # ------------------------------------------------------------------------------------------------------------- both
 
     def _checked_length(self, request: Request) -> int:
-        return checked_length(
-            request, self._encoder, getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
-        )
+        """See :func:`medtune.generation.check.checked_length`."""
+        return checked_length(request, self._encoder, getattr(self._model.config.get_text_config(), "max_position_embeddings", None))
 
     def _encode(self, request: Request) -> Features:
         pictures: list[Image] = []
