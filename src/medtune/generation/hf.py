@@ -298,7 +298,8 @@ class HfGenerator:
 
     def _checked_length(self, request: Request) -> int:
         """See :func:`medtune.generation.check.checked_length`."""
-        return checked_length(request, self._encoder, getattr(self._model.config.get_text_config(), "max_position_embeddings", None))
+        context = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+        return checked_length(request, self._encoder, context)
 
     def _encode(self, request: Request) -> Features:
         pictures: list[Image] = []
