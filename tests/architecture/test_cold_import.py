@@ -9,8 +9,9 @@ import sys
 import pytest
 
 HEAVY = {
-    "PIL", "accelerate", "cv2", "datasets", "fastapi", "httpx", "jieba", "matplotlib", "nltk", "numpy", "optuna", "pandas", "peft",
-    "pyarrow", "sacrebleu", "safetensors", "scipy", "starlette", "torch", "transformers", "uvicorn",
+    "PIL", "accelerate", "cv2", "datasets", "deepspeed", "fastapi", "httpx", "jieba", "matplotlib", "nltk", "numpy",
+    "optuna", "pandas", "peft", "pyarrow", "sacrebleu", "safetensors", "scipy", "starlette", "torch", "transformers",
+    "uvicorn",
 }  # fmt: skip
 
 HELP = "from medtune.cli import main\ntry:\n    main({arguments!r})\nexcept SystemExit as end:\n    assert not end.code, end.code"

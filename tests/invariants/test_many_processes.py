@@ -77,6 +77,34 @@ def test_a_vision_tower_that_learns_may_see_nothing_on_some_devices(folder: Path
         assert results[number]["eval_loss"] == pytest.approx(one["eval_loss"], abs=1e-5)
 
 
+def train_a_router(folder: Path, run: Path) -> dict[int, float]:
+    """Each row is a micro-batch, however many devices there are: only then is the balancing loss the same to the last digit."""
+    setup = make_setup(folder, family="qwen3-vl-moe")
+    setup.train(
+        Run(run),
+        adapter=LoraSettings(rank=4, train_router=True),
+        train_rows=setup.rows[:5],
+        validation_rows=(),
+        learning_rate=2e-2,
+        max_steps=4,
+        packing=False,
+        batch_size=1,
+        gradient_accumulation_steps=4 // int(os.environ["WORLD_SIZE"]),
+        router_aux_loss=1.0,
+        max_grad_norm=0,
+    )
+    return losses(Run(run))
+
+
+@pytest.mark.slow
+def test_rows_that_stand_in_for_others_do_not_count_in_the_balancing_loss(tmp_path: Path) -> None:
+    """5 rows, 4 a step: in every second step the last device has none."""
+    setup = make_setup(tmp_path, family="qwen3-vl-moe")
+    one, two = (run_ranks(train_a_router, number, tmp_path, setup.run(tmp_path / str(number)).folder)[0] for number in (1, 2))
+    assert isinstance(one, dict), one
+    assert two == pytest.approx(one, abs=1e-5)
+
+
 def _let_accelerate_divide_on_a_cpu() -> None:
     """accelerate keeps FSDP for accelerators; torch's own ``fully_shard`` runs on a CPU just as well."""
     from accelerate import state

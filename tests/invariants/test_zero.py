@@ -75,9 +75,9 @@ def train_here(folder: Path, run: Path, family: str, settings: dict[str, Any]) -
         max_steps=NUM_STEPS,
         batch_size=STEP_ROWS // int(os.environ["WORLD_SIZE"]),
         gradient_accumulation_steps=1,
-        micro_batch_tokens=64,
         vision_cache="none",
         evaluate_every=2,
+        micro_batch_tokens=64,
         **settings,
     )
     return {"status": record.status, "loss": losses(Run(run)), "eval_loss": eval_losses(Run(run)), "rows": passes}

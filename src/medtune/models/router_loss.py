@@ -12,7 +12,7 @@ from medtune.models.replaced import replaced
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["balancing_loss", "router_loss"]
+__all__ = ["balancing_loss", "returns_router_loss", "router_loss"]
 
 
 def balancing_loss(router_logits: Sequence[Tensor], *, top_k: int, mask: Tensor | None = None) -> Tensor:
@@ -47,8 +47,11 @@ def balancing_loss(router_logits: Sequence[Tensor], *, top_k: int, mask: Tensor 
 
 @contextlib.contextmanager
 def router_loss(model: nn.Module, coefficient: float | None) -> Iterator[bool]:
-    """Inside, a mixture of experts in training mode returns its :func:`balancing_loss` as ``aux_loss``, without padding, and
-    its text config holds ``coefficient``; None = it returns none, whatever its config says.
+    """Inside, a mixture of experts in training mode returns its :func:`balancing_loss` as ``aux_loss``, and its text config holds
+    ``coefficient``; None = it returns none, whatever its config says.
+
+    Its ``forward`` then takes one argument more: ``routed`` (N,), True for tokens that count in the loss, such as not to count
+    padding. With none that counts the loss is 0, with a gradient of 0.
 
     Yields:
         Whether ``model`` has routers.
@@ -77,6 +80,11 @@ def router_loss(model: nn.Module, coefficient: float | None) -> Iterator[bool]:
             config.output_router_logits = before[0]
 
 
+def returns_router_loss(model: nn.Module) -> bool:
+    """Whether ``model`` is inside of :func:`router_loss`, has routers and was given a coefficient."""
+    return isinstance(vars(causal_model(model)).get("forward"), _WithRouterLoss)
+
+
 class _WithRouterLoss:
     def __init__(self, causal: Any, top_k: int) -> None:
         self._causal = causal
@@ -84,25 +92,11 @@ class _WithRouterLoss:
         self._top_k = top_k
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        mask = kwargs.pop("routed", None)
         if not self._causal.training:
             return self._forward(*args, **kwargs)
         output = self._forward(*args, **kwargs, output_router_logits=True)
-        output["aux_loss"] = balancing_loss(output["router_logits"], top_k=self._top_k, mask=_real_tokens(kwargs))
+        output["aux_loss"] = balancing_loss(output["router_logits"], top_k=self._top_k, mask=mask)
         # Kept, they would hold on to every layer's graph beyond the loss.
         output["router_logits"] = None
         return output
-
-
-def _real_tokens(inputs: dict[str, Any]) -> Tensor | None:
-    """(N,) bool, False for padding; None where there can be none."""
-    import torch
-
-    if "cu_seq_lens_q" in inputs:
-        # A packed batch is filled up with a last row of one token throughout, which no conversation is.
-        ids = inputs["input_ids"].flatten()
-        in_last_row = torch.arange(len(ids), device=ids.device) >= inputs["cu_seq_lens_q"][-2]
-        is_filling = ((ids == ids[-1]) | ~in_last_row).all()
-        real: Tensor = ~(in_last_row & is_filling)
-        return real
-    mask: Tensor | None = inputs.get("attention_mask")
-    return mask.flatten() != 0 if mask is not None and mask.dim() == 2 else None

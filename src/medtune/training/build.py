@@ -16,6 +16,7 @@ from medtune.errors import MedtuneError, TrainingError
 from medtune.language import msg
 from medtune.models.packed_forward import causal_model, vision_tower
 from medtune.models.packing import can_pack
+from medtune.models.router_loss import returns_router_loss
 from medtune.models.vision_layout import vision_layout
 from medtune.runs import Run
 from medtune.training.arguments import training_arguments
@@ -104,6 +105,7 @@ def _collator(plan: Plan, model: nn.Module, choice: EngineChoice) -> StepCollato
         pixel_type=tower.dtype if on_gpu and tower is not None and tower.dtype != torch.float32 else None,
         blank=functools.partial(plan.train.__getitem__, 0),
         sight=_sight(plan, model, choice),
+        routes=returns_router_loss(model),
     )
 
 

@@ -140,7 +140,8 @@ class StepCollator:
 
     ``micro_batches``: for each, ``inputs`` (what goes to the model, with ``labels``), ``positions`` and ``targets`` (see
     :class:`medtune.training.loss.TokenLoss`) and ``sample_ids``. ``num_target_tokens`` and ``num_tokens`` (without padding) are
-    those of the whole step on this device. All is counted here, on the CPU, so that nothing has to wait for the GPU.
+    those of the whole step on this device, ``num_micro_batches`` those of its micro-batches that have rows. All is counted here, on
+    the CPU, so that nothing has to wait for the GPU.
     ``{"error": ...}`` alone when a row is at fault.
 
     Args:
@@ -152,6 +153,8 @@ class StepCollator:
         blank: Stands for a micro-batch without rows, with no loss; needed where every device must run the model.
         sight: What is shown, with no loss, in a micro-batch without a picture, where every device must run the vision tower:
             the tensors of a small picture with packing, else a row that has one.
+        routes: ``inputs`` get ``routed`` (N,), False for tokens that experts see in vain: padding, and rows that stand in for
+            others. See :func:`medtune.models.router_loss.router_loss`.
     """
 
     def __init__(
@@ -165,6 +168,7 @@ class StepCollator:
         pixel_type: torch.dtype | None = None,
         blank: Callable[[], Features | MedtuneError] | None = None,
         sight: Callable[[], Features | MedtuneError] | dict[str, Tensor] | None = None,
+        routes: bool = False,
     ) -> None:
         self.encoder = encoder
         self.packing = packing
@@ -174,16 +178,19 @@ class StepCollator:
         self.pixel_type = pixel_type
         self.blank = blank
         self.sight = sight
+        self.routes = routes
 
     def __call__(self, step: Sequence[Sequence[Features | MedtuneError]]) -> dict[str, Any]:
         micro_batches = []
-        num_target_tokens = num_tokens = 0
+        num_target_tokens = num_tokens = num_micro_batches = 0
         for items in step:
             sound: list[Features] = []
             for item in items or self._stand_in():
                 if isinstance(item, MedtuneError):
                     return {"error": item}
                 sound.append(item)
+            num_rows = len(items)
+            num_micro_batches += bool(items)
             if not items:
                 sound = [_without_loss(row) for row in sound]
             else:
@@ -194,6 +201,8 @@ class StepCollator:
                     return {"error": seen}
                 sound.append(_without_loss(seen))
             batch = self._packed(sound) if self.packing else self.encoder.collate(sound, padding="right")
+            if self.routes:
+                batch.inputs["routed"] = _routed(batch.inputs, sound, num_rows)
             labels = batch.inputs["labels"]
             positions = target_positions(labels)
             num_target_tokens += len(positions)
@@ -205,7 +214,12 @@ class StepCollator:
                     "sample_ids": batch.sample_ids,
                 }
             )
-        return {"micro_batches": micro_batches, "num_target_tokens": num_target_tokens, "num_tokens": num_tokens}
+        return {
+            "micro_batches": micro_batches,
+            "num_target_tokens": num_target_tokens,
+            "num_tokens": num_tokens,
+            "num_micro_batches": num_micro_batches,
+        }
 
     def _stand_in(self) -> list[Features | MedtuneError]:
         if self.blank is None:
@@ -229,6 +243,17 @@ class StepCollator:
 
 def _without_loss(row: Features) -> Features:
     return replace(row, sample_id="", labels=torch.full_like(row.labels, IGNORE_INDEX))
+
+
+def _routed(inputs: dict[str, Any], rows: Sequence[Features], num_rows: int) -> Tensor:
+    """(N,) bool, whether each token of a batch belongs to one of the first ``num_rows`` rows."""
+    if "attention_mask" in inputs:
+        routed: Tensor = inputs["attention_mask"] != 0
+        routed[num_rows:] = False
+        return routed.flatten()
+    routed = torch.zeros(inputs["input_ids"].shape[-1], dtype=torch.bool)
+    routed[: sum(len(row.input_ids) for row in rows[:num_rows])] = True
+    return routed
 
 
 class RowSampler(data.Sampler[int]):

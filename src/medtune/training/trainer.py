@@ -93,6 +93,7 @@ class TokenWeightedTrainer(Trainer):
         self.agreement = Agreement(self.accelerator.num_processes, seconds=args.ddp_timeout)
         self._loaders: list[DataLoader[Any]] = []
         self._eval_loader: DataLoader[Any] | None = None
+        self._reading: Any = None
         self._unchecked: list[tuple[tuple[str, ...], Tensor]] = []
         self._staging: Path | None = None
         self._collector_spared = False
@@ -118,12 +119,16 @@ class TokenWeightedTrainer(Trainer):
             gc.unfreeze()
             self._collector_spared = False
         for loader in self._loaders:
-            # Left to the garbage collector, each process would be waited for 5 s: the collector closes the queue that tells
-            # them to end before it runs the code that tells them.
-            iterator: Any = getattr(loader, "_iterator", None)
-            if hasattr(iterator, "_shutdown_workers"):
-                iterator._shutdown_workers()
+            _end_loading(getattr(loader, "_iterator", None))
         self._loaders, self._eval_loader = [], None
+        self._read(None)
+
+    def _read(self, iterator: Any) -> None:
+        """From now on steps come from ``iterator``: of a loader of ours, or of one that the parent makes for a resumed epoch."""
+        if iterator is not self._reading:
+            if not any(self._reading is getattr(loader, "_iterator", None) for loader in self._loaders):
+                _end_loading(self._reading)
+            self._reading = iterator
 
     # ------------------------------------------------------------------------------------------------------------- data
 
@@ -171,10 +176,14 @@ class TokenWeightedTrainer(Trainer):
         Raises:
             MedtuneError: A row is at fault, on this device or on another.
         """
+        self._read(epoch_iterator)
         started = time.monotonic()
         step = next(epoch_iterator)
         self.meter.waited(time.monotonic() - started)
-        (num_targets,) = self.agreement.check(step.get("error"), step.get("num_target_tokens", 0))
+        num_targets, num_micro_batches = self.agreement.check(
+            step.get("error"), step.get("num_target_tokens", 0), step.get("num_micro_batches", 0)
+        )
+        step["num_micro_batches"] = num_micro_batches
         self.meter.add_tokens(step["num_tokens"])
         # Filled there: a number that is copied to a GPU waits for all that the GPU has been given to do.
         return [step], torch.full((), float(num_targets), device=device)
@@ -192,7 +201,7 @@ class TokenWeightedTrainer(Trainer):
             waiting = contextlib.nullcontext() if is_last or self._shards_by_deepspeed else self.accelerator.no_sync(model)
             with waiting:
                 with self.compute_loss_context_manager():
-                    loss = self._loss(model, self._to_device(micro_batch), num_items_in_batch, len(micro_batches))
+                    loss = self._loss(model, self._to_device(micro_batch), num_items_in_batch, inputs["num_micro_batches"])
                 options = {"scale_wrt_gas": False} if self._shards_by_deepspeed else {}
                 self.accelerator.backward(loss, **options)
             total += loss.detach()
@@ -210,7 +219,7 @@ class TokenWeightedTrainer(Trainer):
         return value
 
     def _loss(
-        self, model: nn.Module, micro_batch: dict[str, Any], num_targets: Tensor | int | None, num_micro_batches: int
+        self, model: nn.Module, micro_batch: dict[str, Any], num_targets: Tensor | int | None, num_micro_batches: float
     ) -> Tensor:
         losses, outputs = self.token_loss(model, micro_batch["inputs"], micro_batch["positions"], micro_batch["targets"])
         total = losses.sum()
@@ -221,14 +230,15 @@ class TokenWeightedTrainer(Trainer):
         loss: Tensor = total * self.accelerator.num_processes / (count if num_targets is None else num_targets)
         return loss + self._router_loss(outputs, num_micro_batches)
 
-    def _router_loss(self, outputs: Any, num_micro_batches: int) -> Tensor | float:
-        """The balancing loss of a mixture of experts whose config asks for router logits, averaged over the micro-batches."""
+    def _router_loss(self, outputs: Any, num_micro_batches: float) -> Tensor | float:
+        """The balancing loss of a mixture of experts that returns one, averaged over the micro-batches of all devices."""
         router_loss = outputs.get("aux_loss") if isinstance(outputs, dict) else None
         if router_loss is None:
             return 0.0
         config = self.accelerator.unwrap_model(self.model).config.get_text_config()
         coefficient: float = getattr(config, "router_aux_loss_coef", 0.0)
-        return coefficient * router_loss / num_micro_batches  # type: ignore[no-any-return]
+        # As above, DDP's average is turned into a sum. Micro-batches that stand in for others add nothing and are not counted.
+        return coefficient * router_loss * self.accelerator.num_processes / num_micro_batches  # type: ignore[no-any-return]
 
     def _remember(self, sample_ids: tuple[str, ...], total: Tensor) -> None:
         self._unchecked.append((sample_ids, total))
@@ -382,6 +392,16 @@ class TokenWeightedTrainer(Trainer):
     def gathered_weights(self) -> dict[str, Tensor] | None:
         """What is trained, put together where it is divided among devices (every process must ask), else None."""
         return gather_trained(self.tuned) if weights_are_divided() else None
+
+
+def _end_loading(iterator: Any) -> None:
+    """End the loading processes of a loader's iterator, where it has some.
+
+    Left to the garbage collector, each process would be waited for 5 s: the collector closes the queue that tells them to end
+    before it runs the code that tells them.
+    """
+    if hasattr(iterator, "_shutdown_workers"):
+        iterator._shutdown_workers()
 
 
 def _start_worker(worker: int) -> None:  # noqa: ARG001

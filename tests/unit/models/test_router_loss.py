@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from medtune.models.router_loss import _real_tokens, balancing_loss, router_loss
+from medtune.models.router_loss import balancing_loss, returns_router_loss, router_loss
 from tiny_experts import text_model
 
 
@@ -45,17 +45,25 @@ def test_in_the_model(model_type: str) -> None:
         assert found
         assert model.config.get_text_config().router_aux_loss_coef == 0.01
         loss = model(**plain)["aux_loss"]
-        torch.testing.assert_close(model(**padded)["aux_loss"], loss)
+        torch.testing.assert_close(model(**padded, routed=padded["attention_mask"].flatten() != 0)["aux_loss"], loss)
+        assert abs(float((model(**padded)["aux_loss"] - loss).detach())) > 1e-3
+        nothing = model(**plain, routed=torch.zeros(9, dtype=torch.bool))["aux_loss"]
+        assert nothing == 0
+        nothing.backward()
+        assert all(parameter.grad.abs().max() == 0 for name, parameter in model.named_parameters() if "mlp.gate." in name)
         assert 1.8 < loss.item() < 6.0
         loss.backward()
         gates = [parameter.grad for name, parameter in model.named_parameters() if "mlp.gate." in name]
         assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gates)
+        assert returns_router_loss(model)
         model.eval()
+        assert model(**plain, routed=torch.ones(9, dtype=torch.bool)).get("aux_loss") is None
         assert model(**plain).get("aux_loss") is None
         model.train()
     assert model.config.get_text_config().output_router_logits
     assert "forward" not in vars(model)
     with router_loss(model, None):
+        assert not returns_router_loss(model)
         assert model(**plain).get("aux_loss") is None
 
 
@@ -80,14 +88,3 @@ def test_dense_models_have_none() -> None:
     config = transformers.Qwen3Config(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
     with router_loss(transformers.Qwen3ForCausalLM(config), 0.1) as found:
         assert not found
-
-
-def test_filling_of_a_packed_batch_does_not_count() -> None:
-    ids = torch.tensor([[5, 6, 0, 7, 8, 0, 0, 0]])
-    filled = _real_tokens({"input_ids": ids, "cu_seq_lens_q": torch.tensor([0, 3, 5, 8])})
-    assert filled is not None
-    assert filled.tolist() == [True] * 5 + [False] * 3
-    full = _real_tokens({"input_ids": ids[:, :5], "cu_seq_lens_q": torch.tensor([0, 3, 5])})
-    assert full is not None
-    assert full.all()
-    assert _real_tokens({"input_ids": ids}) is None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from medtune.errors import MedtuneError
@@ -75,6 +77,31 @@ def test_a_micro_batch_without_rows_is_a_row_without_loss(setup: Setup) -> None:
     assert "pixel_values" in empty["inputs"]
     assert step["num_target_tokens"] == len(full["targets"])
     assert step["num_tokens"] == len(rows[1].input_ids)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("packing", [True, False], ids=["packed", "padded"])
+def test_tokens_that_are_nobodys_are_marked_for_the_routers(setup: Setup, packing: bool) -> None:
+    rows = EncodedRows(setup.rows, setup.encoder, setup.image_path)
+    blind, other, sight = rows[0], rows[1], rows[2]
+    assert isinstance(blind, Features)
+    assert isinstance(other, Features)
+    blind, other = (
+        dataclasses.replace(row, tensors={"mm_token_type_ids": torch.zeros_like(row.input_ids)}) for row in (blind, other)
+    )
+    collator = StepCollator(
+        setup.encoder, packing=packing, multiple=64, blank=lambda: blind, sight=None if packing else lambda: sight, routes=True
+    )
+    step = collator([[blind, other], []])
+    full, empty = (batch["inputs"]["routed"] for batch in step["micro_batches"])
+    lengths = [len(blind.input_ids), len(other.input_ids)]
+    assert step["num_micro_batches"] == 1
+    assert not empty.any()
+    shape = step["micro_batches"][0]["inputs"]["input_ids"].shape
+    if packing:
+        assert shape[1] % 64 == 0
+        assert full.tolist() == [True] * sum(lengths) + [False] * (shape[1] - sum(lengths))
+    else:
+        assert full.reshape(shape).sum(dim=1).tolist() == [*lengths, 0], "the third shows the tower a picture"
 
 
 def test_an_answer_without_tokens_is_an_error(setup: Setup) -> None:

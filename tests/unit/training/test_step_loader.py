@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,21 @@ class Rows(Dataset[Any]):
     def __getitem__(self, rows: tuple[int, ...]) -> tuple[int, ...]:
         (self.folder / f"{time.monotonic_ns()}").touch()
         return rows
+
+
+def note_how_loading_ends(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """For each iterator with processes, once it is gone: whether its processes had been told to end before."""
+    from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
+    ended: list[bool] = []
+    end: Any = _MultiProcessingDataLoaderIter.__del__  # type: ignore[attr-defined]
+
+    def noted(self: Any) -> None:
+        ended.append(self._shutdown)
+        end(self)
+
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter, "__del__", noted)
+    return ended
 
 
 def sampler() -> StepSampler:
@@ -61,7 +77,10 @@ def test_each_iteration_is_one_epoch_and_the_next_is_begun_early(tmp_path: Path)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_run_with_loading_processes_resumes_with_the_same_losses(setup: Setup, tmp_path: Path) -> None:
+def test_a_run_with_loading_processes_resumes_with_the_same_losses(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = note_how_loading_ends(monkeypatch)
     settings: dict[str, Any] = {
         "adapter": LoraSettings(rank=4, dropout=0.2),
         "max_steps": 8,
@@ -86,3 +105,6 @@ def test_a_run_with_loading_processes_resumes_with_the_same_losses(setup: Setup,
     assert losses(stopped) == pytest.approx(losses(straight), abs=1e-6)
     assert losses(alone) == pytest.approx(losses(straight), abs=1e-6)
     assert eval_losses(stopped) == pytest.approx(eval_losses(straight), abs=1e-6)
+    gc.collect()
+    assert len(ended) == 7, "a training and a validation loader of three runs, and one for the rest of the resumed epoch"
+    assert all(ended), "a loader's processes were left to the garbage collector"
