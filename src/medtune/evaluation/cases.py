@@ -180,6 +180,8 @@ def choose_cases(
         members = {sample for sample, its_task in tasks.items() if its_task == task}
         ranked["random"].append(sorted(members, key=_lot))
         for metric in metrics:
+            if metric.direction == "neither":
+                continue
             after = _goodness(tuned, metric, members)
             if after:
                 break

@@ -80,6 +80,9 @@ _BLANKS = (
 )
 
 
+_ARROW = {"higher": "↑", "lower": "↓", "neither": ""}
+
+
 def _table(known: Known, in_language: Language | None) -> list[str]:
     """The short table of the report."""
     report = known.report
@@ -90,7 +93,7 @@ def _table(known: Known, in_language: Language | None) -> list[str]:
     names = [plain(head.render(in_language)) for head in heads] + ["n"]
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     for row in rows:
-        cells = [f"{plain(Text(row.metric.title).render(in_language))} {'↑' if row.metric.direction == 'higher' else '↓'}"]
+        cells = [f"{plain(Text(row.metric.title).render(in_language))} {_ARROW[row.metric.direction]}".rstrip()]
         for entry in (row.base, row.tuned):
             cells.append(
                 "–"

@@ -346,8 +346,11 @@ def test_compare_prints_a_line_for_each_metric(capsys: pytest.CaptureFixture[str
     comparison = json.loads(capsys.readouterr().out)
     overall = [entry for entry in comparison["differences"] if entry["task"] is None]
     assert run("compare", "small", "runs/small") == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert sum("↑" in line or "↓" in line for line in lines) == len(overall) > 0
+    text = capsys.readouterr().out
+    directed = [metric for metric in comparison["metrics"] if metric["direction"] != "neither"]
+    assert sum("↑" in line or "↓" in line for line in text.splitlines()) == len(directed) > 0
+    assert len(comparison["metrics"]) == len(overall)
+    assert [metric["title"] for metric in comparison["metrics"] if metric["title"] not in text] == []
 
 
 def test_chat_reads_standard_input() -> None:
