@@ -105,10 +105,12 @@ class Sweep:
             return
         remedy = msg("Begin another sweep with --folder, or give the settings that this one began with.")
         before = load_recipe(recipe_file)
+        # Where the validation loss is the objective nothing is generated or scored.
+        sides = ("run.", "generation.", "evaluation.") if self.space.objective == "validation-loss" else ("run.",)
         changed = [
             (entry.key, msg("The sweep began with {first}, now it is {second}.", first=str(entry.first), second=str(entry.second)))
             for entry in diff_settings(before, self.recipe)
-            if not entry.key.startswith("run.") and entry.key not in ("title", "train.num_workers", "data.num_workers")
+            if not entry.key.startswith(sides) and entry.key not in ("title", "train.num_workers", "data.num_workers")
         ]
         old = load_space(space_file, before)
         # More trials may be asked for; anything else would mix two sweeps in one store.

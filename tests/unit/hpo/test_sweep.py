@@ -15,7 +15,9 @@ import pytest
 from medtune import api
 from medtune.errors import DataError, RecipeError
 from medtune.hpo import sweep as sweep_module
+from medtune.hpo.config import Space
 from medtune.hpo.pool import Pool
+from medtune.hpo.sweep import Sweep
 from medtune.hpo.trial import TrialJob, run_trial
 from medtune.recipe import load_recipe
 from medtune.runs import Run
@@ -184,6 +186,26 @@ def test_a_trial_that_cannot_run_says_why(here: Path) -> None:
     assert outcome.state == "failed"
     assert outcome.error is not None
     assert "longer than 3 tokens" in outcome.error.render("en")
+
+
+@pytest.mark.usefixtures("here")
+def test_a_sweep_goes_on_whatever_the_recipe_says_of_answers_it_does_not_ask_for(tmp_path: Path) -> None:
+    """Such as defaults of a newer version. Where a metric is the objective they count."""
+    measured = {"parameters": {"adapter.rank": {"choices": [4]}}}
+    data: Any = None  # only what stands in the folder is looked at
+    for objective, changed in (("validation-loss", False), ("rouge_l", True)):
+        space = Space.model_validate({**measured, "objective": objective})
+        recipes = [load_recipe("small.yaml", given) for given in ([], ["generation.sampling.max_new_tokens=2"])]
+        first, second = (Sweep(recipe, space, tmp_path / objective) for recipe in recipes)
+        (tmp_path / objective).mkdir()
+        first._settle(data)
+        if changed:
+            with pytest.raises(RecipeError, match="other settings"):
+                second._settle(data)
+        else:
+            second._settle(data)
+            with pytest.raises(RecipeError, match="other settings"):
+                Sweep(load_recipe("small.yaml", ["train.learning_rate=1"]), space, tmp_path / objective)._settle(data)
 
 
 @pytest.mark.usefixtures("here")
