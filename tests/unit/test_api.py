@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -307,6 +308,28 @@ def test_a_recipe_object_may_be_changed_by_overrides() -> None:
     assert api.prepare(loaded).manifest == api.prepare(loaded, ["adapter.rank=1"]).manifest
     with pytest.raises(RecipeError):
         api.prepare(loaded, ["adapter.rnk=1"])
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_as_one(tmp_path: Path) -> None:
+    written: list[str] = []
+    for number in ("1", "2"):
+        run = tmp_path / f"by-{number}"
+        shutil.copytree("runs/small", run)
+        shutil.rmtree(run / "evaluations")
+        heard: list[Event] = []
+        api.evaluate(run, [f"generation.num_processes={number}", "evaluation.controls=[]"], listener=heard.append)
+        lines = []
+        for label in ("base", "tuned"):
+            for line in (run / "evaluations" / label / "predictions.jsonl").read_text().splitlines():
+                prediction = json.loads(line)
+                prediction["generation"].pop("seconds")
+                told = prediction["generation"].pop("first_token_logprobs")  # equal up to rounding
+                lines.append([prediction, sorted(told or {})])
+        written.append(json.dumps(lines))
+        assert [event.text.render("en") for event in heard if event.text is not None].count("Loading tiny") == 1
+    assert written[0] == written[1]
+    assert not list((tmp_path / "by-1" / "evaluations").glob("worker-*.log"))
 
 
 def test_the_demo_goes_the_whole_road_and_uses_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
