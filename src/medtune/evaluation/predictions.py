@@ -21,6 +21,7 @@ from medtune.runs import atomic_file, atomic_write
 from medtune.types import ControlName, Document, ModelName, Prediction, Score, SplitName
 
 __all__ = [
+    "MAX_CHARACTERS",
     "Asked",
     "StoredPredictions",
     "append_prediction",
@@ -35,6 +36,12 @@ __all__ = [
     "write_index",
     "write_scores",
 ]
+
+
+MAX_CHARACTERS = 20_000
+"""Of an answer, that are read and judged; the whole text is kept. It is ten times a long radiology report. Some readers of texts
+need time that grows with the square of the length, and a model that repeats itself for a million characters must not hold up all
+other answers."""
 
 
 class Asked(Document):
@@ -115,7 +122,7 @@ class StoredPredictions:
         found: list[Text] = []
         name = f"{self.path.parent.name}/{self.path.name}"
         missing = [sample for sample in wanted if sample not in self.predictions]
-        failed, empty = [], []
+        failed, empty, long = [], [], []
         # One after the other: they may stand in a file, and not all fit into memory.
         for sample in wanted:
             if (prediction := self.predictions.get(sample)) is None:
@@ -124,6 +131,8 @@ class StoredPredictions:
                 failed.append(sample)
             elif not prediction.generation.text.strip():
                 empty.append(sample)
+            elif len(prediction.generation.text) > MAX_CHARACTERS:
+                long.append(sample)
         if self.broken:
             found.append(
                 msg(
@@ -169,6 +178,16 @@ class StoredPredictions:
                     file=name,
                     count=len(failed),
                     sample=failed[0],
+                )
+            )
+        if long:
+            found.append(
+                msg(
+                    "{file}: answers of more than {limit} characters, of which the rest is not read: {count}, such as {sample}.",
+                    file=name,
+                    limit=MAX_CHARACTERS,
+                    count=len(long),
+                    sample=long[0],
                 )
             )
         if empty and empty_matters:
@@ -227,7 +246,8 @@ def read_predictions(path: Path, known: Collection[str]) -> StoredPredictions:
 def resume_predictions(folder: Path, asked: Asked, known: Collection[str], *, overwrite: bool) -> StoredPredictions:
     """The predictions that a condition already has, after the file has been made fit to be appended to.
 
-    Lines that cannot be used (torn, broken, repeated, failed generations) leave the file here and are generated again.
+    Lines that cannot be used (torn, broken, repeated, of samples that are not known, failed generations) leave the file here, and
+    what is missing is generated again. They are not lost: ``set_aside.jsonl`` beside it gets them as they are.
 
     Raises:
         EvaluationError: The stored predictions belong to other data, weights or sampling, and ``overwrite`` is not set.
@@ -257,10 +277,26 @@ def resume_predictions(folder: Path, asked: Asked, known: Collection[str], *, ov
     lines = [len(line) for line in stored.predictions.lines(kept) if line is not None and line.endswith(b"\n")]
     if len(lines) == len(kept) and sum(lines) == path.stat().st_size:
         return stored
+    _set_aside(path, set(kept), folder / "set_aside.jsonl")
     with atomic_file(path) as file:
         for line in stored.predictions.lines(kept):
             file.write((line or b"").rstrip(b"\n") + b"\n")
     return replace(stored, predictions=read_predictions(path, known).predictions)
+
+
+def _set_aside(path: Path, kept: set[str], aside: Path) -> None:
+    """Append the lines of ``path`` that are not the first sound one of a sample in ``kept`` to ``aside``."""
+    open_ids = set(kept)
+    with path.open("rb") as file, aside.open("ab") as rest:
+        for line in file:
+            try:
+                name = Prediction.model_validate_json(line).sample_id
+            except ValidationError:
+                name = ""
+            if name in open_ids:
+                open_ids.discard(name)
+            elif line.strip():
+                rest.write(line.rstrip(b"\n") + b"\n")
 
 
 def append_prediction(path: Path, prediction: Prediction) -> None:

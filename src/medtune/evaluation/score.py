@@ -21,6 +21,7 @@ from typing import Any, cast
 import numpy as np
 
 from medtune.evaluation.prediction_lines import PredictionLines
+from medtune.evaluation.predictions import MAX_CHARACTERS
 from medtune.evaluation.score_columns import Part, ScoreColumns, parts_of
 from medtune.imaging.child import Child, ChildDiedError
 from medtune.plugins import resolve_stored
@@ -76,7 +77,7 @@ def parse_generation(generation: Generation, sample: Sample, *, image_sha256: tu
         error = "the generation failed"
     else:
         try:
-            answer = load_task(sample.task).parse(generation.text, sample)
+            answer = load_task(sample.task).parse(generation.text[:MAX_CHARACTERS], sample)
         except ValueError as fault:
             error = str(fault) or "the answer cannot be read"
     return Prediction(sample_id=sample.id, generation=generation, answer=answer, error=error, image_sha256=image_sha256)
@@ -93,6 +94,9 @@ def score_predictions(samples: Iterable[Sample], predictions: Mapping[str, Predi
 
 def _judge(sample: Sample, prediction: Prediction | None, metrics: Metrics) -> list[Score]:
     if prediction is not None and prediction.generation.finish_reason != "error":
+        if len(prediction.generation.text) > MAX_CHARACTERS:
+            start = prediction.generation.model_copy(update={"text": prediction.generation.text[:MAX_CHARACTERS]})
+            prediction = prediction.model_copy(update={"generation": start})
         return [score for metric in metrics.of(sample.task) for score in metric.score(prediction, sample)]
     reason = "no prediction" if prediction is None else "the generation failed"
     nothing = Generation(id=sample.id, text="", finish_reason="error")

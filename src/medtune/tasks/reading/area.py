@@ -20,8 +20,9 @@ _FRACTIONS = {"half": 50.0, "third": 100 / 3, "quarter": 25.0, "fourth": 25.0, "
 _FRACTIONS |= {"tenth": 10.0, "twentieth": 5.0, "hundredth": 1.0}
 
 _WORD = rf"(?:(?:{_TENS.replace(' ', '|')})[- ](?:{'|'.join(_ONES.split()[1:10])})|{'|'.join(_ENGLISH)})"
-# Atomic, so that "twenty-five percent" is never taken apart into a range from twenty to five.
-_VALUE = rf"(?>\d+(?:[.,]\d+)?|\b{_WORD}\b(?:\s+point(?:\s+{_WORD}\b)+)?)"
+# Atomic, so that "twenty-five percent" is never taken apart into a range from twenty to five. A number is tried from its first
+# digit only: from each of them, a run of digits would cost the square of its length.
+_VALUE = rf"(?>(?<!\d)\d+(?:[.,]\d+)?|\b{_WORD}\b(?:\s+point(?:\s+{_WORD}\b)+)?)"
 _SIGN = r"\s*-?\s*(?:%|％|percent\b|per\s+cent\b|pct\b)"
 _PERCENT = re.compile(
     rf"\bbetween\s+(?P<from>{_VALUE})(?:{_SIGN})?\s+and\s+(?P<until>{_VALUE}){_SIGN}"

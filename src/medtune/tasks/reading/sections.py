@@ -23,7 +23,9 @@ _HEADINGS: dict[SectionName, str] = {
     "recommendation": r"recommendations?|建议|处理建议",
 }
 _HEADING = re.compile(
-    r"(?:^|(?<=[\s.;。；*#]))[#*_\s【\[]*(?:"
+    # At most twelve signs before it: a match may begin within a longer run, and trying each run from each of its signs to its end
+    # would cost the square of its length.
+    r"(?:^|(?<=[\s.;。；*#]))[#*_\s【\[]{0,12}(?:"
     + "|".join(f"(?P<{name}>{pattern})" for name, pattern in _HEADINGS.items())
     + r")[】\]]?[*_]*(?:\s*[:：][*_]*|[ \t]*$)",
     re.IGNORECASE | re.MULTILINE,
