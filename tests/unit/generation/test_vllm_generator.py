@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,8 +35,8 @@ SAMPLING = Sampling(max_new_tokens=6)
 
 @pytest.fixture(autouse=True)
 def options(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    for name in module._ENVIRONMENT:
-        monkeypatch.setenv(name, os.environ.get(name, "1"))
+    for name, value in module._ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)  # what the engine sets would outlive the test
     return [] if INSTALLED else stand_in_vllm.install(monkeypatch)
 
 
