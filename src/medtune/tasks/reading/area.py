@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 
 __all__ = ["read_percent"]
 
@@ -43,6 +44,8 @@ _FRACTION = re.compile(
 )
 _ABOUT_AREA = re.compile(r"occup|cover|area|size|account|compris|\btak(?:e|es|ing)\b|share|占|面积|大小", re.I)
 
+_SENTENCE_END = re.compile(r"[;。；\n]|\.\s")
+
 
 def read_percent(text: str) -> float | None:
     """The share that ``text`` gives, 0 to 100: "4.1%", "4,1 per cent", "about four percent", "百分之四点一",
@@ -63,9 +66,13 @@ def read_percent(text: str) -> float | None:
             count = (match["count"] or "1").lower()
             found.append((match.start(), (1.0 if count in ("a", "an") else _number(count)) * _FRACTIONS[match["part"].lower()]))
     found = sorted((start, value) for start, value in found if 0 <= value <= 100)
+    # Looked for once, not again before each share: an answer may be a long list of them.
+    sentences = [0, *(match.end() for match in _SENTENCE_END.finditer(text))]
+    words = [(match.start(), match.end()) for match in _ABOUT_AREA.finditer(text)]
+    ends = [end for _, end in words]
     for start, value in found:
-        sentence = re.split(r"[;。；\n]|\.\s", text[:start])[-1]
-        if _ABOUT_AREA.search(sentence):
+        before = bisect_right(ends, start) - 1
+        if before >= 0 and words[before][0] >= sentences[bisect_right(sentences, start) - 1]:
             return value
     return found[0][1] if found else None
 
