@@ -559,25 +559,40 @@ def rescore(run: RunLike, overrides: Sequence[str] = (), *, listener: Listener |
     return report
 
 
-def compare(first: RunLike, second: RunLike) -> Comparison:
+def compare(
+    first: RunLike, second: RunLike, *, first_also: Sequence[RunLike] = (), second_also: Sequence[RunLike] = ()
+) -> Comparison:
     """Two evaluated runs on the samples that both answered, paired; differences are ``second`` minus ``first``.
 
+    Args:
+        first_also: Further runs of ``first``'s recipe, with other seeds: the runs of a side are averaged, never pooled.
+        second_also: The same of ``second``.
+
     Raises:
-        EvaluationError: A report is missing, or the two were made from different data.
+        EvaluationError: A report is missing, or the runs were made from different data.
     """
     from medtune.evaluation.compare import compare as paired
 
-    opened = find_run(first), find_run(second)
-    for run in opened:
+    arms = [[find_run(run) for run in arm] for arm in ((first, *first_also), (second, *second_also))]
+    for run in (run for arm in arms for run in arm):
         if run.recipe_path.is_file():
             assembly.load_named_code(load_recipe(run.recipe_path))
-    return paired(opened[0].folder, opened[1].folder)
+    return paired([run.folder for run in arms[0]], [run.folder for run in arms[1]])
 
 
-def compare_page(first: RunLike, others: Sequence[RunLike], *, html: Path | None = None) -> tuple[tuple[Comparison, ...], Path]:
+def compare_page(
+    first: RunLike,
+    others: Sequence[RunLike],
+    *,
+    first_also: Sequence[RunLike] = (),
+    second_also: Sequence[RunLike] = (),
+    html: Path | None = None,
+) -> tuple[tuple[Comparison, ...], Path]:
     """Each of ``others`` against ``first``, as :func:`compare` does, and a page that shows all of it with the changed cases.
 
     Args:
+        first_also: Further runs of ``first``'s recipe; of several runs of a side, the cases are those of the first.
+        second_also: Further runs of the recipe of the first of ``others``.
         html: Where the page goes; ``compare.html`` in the folder of the first of ``others`` when left out.
 
     Raises:
@@ -587,7 +602,10 @@ def compare_page(first: RunLike, others: Sequence[RunLike], *, html: Path | None
 
     opened = find_run(first)
     found = [find_run(other) for other in others]
-    comparisons = tuple(compare(opened, other) for other in found)
+    comparisons = tuple(
+        compare(opened, other, first_also=first_also, second_also=second_also if place == 0 else ())
+        for place, other in enumerate(found)
+    )
     pairs = [Pair(comparison, opened.folder, other.folder) for comparison, other in zip(comparisons, found, strict=True)]
     page = html or found[0].folder / "compare.html"
     return comparisons, write_comparisons(pairs, page, _evaluated_dataset(opened), language())

@@ -196,6 +196,15 @@ def test_validate_counts_tokens_for_a_recipe_only() -> None:
     assert api.validate("small.yaml", ["train.max_tokens=3"]).num_errors > 0
 
 
+def test_several_runs_of_a_side_are_averaged() -> None:
+    comparison = api.compare("small", "small", first_also=["small"], second_also=["small"])
+    assert comparison.runs == (("small/tuned", "small/tuned"), ("small/tuned", "small/tuned"))
+    assert any("hold the same weights" in text.render("en") for text in comparison.warnings), (
+        "one run given twice is no second seed"
+    )
+    assert comparison.alerts == tuple(text for text in comparison.warnings if text in comparison.alerts)
+
+
 def test_compare_of_a_run_with_itself_finds_nothing() -> None:
     comparison = api.compare("small", Run(Path("runs/small")))
     assert comparison.differences

@@ -179,19 +179,37 @@ def compare(
         ),
     ] = None,
     no_html: Annotated[bool, typer.Option("--no-html", help=str(msg("Write no page.")))] = False,
+    first_also: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RUN",
+            help=str(
+                msg(
+                    "Another run of the first's recipe, with another seed; may be given several times. Runs of a side are averaged."
+                )
+            ),
+        ),
+    ] = None,
+    second_also: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RUN", help=str(msg("The same of the second run; only where two runs are compared."))),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     from medtune import api
     from medtune.cli.tables import print_comparison, print_json
 
+    if second_also and more:
+        raise typer.BadParameter(str(msg("--second-also is for the comparison of two runs.")))
+    also = {"first_also": tuple(first_also or ()), "second_also": tuple(second_also or ())}
     others = [second, *(more or ())]
     if no_html:
         if html is not None:
             raise typer.BadParameter(str(msg("--html and --no-html contradict each other.")))
-        comparisons: tuple[Comparison, ...] = tuple(api.compare(first, other) for other in others)
+        comparisons: tuple[Comparison, ...] = tuple(api.compare(first, other, **also) for other in others)
         page = None
     else:
-        comparisons, page = api.compare_page(first, others, html=html)
+        comparisons, page = api.compare_page(first, others, html=html, **also)
     if as_json:
         print_json(comparisons[0] if len(comparisons) == 1 else comparisons)
         return

@@ -21,7 +21,8 @@ from medtune.types import (
 __all__ = ["FEW_GROUPS", "MANY_UNPARSED", "is_severe"]
 
 FEW_GROUPS = 30
-"""Below so many groups the bootstrap's intervals are too narrow, so the report says it. The usual rule of thumb for
+"""Below so many groups the bootstrap's intervals may be too narrow, so the report says it: with 10 they held the truth of an
+accuracy of 0.9 in 92 of 100 simulated data sets (docs/statistics.md). The usual rule of thumb for
 cluster-robust inference puts "few" at 20 to 50 clusters (Cameron, Gelbach and Miller 2008, doi:10.1162/rest.90.3.414)."""
 
 MANY_UNPARSED = 0.1
@@ -44,7 +45,7 @@ def synthetic_data() -> Text:
 
 
 def few_groups(num_groups: int) -> Text:
-    return msg("Only {count} groups were evaluated: intervals from so few are too narrow.", count=num_groups)
+    return msg("Only {count} groups were evaluated: intervals from so few may be too narrow.", count=num_groups)
 
 
 def trained_on_split() -> Text:
