@@ -11,9 +11,13 @@ import argparse
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
-from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForImageTextToText
+from stand_in import stand_in
+
+stand_in()
+
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+from transformers import AutoConfig, AutoModelForImageTextToText  # noqa: E402
 
 PROJECTIONS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj)"
 EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
