@@ -33,6 +33,7 @@ WANTED = {
     "privacy",
     "recipes",
     "reports",
+    "statistics",
     "sweeps",
     "training",
     "validation",

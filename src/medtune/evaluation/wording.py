@@ -177,8 +177,8 @@ PAGE: dict[str, Text] = {
     "how_to_read": msg("How to read this table"),
     "read_interval": msg(
         "Small figures are 95 % intervals from resampling whole groups (BCa bootstrap, widened for few groups); a difference is"
-        " called better or worse only when its interval excludes zero and its p-value, adjusted for all measures that were tried, is"
-        " at most 0.05."
+        " called better or worse only when its interval excludes zero and its p-value, adjusted for all measures that were tried,"
+        " is at most 0.05."
     ),
     "read_paired": msg(
         "A difference is taken on the samples that both models were scored on (n where they are fewer), so it need not be that"
