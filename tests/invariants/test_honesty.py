@@ -58,8 +58,8 @@ def ask_bright(row: dict[str, object]) -> None:
     row.update(task="closed-vqa", target=target, messages=messages)
 
 
-def dataset(folder: Path, **options: int) -> Dataset:
-    return make_dataset(folder, num_groups=40, change=ask_bright, **options)  # type: ignore[arg-type]
+def dataset(folder: Path, train: int = 0) -> Dataset:
+    return make_dataset(folder, num_groups=40, change=ask_bright, train=train)
 
 
 def run(data: Dataset, folder: Path, *, tuned: Generator, base: Generator | None = None) -> tuple[Report, dict[Language, str]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from medtune.evaluation.predictions import MAX_CHARACTERS
 from medtune.language import Text, msg
 from medtune.tasks.reading.yes_no import read_yes_no
 from medtune.types import (
@@ -185,35 +187,31 @@ def one_answer(label: str, task: str, count: int, total: int) -> Text:
 
 def one_answer_for_all(label: str, predictions: Mapping[str, Prediction], samples: Iterable[Sample]) -> list[Text]:
     """Whether a model always says the same: yes or no where that is asked, and one text within a task."""
-    from collections import Counter
-
-    decided: list[tuple[str | None, str]] = []
-    texts: dict[str, list[tuple[str, str]]] = {}
+    said, true, total = Counter[str | None](), Counter[str](), 0
+    # By their hashes: the texts stand in files, and not all fit into memory.
+    answers: dict[str, Counter[int]] = {}
+    references: dict[str, Counter[int]] = {}
     for sample in samples:
-        if sample.id not in predictions:
+        if (prediction := predictions.get(sample.id)) is None or prediction.generation.finish_reason == "error":
             continue
-        text, target = predictions[sample.id].generation.text.strip(), sample.target.strip()
+        text, target = prediction.generation.text.strip(), sample.target.strip()
         truth = read_yes_no(target) if len(target.split()) == 1 else None
         if truth is not None:
-            decided.append((read_yes_no(text), truth))
+            said[read_yes_no(text[:MAX_CHARACTERS])] += 1
+            true[truth] += 1
+            total += 1
         else:
-            texts.setdefault(sample.task, []).append((text, target))
-    found = []
-    if len(decided) >= FEW_ANSWERS:
-        for said in ("yes", "no"):
-            count, true_count = sum(one == said for one, _ in decided), sum(one == said for _, one in decided)
-            if count >= ONE_ANSWER * len(decided) and true_count <= UNIFORM * len(decided):
-                found.append(always(label, said, count, len(decided), true_count))
-    for task, pairs in texts.items():
-        commonest = Counter(text for text, _ in pairs if text).most_common(1)
-        references = Counter(target for _, target in pairs).most_common(1)
-        if (
-            len(pairs) >= FEW_ANSWERS
-            and commonest
-            and commonest[0][1] >= ONE_ANSWER * len(pairs)
-            and references[0][1] <= UNIFORM * len(pairs)
-        ):
-            found.append(one_answer(label, task, commonest[0][1], len(pairs)))
+            answers.setdefault(sample.task, Counter())[hash(text)] += 1
+            references.setdefault(sample.task, Counter())[hash(target)] += 1
+    found = [
+        always(label, answer, said[answer], total, true[answer])
+        for answer in ("yes", "no")
+        if total >= FEW_ANSWERS and said[answer] >= ONE_ANSWER * total and true[answer] <= UNIFORM * total
+    ]
+    for task, counts in answers.items():
+        asked, count = counts.total(), max(counts.values())
+        if asked >= FEW_ANSWERS and count >= ONE_ANSWER * asked and max(references[task].values()) <= UNIFORM * asked:
+            found.append(one_answer(label, task, count, asked))
     return found
 
 

@@ -29,6 +29,7 @@ from medtune.evaluation.bootstrap import cluster_bootstrap
 from medtune.evaluation.measure import bound_without_exceptions
 from medtune.evaluation.metrics.additive import mean_of
 from medtune.evaluation.metrics.words import answer_words
+from medtune.evaluation.predictions import MAX_CHARACTERS
 from medtune.evaluation.variants import has_side
 from medtune.tasks.reading.finding import canonical_finding, is_kind_of
 from medtune.tasks.reading.yes_no import read_yes_no
@@ -86,7 +87,7 @@ def mirrored_agreement(plain: Prediction, mirrored: Prediction, sample: Sample) 
 
 def diagnosis_of(prediction: Prediction, sample: Sample) -> str | None:
     """The final diagnosis that an answer states, in its own words."""
-    text = prediction.generation.text.strip()
+    text = prediction.generation.text[:MAX_CHARACTERS].strip()
     stated = [match.group("en") or match.group("impression") or match.group("zh") for match in _STATED.finditer(text)]
     if stated:
         return str(stated[-1]).strip()
@@ -100,7 +101,7 @@ def state_consistency(
     label: str,
     plain: Mapping[str, Prediction],
     again: Mapping[str, Mapping[str, Prediction]],
-    samples: Mapping[str, Sample],
+    samples: Iterable[Sample],
     *,
     num_resamples: int,
     seed: int,
@@ -109,13 +110,30 @@ def state_consistency(
 
     Args:
         label: Of the condition with the plain questions.
-        plain: Its predictions by sample id.
+        plain: Its predictions by sample id. They may stand in a file: one is held at a time.
         again: Variant -> sample id -> prediction.
-        samples: By id.
+        samples: Gone through once.
     """
+    repeated = {name for predictions in again.values() for name in predictions}
+    asked: dict[str, Sample] = {}
+    groups: dict[str, str] = {}
+    stated: dict[tuple[str, ...], list[tuple[str, str]]] = {}
+    for sample in samples:
+        if sample.id in repeated:
+            asked[sample.id] = sample
+            groups[sample.id] = sample.group
+        prediction = plain.get(sample.id) if sample.images else None
+        if prediction is not None and (diagnosis := diagnosis_of(prediction, sample)) is not None:
+            pictures = tuple(image.sha256 for image in sample.images)
+            stated.setdefault(pictures, []).append((sample.id, diagnosis))
+            groups[sample.id] = sample.group
 
     def state(kind: ConsistencyName, values: Mapping[str, float | None]) -> Consistency:
-        return _state(kind, label, values, samples, num_resamples, seed)
+        return _state(kind, label, values, groups, num_resamples, seed)
+
+    def answer(name: str) -> Prediction | None:
+        given = plain.get(name)
+        return None if given is None or given.generation.finish_reason == "error" else given
 
     found: list[Consistency] = []
     pairs: tuple[tuple[ConsistencyName, Callable[[Prediction, Prediction, Sample], float | None]], ...] = (
@@ -124,13 +142,18 @@ def state_consistency(
     )
     for kind, agree in pairs:
         if kind in again:
-            both = {name: other for name, other in again[kind].items() if name in plain}
-            found.append(state(kind, {name: agree(plain[name], other, samples[name]) for name, other in both.items()}))
+            values = {
+                name: agree(given, other, asked[name])
+                for name, other in again[kind].items()
+                if name in asked and (given := answer(name)) is not None
+            }
+            found.append(state(kind, values))
     draws = [predictions for variant, predictions in again.items() if variant.startswith("repeated-")]
     if draws:
-        drawn = {name: [one[name] for one in draws] for name in draws[0] if all(name in one for one in draws)}
-        found.append(state("repeated", {name: _mean_agreement(several, samples[name]) for name, several in drawn.items()}))
-    diagnoses = _by_picture(plain, samples)
+        drawn = {name: [one[name] for one in draws] for name in draws[0] if name in asked and all(name in one for one in draws)}
+        found.append(state("repeated", {name: _mean_agreement(several, asked[name]) for name, several in drawn.items()}))
+    # Under the id of the picture's first sample.
+    diagnoses = {entries[0][0]: float(_all_same(name for _, name in entries)) for entries in stated.values() if len(entries) > 1}
     if diagnoses:
         found.append(state("diagnoses", diagnoses))
     return found
@@ -140,14 +163,14 @@ def _state(
     kind: ConsistencyName,
     label: str,
     values: Mapping[str, float | None],
-    samples: Mapping[str, Sample],
+    group_of: Mapping[str, str],
     num_resamples: int,
     seed: int,
 ) -> Consistency:
     read = {name: value for name, value in values.items() if value is not None}
     if not read:
         return Consistency(kind=kind, label=label, value=None, num_questions=len(values), num_unread=len(values), num_groups=0)
-    groups = [samples[name].group for name in read]
+    groups = [group_of[name] for name in read]
     statistics = np.array([[value, 1.0] for value in read.values()])
     value, low, high = cluster_bootstrap(statistics, groups, mean_of, num_resamples=num_resamples, seed=seed)
     num_groups = len(set(groups))
@@ -187,18 +210,6 @@ def _mean_agreement(answers: Sequence[Prediction], sample: Sample) -> float | No
     found = [agreement(one, other, sample) for one, other in itertools.combinations(answers, 2)]
     read = [value for value in found if value is not None]
     return sum(read) / len(read) if read else None
-
-
-def _by_picture(plain: Mapping[str, Prediction], samples: Mapping[str, Sample]) -> dict[str, float | None]:
-    """1 or 0 for each picture of which two or more diagnoses are stated, under the id of its first sample."""
-    stated: dict[tuple[str, ...], list[tuple[str, str]]] = {}
-    for name, prediction in plain.items():
-        sample = samples[name]
-        if sample.images and (diagnosis := diagnosis_of(prediction, sample)) is not None:
-            stated.setdefault(tuple(image.sha256 for image in sample.images), []).append((name, diagnosis))
-    return {
-        entries[0][0]: float(_all_same(diagnosis for _, diagnosis in entries)) for entries in stated.values() if len(entries) > 1
-    }
 
 
 def _all_same(diagnoses: Iterable[str]) -> bool:

@@ -119,7 +119,11 @@ def evaluate(
             for variant in (*variant_names(settings), *(("general",) if settings.general else ())):
                 drawn = variant_sampling(variant, sampling, settings)
                 asked.append(own.model_copy(update={"variant": variant, "sampling": drawn.model_dump(mode="json")}))
-                again = general_samples() if variant == "general" else variant_samples(variant, samples, settings)
+                again = (
+                    general_samples(pictures=any(sample.images for sample in pool))
+                    if variant == "general"
+                    else variant_samples(variant, samples, settings)
+                )
                 show = partial(_show_variant, variant, again, dataset)
                 _ask(asked[-1], again, show, source, folder=folder, sampling=drawn, overwrite=overwrite, hear=hear)
             if settings.abstain and split != "validation" and (others := closed_questions(dataset.rows("validation"))):

@@ -67,7 +67,7 @@ class _Right:
     """The share of right answers."""
 
     name = "general"
-    values = (GENERAL,)
+    values: tuple[MetricValue, ...] = (GENERAL,)
 
     def score(self, prediction: Prediction, sample: Sample) -> tuple[Score, ...]:
         right = float(is_right(prediction.generation.text, tuple(sample.target.split("|"))))
@@ -212,7 +212,7 @@ def state_forgetting(
             scores.append(
                 GeneralScore(
                     label=label,
-                    language=language,  # type: ignore[arg-type]
+                    language=language,
                     value=found.value,
                     low=found.low,
                     high=found.high,

@@ -64,7 +64,9 @@ def _share(real: ScoreTable, without: ScoreTable, metric: MetricValue, task: str
 
     def part(totals: NDArray[np.float64]) -> NDArray[np.float64]:
         own = np.asarray(aggregate(totals[..., :width]))
-        return np.divide(own - aggregate(totals[..., width:]), own, out=np.full(own.shape, np.nan), where=own > 0)
+        lost = np.asarray(own - aggregate(totals[..., width:]))
+        part_of_own: NDArray[np.float64] = np.divide(lost, own, out=np.full(own.shape, np.nan), where=own > 0)
+        return part_of_own
 
     groups = [real.groups[sample] for sample in ids]
     found = cluster_bootstrap(np.concatenate([left, right], axis=1), groups, part, num_resamples=real.num_resamples, seed=real.seed)

@@ -15,12 +15,11 @@ from pydantic import JsonValue
 from medtune import __version__
 from medtune.data.validation_file import stored_report
 from medtune.evaluation import cautions
+from medtune.evaluation.asked_again import Plain, tell_of_again
 from medtune.evaluation.calibration import VALIDATION, abstention, closed_questions, probabilities, reliability_bins
 from medtune.evaluation.config import EvaluationSettings
-from medtune.evaluation.consistency import state_consistency
 from medtune.evaluation.controls import askable
 from medtune.evaluation.finding_counts import count_findings
-from medtune.evaluation.general import general_samples, state_forgetting
 from medtune.evaluation.measure import ScoreTable, difference, measure
 from medtune.evaluation.metrics.llamafactory import predict_timing
 from medtune.evaluation.permutation import adjust
@@ -41,9 +40,7 @@ from medtune.runs import atomic_write
 from medtune.types import (
     Abstention,
     Condition,
-    Consistency,
     Difference,
-    Forgetting,
     Measurement,
     MetricValue,
     PictureShare,
@@ -114,8 +111,8 @@ def build_report(
     )
     directions = {name: values[name].direction for name in headline if about(name) == "picture"}
     groups = {sample.group for sample in samples}
-    again = _asked_again(asked, samples, pool, folder)
-    consistency, forgetting = _consistency(scored, again, samples, settings), _forgetting(scored, again, settings)
+    models = [Plain(one.label, one.asked.model, one.predictions) for one in _plain(scored)]
+    consistency, forgetting = tell_of_again(models, asked, samples, pool, folder, settings)
     warnings = [*_data_warnings(dataset, samples, asked[0].split, len(groups)), *warnings, *left_out.values()]
     warnings.extend(_answer_warnings(scored, differences, directions))
     warnings.extend(_model_warnings(scored, differences, samples, values, headline))
@@ -142,7 +139,7 @@ def build_report(
         differences=tuple(differences),
         subgroups=subgroups,
         picture_share=tuple(_picture_shares(scored, differences, [values[name] for name in directions])),
-        consistency=tuple(consistency),
+        consistency=consistency,
         forgetting=forgetting,
         headline=headline,
         alerts=tuple(text for text in _once(warnings) if cautions.is_severe(text)),
@@ -365,51 +362,6 @@ def _picture_shares(
         for metric in metrics:
             if metric.name in known:
                 yield picture_share(first, without.asked.control, real.table, without.table, metric, known[metric.name])
-
-
-def _asked_again(
-    asked: Sequence[Asked], samples: Sequence[Sample], pool: Sequence[Sample], folder: Path
-) -> dict[str, dict[str, Mapping[str, Prediction]]]:
-    """Label of the plain condition -> variant -> sample id -> prediction, as far as it was answered."""
-    found: dict[str, dict[str, Mapping[str, Prediction]]] = {}
-    evaluated, known = {sample.id for sample in samples}, {sample.id for sample in pool}
-    for entry in asked:
-        if entry.variant and entry.variant != VALIDATION:
-            general = entry.variant == "general"
-            ids = {sample.id for sample in general_samples()} if general else known
-            stored = read_predictions(folder / "evaluations" / entry.folder / "predictions.jsonl", ids)
-            found.setdefault(entry.label, {})[entry.variant] = {
-                name: prediction
-                for name, prediction in stored.predictions.items()
-                if prediction.generation.finish_reason != "error" and (general or name in evaluated)
-            }
-    return found
-
-
-def _consistency(
-    scored: Sequence[_Scored],
-    again: Mapping[str, Mapping[str, Mapping[str, Prediction]]],
-    samples: Sequence[Sample],
-    settings: EvaluationSettings,
-) -> list[Consistency]:
-    by_id = {sample.id: sample for sample in samples}
-    found: list[Consistency] = []
-    for one in _plain(scored):
-        variants = {name: answers for name, answers in again.get(one.asked.label, {}).items() if name != "general"}
-        given = {name: answer for name, answer in one.predictions.items() if answer.generation.finish_reason != "error"}
-        found.extend(state_consistency(one.label, given, variants, by_id, num_resamples=settings.num_resamples, seed=settings.seed))
-    return found
-
-
-def _forgetting(
-    scored: Sequence[_Scored], again: Mapping[str, Mapping[str, Mapping[str, Prediction]]], settings: EvaluationSettings
-) -> Forgetting | None:
-    plain = _plain(scored)
-    answers = {one.label: again[one.asked.label]["general"] for one in plain if "general" in again.get(one.asked.label, {})}
-    pairs = [
-        (base.label, tuned.label) for base in plain if base.asked.model == "base" for tuned in plain if tuned.asked.model == "tuned"
-    ]
-    return state_forgetting(answers, pairs, num_resamples=settings.num_resamples, seed=settings.seed)
 
 
 def _once(texts: Iterable[Text]) -> tuple[Text, ...]:

@@ -18,7 +18,7 @@ from medtune.evaluation.controls import Presentation
 from medtune.evaluation.paraphrases import paraphrase
 from medtune.types import ImageRef, Message, Sample, Sampling
 
-__all__ = ["exchange_sides", "has_side", "present_variant", "variant_names", "variant_samples", "variant_sampling"]
+__all__ = ["exchange_sides", "has_side", "is_variant", "present_variant", "variant_names", "variant_samples", "variant_sampling"]
 
 _SIDES = {"left": "right", "right": "left", "左": "右", "右": "左"}
 # "Right" is a side only as a word of its own or joined by a hyphen; in Chinese the sign is enough, but for 左右 ("about") and 左旋.
@@ -49,6 +49,11 @@ def variant_names(settings: EvaluationSettings) -> tuple[str, ...]:
             [f"repeated-{number}" for number in range(1, settings.consistency_draws + 1)] if kind == "repeated" else [kind]
         )
     return tuple(names)
+
+
+def is_variant(name: str) -> bool:
+    """Whether ``name`` is one of the variants, ``general`` included."""
+    return name in ("paraphrase", "mirrored", "general") or name.startswith("repeated-")
 
 
 def variant_samples(variant: str, samples: Sequence[Sample], settings: EvaluationSettings) -> list[Sample]:

@@ -42,7 +42,7 @@ def measured(report: Report, metric: str) -> Measurement:
     return next(entry for entry in report.conditions[0].measurements if entry.metric == metric and entry.task is None)
 
 
-FAULTS = {
+FAULTS: dict[str, tuple[str | bytes, str]] = {
     "a missing id": (
         '{"generation": {"id": "s0-0", "text": "x", "finish_reason": "stop"}}',
         "no predictions: 1, the first is line 8",

@@ -137,7 +137,7 @@ def test_contradicting_diagnoses_of_one_picture_are_counted() -> None:
         "g": (sample("What is the diagnosis?", "x", name="g", picture="p4"), "Pneumonia"),
     }
     answers = {name: says(text, name) for name, (_, text) in asked.items()}
-    samples = {name: entry for name, (entry, _) in asked.items()}
+    samples = [entry for entry, _ in asked.values()]
     (found,) = state_consistency("tuned", answers, {}, samples, num_resamples=100, seed=0)
     assert (found.kind, found.num_questions, found.contradicting) == ("diagnoses", 3, ("a",))
     assert found.value == pytest.approx(2 / 3)
@@ -300,6 +300,20 @@ def test_forgetting_is_measured_in_pairs() -> None:
     assert change.high < -0.3
     assert len(found.lost) == 20
     assert state_forgetting({}, [], num_resamples=100, seed=0) is None
+
+
+def test_a_model_of_text_alone_is_shown_no_drawings(tmp_path: Path) -> None:
+    def without(row: dict[str, object]) -> None:
+        messages = (Message(role="user", content="What is 1 plus 1?"), Message(role="assistant", content="2"))
+        row.update(task="text-qa", target="2", images=(), messages=messages)
+
+    dataset = make_dataset(tmp_path / "data", num_groups=4, change=without)
+    blind = OneSided()
+    settings = EvaluationSettings(metrics=("open",), controls=(), num_resamples=100, general=True)
+    report = evaluate(dataset, generators={"tuned": ("tuned", blind)}, settings=settings, folder=tmp_path / "run")
+    assert not any(request.images for request in blind.asked)
+    assert report.forgetting is not None
+    assert report.forgetting.scores[0].num_questions == 60
 
 
 def test_repeated_draws_have_seeds_of_their_own() -> None:

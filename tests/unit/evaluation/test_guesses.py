@@ -8,7 +8,7 @@ import pytest
 
 from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.evaluate import evaluate, rescore
-from medtune.evaluation.guesses import guess
+from medtune.evaluation.guesses import GuessName, guess
 from medtune.evaluation.subgroups import subgroup_labels
 from medtune.types import ImageRef, Message, Sample
 from toy_evaluation import Guessing, Looking, make_dataset
@@ -71,9 +71,10 @@ def test_the_answer_to_the_nearest_training_question(question: str, picture: str
 
 def test_nothing_to_guess_from() -> None:
     asked = [sample("a", "Where?", "?"), sample("b", "", "?")]
-    for control in ("majority", "nearest"):
-        assert guess(control, asked, []) == {}  # type: ignore[arg-type]
-        assert set(guess(control, asked, TRAINED)) == {"a", "b"}  # type: ignore[arg-type]
+    controls: tuple[GuessName, ...] = ("majority", "nearest")
+    for control in controls:
+        assert guess(control, asked, []) == {}
+        assert set(guess(control, asked, TRAINED)) == {"a", "b"}
 
 
 @pytest.mark.usefixtures("toys")
