@@ -145,7 +145,7 @@ def test_mcnemar_is_too_sure_of_answers_that_belong_together() -> None:
 
 class _Mean:
     name = "m"
-    values = (MetricValue(name="m/v", title="Value", direction="higher", low=-9, high=9),)
+    values: tuple[MetricValue, ...] = (MetricValue(name="m/v", title="Value", direction="higher", low=-9, high=9),)
 
     def score(self, prediction: Prediction, sample: Sample) -> tuple[Score, ...]:
         raise NotImplementedError
