@@ -203,6 +203,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--small", type=int, default=10_000)
     parser.add_argument("--plain", type=int, default=10_000, help="samples that the plain loop is timed on")
+    parser.add_argument("--sets", nargs="+", default=["llamafactory", "all"], help="which metrics are timed")
     parser.add_argument("--child", type=Path)
     parser.add_argument("--metrics", default="llamafactory")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
@@ -225,7 +226,7 @@ def main() -> None:
             f"{options.count} synthetic predictions, {options.processes} cores; plain loop on {len(some)} of them, times {scale:g}"
         )
         ours = {}
-        for metrics in ("llamafactory", "all"):
+        for metrics in options.sets:
             for name in ("small", "large"):
                 ours[metrics, name] = result = scored_apart(folder / name, metrics, options.processes)
                 print(
@@ -241,7 +242,7 @@ def main() -> None:
             print(
                 ", ".join(
                     f"{metrics}: medtune is {seconds / ours[metrics, 'large']['seconds']:.1f} times as fast"
-                    for metrics in ("llamafactory", "all")
+                    for metrics in options.sets
                 )
             )
         apart = np.abs(numbers[chosen] - np.array(expected)).max()

@@ -197,3 +197,44 @@ def test_timing_fields_round_like_the_trainer() -> None:
         "predict_steps_per_second": 0.8,
     }
     assert predict_timing(3, 0.0, 1) == {"predict_runtime": 0.0}
+
+
+def test_words_equal_jiebas_on_random_text() -> None:
+    """The best path through the dictionary is our own: against the package, on words, rare characters, marks and long runs."""
+    import jieba
+
+    from medtune.evaluation.metrics.jieba_words import jieba_words
+
+    jieba.setLogLevel(logging.WARNING)
+    jieba.initialize()
+    draw = random.Random(2)
+    dictionary = sorted(jieba.dt.FREQ)
+    pieces = [
+        "acute",
+        "5.2%",
+        "T2-weighted",
+        "\n",
+        "\r\n",
+        " ",
+        "\t",
+        "。",
+        "，",
+        "a_b",
+        "C++",
+        "\u3000",
+        "①",
+        "é",
+        "😀",
+        "x" * 70,
+        "右肺" * 40,
+    ]
+    for _ in range(1500):
+        text = "".join(
+            draw.choice(dictionary)
+            if (lot := draw.random()) < 0.5
+            else chr(draw.randrange(0x4E00, 0x9FA0))
+            if lot < 0.7
+            else draw.choice(pieces)
+            for _ in range(draw.randrange(25))
+        )
+        assert jieba_words(text) == list(jieba.cut(text))

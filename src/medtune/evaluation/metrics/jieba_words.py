@@ -26,6 +26,8 @@ _BETWEEN = re.compile(r"\r\n|[\s\S]")
 _LOCK = threading.Lock()
 _KEPT_RUNS = 1 << 16
 """Distinct runs whose words are kept: about 20 MB where all are new."""
+_LOOKED_UP = 3
+"""Characters by which words are looked up at once. Few words are longer, and texts share most groups of three."""
 _LONGEST_KEPT = 64
 """Characters; a longer run hardly comes again."""
 
@@ -69,25 +71,27 @@ def _cut(run: str) -> list[str]:
 
 def _best_path(run: str, lexicon: _Lexicon) -> list[int]:
     """For every place, where the word ends that begins there on the most probable path: the later end where two are level."""
-    frequency, weight, unknown = lexicon.frequency, lexicon.weight, lexicon.unknown
     length = len(run)
     best = [0.0] * (length + 1)
     ends = [0] * length
     for start in range(length - 1, -1, -1):
-        end = start + 1
-        word = run[start:end]
+        words, goes_on = lexicon.words_at(run[start : start + _LOOKED_UP])
         top: float | None = None
-        while (count := frequency.get(word)) is not None:
-            if count:
-                total = weight(count) + best[end]
-                if top is None or total >= top:
-                    top, ends[start] = total, end
-            if end == length:
-                break
-            end += 1
-            word = run[start:end]
+        for size, weight in words:
+            total = weight + best[start + size]
+            if top is None or total >= top:
+                top, ends[start] = total, start + size
+        if goes_on:
+            for end in range(start + _LOOKED_UP + 1, length + 1):
+                count = lexicon.frequency.get(run[start:end])
+                if count is None:
+                    break
+                if count:
+                    total = lexicon.weight(count) + best[end]
+                    if top is None or total >= top:
+                        top, ends[start] = total, end
         if top is None:
-            top, ends[start] = unknown + best[start + 1], start + 1
+            top, ends[start] = lexicon.unknown + best[start + 1], start + 1
         best[start] = top
     return ends
 
@@ -112,7 +116,19 @@ class _Lexicon:
         total = log(tokenizer.total)
         self.unknown = log(1) - total
         self.weight = cache(lambda count: log(count) - total)
+        self.words_at = lru_cache(maxsize=_KEPT_RUNS)(self._words_at)
         self.unseen = lru_cache(maxsize=_KEPT_RUNS // 4)(lambda characters: list(unseen(characters)))
+
+    def _words_at(self, piece: str) -> tuple[tuple[tuple[int, float], ...], bool]:
+        """(length, weight) of the words that ``piece`` begins with, and whether longer ones may begin so too."""
+        found: list[tuple[int, float]] = []
+        for size in range(1, len(piece) + 1):
+            count = self.frequency.get(piece[:size])
+            if count is None:
+                return tuple(found), False
+            if count:
+                found.append((size, self.weight(count)))
+        return tuple(found), len(piece) == _LOOKED_UP
 
 
 def _lexicon() -> _Lexicon:

@@ -20,6 +20,8 @@ __all__ = ["matched_ngrams", "number_of_ngrams"]
 _SORTED_FROM = 100
 """Items of both sides together from which sorting is faster than counting: the two are level between 80 and 120."""
 _LARGEST_KEY = 2**62
+_TABLE = 1024
+"""Latin, Greek and Cyrillic characters are numbered by a table, others by sorting."""
 
 
 def number_of_ngrams(length: int, order: int) -> int:
@@ -50,8 +52,14 @@ def _keys(written: Sequence[Hashable], wanted: Sequence[Hashable], max_order: in
 
     if isinstance(written, str) and isinstance(wanted, str):
         codes = np.frombuffer((written + wanted).encode("utf-32-le", "surrogatepass"), dtype="<u4")
-        distinct, items = np.unique(codes, return_inverse=True)
-        size = len(distinct)
+        if codes.max() < _TABLE:
+            present = np.zeros(_TABLE, dtype=np.int32)
+            present[codes] = 1
+            numbered = np.cumsum(present)
+            items, size = numbered[codes] - 1, int(numbered[-1])
+        else:
+            distinct, items = np.unique(codes, return_inverse=True)
+            size = len(distinct)
     else:
         numbers: dict[Hashable, int] = {}
         items = np.array([numbers.setdefault(item, len(numbers)) for side in (written, wanted) for item in side])
