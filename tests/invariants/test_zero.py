@@ -37,9 +37,13 @@ ADAPTERS: dict[str, Any] = {
 }
 
 
+_NOT_FOR_ACCELERATE = {"ACCELERATE_USE_CPU": "false"}
+"""Told to use the CPU, accelerate passes DeepSpeed by; DeepSpeed finds by itself that there is nothing else."""
+
+
 def zero_2(folder: Path) -> dict[str, str]:  # noqa: ARG001
     """Every process has all weights."""
-    return accelerate_environment(DeepSpeedSettings(kind="deepspeed", zero_stage=2), TrainSettings())
+    return accelerate_environment(DeepSpeedSettings(kind="deepspeed", zero_stage=2), TrainSettings()) | _NOT_FOR_ACCELERATE
 
 
 def zero_3(folder: Path) -> dict[str, str]:
@@ -49,7 +53,7 @@ def zero_3(folder: Path) -> dict[str, str]:
     file.write_text(
         json.dumps({"train_micro_batch_size_per_gpu": "auto", "gradient_clipping": "auto", "zero_optimization": divided})
     )
-    return accelerate_environment(DeepSpeedSettings(kind="deepspeed", config_file=file), TrainSettings())
+    return accelerate_environment(DeepSpeedSettings(kind="deepspeed", config_file=file), TrainSettings()) | _NOT_FOR_ACCELERATE
 
 
 def train_here(folder: Path, run: Path, family: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -59,12 +63,13 @@ def train_here(folder: Path, run: Path, family: str, settings: dict[str, Any]) -
     rows = with_few_pictures(setup.rows)
     stop_after = settings.pop("stop_after", None)
     passes: list[int] = []
+    wrapped: list[tuple[str, int]] = []
 
     def listener(event: Event) -> None:
         if event.kind == "progress" and event.total == NUM_STEPS and event.done == stop_after:
             raise KeyboardInterrupt
 
-    _note_rows(passes)
+    _note_passes(passes, wrapped)
     record = setup.train(
         Run(run),
         adapter=ADAPTERS[family],
@@ -80,17 +85,24 @@ def train_here(folder: Path, run: Path, family: str, settings: dict[str, Any]) -
         micro_batch_tokens=64,
         **settings,
     )
-    return {"status": record.status, "loss": losses(Run(run)), "eval_loss": eval_losses(Run(run)), "rows": passes}
+    return {
+        "status": record.status,
+        "loss": losses(Run(run)),
+        "eval_loss": eval_losses(Run(run)),
+        "rows": passes,
+        "wrapped": wrapped[0],
+    }
 
 
-def _note_rows(passes: list[int]) -> None:
-    """How many rows each pass has, stand-ins left out."""
+def _note_passes(passes: list[int], wrapped: list[tuple[str, int]]) -> None:
+    """How many rows each pass has, stand-ins left out; what wraps the model before it, and how many weights are whole then."""
     from medtune.training.trainer import TokenWeightedTrainer
 
     loss = TokenWeightedTrainer._loss
 
     def counted(self: Any, model: Any, micro_batch: dict[str, Any], *rest: Any) -> Any:
         passes.append(sum(map(bool, micro_batch["sample_ids"])))
+        wrapped.append((type(model).__name__, sum(parameter.numel() > 0 for parameter in model.parameters())))
         return loss(self, model, micro_batch, *rest)
 
     TokenWeightedTrainer._loss = counted  # type: ignore[method-assign]
@@ -112,6 +124,11 @@ class Runs:
             results = run_ranks(
                 train_here, num_processes, self.data(family), run.folder, family, {}, environment=self.environment(kind)
             )
+            for result in results:
+                assert isinstance(result, dict), result
+                wrapper, num_whole = result["wrapped"]
+                assert (wrapper == "DeepSpeedEngine") == kind.startswith("zero")
+                assert (num_whole == 0) == (kind == "zero-3")
             self._done[name] = results, saved(run)
         return self._done[name]
 
@@ -153,7 +170,8 @@ def check_equal(ours: tuple[list[Any], dict[str, Tensor]], theirs: tuple[list[An
 @pytest.mark.parametrize("kind", ["ddp", "zero-2", "zero-3"])
 @pytest.mark.parametrize("family", ["qwen3", "qwen3-vl"])
 def test_two_processes_learn_what_one_learns(runs: Runs, family: str, kind: str) -> None:
-    check_equal(runs(family, kind), runs(family))
+    ours = runs(family, kind)
+    check_equal(ours, runs(family))
 
 
 def test_experts_learn_the_same_under_zero_3_when_devices_have_other_numbers_of_rows(runs: Runs) -> None:

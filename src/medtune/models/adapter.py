@@ -323,7 +323,9 @@ def _is_fused(full_name: str, parameter: torch.nn.Parameter) -> bool:
 
 
 def num_elements(parameter: torch.nn.Parameter) -> int:
-    """Numbers that a parameter holds; 4-bit weights are packed, two in a byte."""
+    """Numbers that a parameter holds on all devices; 4-bit weights are packed, two in a byte. Between its uses, one that ZeRO-3
+    divides is empty and keeps the number in ``ds_numel``."""
     import torch
 
-    return parameter.numel() * 2 if parameter.dtype == torch.uint8 else parameter.numel()
+    count = int(getattr(parameter, "ds_numel", parameter.numel()))
+    return count * 2 if parameter.dtype == torch.uint8 else count

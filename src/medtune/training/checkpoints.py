@@ -15,6 +15,7 @@ from torch import nn
 
 from medtune.errors import TrainingError
 from medtune.language import Text, msg
+from medtune.models.adapter import num_elements
 from medtune.models.contract import write_contract
 from medtune.runs import atomic_write
 from medtune.training.config import FREE_ON_RESUME, TrainSettings
@@ -118,7 +119,7 @@ def checkpoint_bytes(folder: Path, model: nn.Module) -> int:
     saved = all_checkpoints(folder)
     if saved:
         return sum(path.stat().st_size for path in saved[-1][1].rglob("*") if path.is_file())
-    return 12 * sum(parameter.numel() for parameter in trained(model).values())
+    return 12 * sum(num_elements(parameter) for parameter in trained(model).values())
 
 
 def hash_rows(rows: Sequence[Sample]) -> str:
