@@ -451,8 +451,8 @@ class Score(Document):
         value: In the metric's own range; None = unscored: counted apart, never as zero.
         statistics: Additive statistics. A metric's number over any set of samples is a function of their sum, which makes
             the bootstrap exact also for ratios (corpus BLEU, F1, MCC). Empty when unscored. The default is (value, 1).
-        places: Where ``statistics`` stand in a vector of ``width`` numbers, all others 0: for metrics that count many things of which
-            a sample has few. Empty = the statistics are the vector.
+        places: Where ``statistics`` stand in a vector of ``width`` numbers, all others 0: for metrics that count many things of
+            which a sample has few. Empty = the statistics are the vector.
         width: Of that vector; 0 without places.
         explanation: Why this value, in a few words, for the error browser.
     """
@@ -667,7 +667,7 @@ class ReliabilityBin(Document):
 
 
 class Abstention(Document):
-    """Answering only where the model is confident enough, the threshold chosen on the validation split and applied to the test split.
+    """Answering only where the model is confident enough: the threshold is chosen on the validation split, applied to the test split.
 
     Attributes:
         max_risk: Share of wrong answers that was allowed when the threshold was chosen.

@@ -322,7 +322,17 @@ def test_the_installation_page_and_the_doctor_name_every_optional_part() -> None
     page = (ROOT / "docs" / "installation.md").read_text(encoding="utf-8")
     assert {extra for extra in extras if f"`pip install -e '.[{extra}]'`" not in page} == set()
     subjects = {finding.subject for finding in examine()}
-    packages = {"bitsandbytes", "deepspeed", "modelscope", "optuna", "python-gdcm", "radeval", "rapidocr-onnxruntime", "ray", "zstandard"}
+    packages = {
+        "bitsandbytes",
+        "deepspeed",
+        "modelscope",
+        "optuna",
+        "python-gdcm",
+        "radeval",
+        "rapidocr-onnxruntime",
+        "ray",
+        "zstandard",
+    }
     assert packages <= subjects
     assert len(packages) == len(extras - {"dev", "openai"}), "an extra that the doctor does not look for"
 

@@ -121,10 +121,12 @@ def _forward(self: Any, hidden_states: Tensor, top_k_index: Tensor, top_k_weight
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order), device=order.device)
     offsets = _group_ends(sorted_experts, experts.num_experts)
-    rows: Tensor = _ToExperts.apply(hidden_states, order, place, k)
+    rows: Tensor = _ToExperts.apply(hidden_states, order, place, k)  # type: ignore[no-untyped-call]
     gate_up = _project(rows, experts, "gate_up_proj", wrappers.get("gate_up_proj"), offsets)
     down = _project(experts._apply_gate(gate_up), experts, "down_proj", wrappers.get("down_proj"), offsets)
-    weighted: Tensor = _Reordered.apply(down * top_k_weights.reshape(-1)[order, None], place, order)
+    weighted: Tensor = _Reordered.apply(  # type: ignore[no-untyped-call]
+        down * top_k_weights.reshape(-1)[order, None], place, order
+    )
     return weighted.view(num_tokens, k, -1).sum(dim=1).to(hidden_states.dtype)
 
 

@@ -96,7 +96,7 @@ class PatchPictures:
         from PIL import Image as Pil
 
         self.num_tokens(*image.size)
-        pixels = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+        pixels: Any = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
         if self.backend == "torchvision":
             import torch
 

@@ -13,8 +13,8 @@ from medtune.evaluation import report as report_module
 from medtune.evaluation.compare import compare
 from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.evaluate import evaluate, read_report, rescore
-from medtune.evaluation.subgroups import subgroup_labels
 from medtune.evaluation.score import Scored
+from medtune.evaluation.subgroups import subgroup_labels
 from medtune.types import Condition, Difference, Event, Measurement, Report, Request, Sampling
 from toy_evaluation import Guessing, Looking, make_dataset
 
