@@ -667,7 +667,7 @@ class ReliabilityBin(Document):
 
 
 class Abstention(Document):
-    """Answering only where the model is confident enough: the threshold is chosen on the validation split, applied to the test split.
+    """Answering only where the model is confident enough. The threshold is chosen on validation and applied on test.
 
     Attributes:
         max_risk: Share of wrong answers that was allowed when the threshold was chosen.

@@ -151,7 +151,7 @@ def _candidates(settings: TrainSettings, setup: Setup, room: Room, *, can_pack: 
     can_compile = setup.device.is_gpu and not setup.division.gathers_inside and room.no_compiler is None
     compiled: tuple[bool, ...] = (False, True) if can_compile else (False,)
     if settings.compile != "auto":
-        compiled = (settings.compile,)
+        compiled = (settings.compile and not setup.division.gathers_inside,)
     limits = list(_limits(settings, setup)) if packing else [(0, rows) for rows in _rows(setup)]
     for (tokens, rows), checkpointing, compile_layers in product(limits, again, compiled):
         choice = EngineChoice(packing, tokens, rows, checkpointing, "none", compile_layers)
@@ -225,15 +225,15 @@ def _reasons(settings: TrainSettings, setup: Setup, room: Room, choice: EngineCh
             yield msg("micro-batch: {rows} rows (more do not fit)", rows=choice.micro_batch_rows)
     yield _checkpointing_reason(settings, setup, choice, expected)
     yield _cache_reason(settings, setup, room, choice)
-    if settings.compile != "auto":
+    if setup.division.gathers_inside and settings.compile is not False:
+        yield msg("compile: no (ZeRO-3 gathers weights inside the layers)")
+    elif settings.compile != "auto":
         yield msg("compile: {value} ({why})", value=_yes(choice.compile), why=by_hand)
     elif setup.device.is_gpu:
         other = estimate(setup, replace(choice, compile=not choice.compile))
         minutes = f"{abs(other.seconds - expected.seconds) / 60:.1f}"
         if room.no_compiler is not None:
             yield msg("compile: {value} ({why})", value=_yes(choice.compile), why=room.no_compiler)
-        elif setup.division.gathers_inside:
-            yield msg("compile: no (ZeRO-3 gathers weights inside the layers)")
         elif not other.fits:
             yield msg("compile: {value} (needs less memory)", value=_yes(choice.compile))
         elif choice.compile:

@@ -84,6 +84,10 @@ def time_of(setup: Setup, choice: EngineChoice, calibration: Calibration = CALIB
     communication = setup.division.seconds(
         stored=stored_bytes(setup), trained=4.0 * setup.adapter.num_trainable, passes=passes, link=device.link, computed=computed
     )
+    if setup.division.gathers_inside:
+        depth = 0 if size.vision is None else size.vision.depth
+        blocks = size.layers + (depth if _cached_share(setup, choice) < 1 else 0)
+        communication += passes * blocks * calibration.gathering_block
     return StepTime(products, other, vision, host, data, communication)
 
 

@@ -95,6 +95,43 @@ def test_memory_of_the_prototypes(row: str, choice: EngineChoice, tokens: int, p
     assert (memory.peak - memory.working + working + cached + repeated) / GIB == pytest.approx(peak, rel=0.05), row
 
 
+@pytest.mark.parametrize(
+    ("settings", "num_devices", "choice", "rows_per_second", "peak"),
+    [
+        (NoDistribution(), 1, EngineChoice(True, 14016, compile=True), 35.67, 84_144),
+        (DdpSettings(kind="ddp"), 2, EngineChoice(True, 13824, compile=True), 70.56, 83_781),
+        (DdpSettings(kind="ddp"), 4, EngineChoice(True, 6912, compile=True), 133.89, 50_909),
+        (DeepSpeedSettings(kind="deepspeed", zero_stage=2), 2, EngineChoice(True, 13824, compile=True), 68.38, 83_909),
+        (FsdpSettings(kind="fsdp"), 2, EngineChoice(True, 13824, compile=True), 64.39, 77_886),
+        (DeepSpeedSettings(kind="deepspeed", zero_stage=3), 2, EngineChoice(True, 13824), 31.19, 102_309),
+    ],
+)
+def test_several_devices(settings: Any, num_devices: int, choice: EngineChoice, rows_per_second: float, peak: int) -> None:
+    """docs/benchmarks.md, "Several GPUs": 64 rows of Qwen3-VL-8B a step on H200."""
+    machine = setup(
+        device=DEVICES["H200"], division=divide(settings, num_devices), rows_per_step=64 // num_devices, num_steps=10**6
+    )
+    assert estimate(machine, choice).rows_per_second == pytest.approx(rows_per_second, rel=0.15)
+    assert memory_of(machine, choice).peak / GIB == pytest.approx(peak / 1024, rel=0.05)
+
+
+def test_speed_of_the_mixture_of_experts() -> None:
+    """docs/benchmarks.md, "Training": 12 of 48 layers, LoRA on the experts too, H100."""
+    text = {**QWEN3_VL_30B["text_config"], "num_hidden_layers": 12}
+    both = LoraSettings(targets=("language", "experts"))
+    machine = setup(config={**QWEN3_VL_30B, "text_config": text}, adapter=both, num_steps=10**7)
+    for cache, rows_per_second in (("memory", 97.05), ("none", 81.36)):
+        expected = estimate(machine, EngineChoice(True, 6912, vision_cache=cache, compile=True))
+        assert expected.rows_per_second == pytest.approx(rows_per_second, rel=0.15), cache
+
+
+def test_zero_3_is_not_compiled() -> None:
+    """Not even by hand: its hooks sit on every module inside a layer."""
+    machine = setup(division=divide(DeepSpeedSettings(kind="deepspeed", zero_stage=3), 2))
+    for asked in ("auto", True):
+        assert not choose(TrainSettings(compile=asked), machine, ROOM).choice.compile
+
+
 def test_memory_of_the_mixture_of_experts() -> None:
     """docs/benchmarks.md: 12 of 48 layers, 3,408 tokens, LoRA on attention: 5.3 GiB more than the weights; on the experts too:
     2.8 GiB more than that, 1.2 of them weights, gradients and optimizer."""
