@@ -275,7 +275,8 @@ def test_the_packed_model_was_made_by_the_shipped_recipe() -> None:
     # The number of threads changes no row, and computing activations again no gradient.
     without_effect = {"data.num_workers", "train.gradient_checkpointing"}
     different = {entry.key for entry in diff_settings(packed, load_recipe("nano_pretrain"))} - without_effect
-    assert different == set()
+    # How it is asked and judged afterwards changes no weight.
+    assert {key for key in different if key.split(".")[0] not in ("evaluation", "generation")} == set()
 
 
 @pytest.mark.parametrize("name", sorted(SETTINGS))

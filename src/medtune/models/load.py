@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,7 @@ def load_model(
         ModelError: There is no such model or adapter, the adapter is another model's, or weights are missing.
         MissingDependencyError: bitsandbytes is needed and not installed.
     """
+    _name_the_cpu_to_deepspeed()
     contract = read_contract(adapter) if adapter is not None else None
     settings = with_contract(settings, contract, adapter)
     folder = base_folder(settings)
@@ -58,6 +60,15 @@ def load_model(
     if adapter is None or full is not None:
         return model.eval()  # type: ignore[no-any-return]
     return load_adapter(model, adapter, trainable=False).eval()
+
+
+def _name_the_cpu_to_deepspeed() -> None:
+    """transformers and accelerate import DeepSpeed where it is installed, and left to itself it prints among a program's output
+    that it has found no GPU (``deepspeed/accelerator/real_accelerator.py``, 0.19.8)."""
+    import torch
+
+    if not torch.accelerator.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
 def load_adapter(model: Any, adapter: Path, *, trainable: bool) -> PeftModel:

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from medtune.errors import MedtuneError, TrainingError
 from medtune.language import Text, msg
 from medtune.runs import atomic_write
 
-__all__ = ["NOTES", "Watch", "log_file", "note_end", "note_start", "text_from_json", "text_to_json"]
+__all__ = ["NOTES", "Watch", "log_file", "note_crash", "note_end", "note_start", "text_from_json", "text_to_json"]
 
 NOTES = ".workers"
 """Folder in the run folder; gone when the workers have ended."""
@@ -49,6 +50,12 @@ def note_end(folder: Path, rank: int, error: MedtuneError | None = None) -> None
         _write(folder, rank, fields)
 
 
+def note_crash(folder: Path, rank: int) -> None:
+    """Say that an exception ends this worker. One that waits for a worker that was killed ends so too, and may be found first."""
+    with contextlib.suppress(OSError):
+        _write(folder, rank, {"pid": os.getpid(), "crashed": time.time()})
+
+
 def _write(folder: Path, rank: int, fields: dict[str, Any]) -> None:
     (folder / NOTES).mkdir(exist_ok=True)
     atomic_write(folder / NOTES / f"{rank}.json", json.dumps(fields) + "\n")
@@ -60,6 +67,7 @@ class _Note:
     pid: int
     ended: bool
     error: dict[str, Any] | None
+    crashed: float
 
 
 class Watch:
@@ -79,13 +87,12 @@ class Watch:
     def look(self) -> bool:
         """Whether a worker has died or failed, now or before."""
         if self.lost is None and self.failed is None:
-            for note in self._notes():
-                if note.error is not None:
-                    self.failed = note.rank
-                    break
-                if not note.ended and not _lives(note.pid):
-                    self.lost = note.rank
-                    break
+            notes = self._notes()
+            self.failed = next((note.rank for note in notes if note.error is not None), None)
+            dead = [note for note in notes if not note.ended and not _lives(note.pid)]
+            if self.failed is None and dead:
+                # Who was killed could say nothing: 0, before all that crashed.
+                self.lost = min(dead, key=lambda note: note.crashed).rank
         return self.lost is not None or self.failed is not None
 
     def error(self) -> TrainingError | None:
@@ -132,7 +139,8 @@ class Watch:
         for path in sorted((self._folder / NOTES).glob("*.json"), key=lambda path: int(path.stem)):
             with contextlib.suppress(OSError, ValueError, KeyError):
                 fields = json.loads(path.read_text(encoding="utf-8"))
-                found.append(_Note(int(path.stem), int(fields["pid"]), bool(fields.get("ended")), fields.get("error")))
+                crashed = float(fields.get("crashed", 0))
+                found.append(_Note(int(path.stem), int(fields["pid"]), bool(fields.get("ended")), fields.get("error"), crashed))
         return found
 
 

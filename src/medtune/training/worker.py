@@ -13,7 +13,7 @@ from medtune.errors import MedtuneError
 from medtune.runs import Run
 from medtune.training.job import read_job, run_job
 from medtune.training.launch import EVENTS_FILE, event_line
-from medtune.training.watch import log_file, note_end, note_start
+from medtune.training.watch import log_file, note_crash, note_end, note_start
 from medtune.types import Event
 
 __all__ = ["main"]
@@ -51,6 +51,9 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         note_end(run.folder, rank)
         return INTERRUPTED
+    except BaseException:
+        note_crash(run.folder, rank)
+        raise
     note_end(run.folder, rank)
     return 0
 

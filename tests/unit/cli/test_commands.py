@@ -475,9 +475,13 @@ def test_doctor_exits_with_1_when_something_is_missing(monkeypatch: pytest.Monke
     assert json.loads(capsys.readouterr().out)[0]["status"] == "note"
 
 
-def test_review_makes_a_page_and_takes_what_readers_send(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_review_makes_a_page_and_takes_what_readers_send(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     assert run("review", "small") == 2
     assert "no sample was answered differently by small/base and small/tuned" in capsys.readouterr().err
+    # Other tests ask for the latest run.
+    request.addfinalizer(lambda: shutil.rmtree("runs/reviewed", ignore_errors=True))
     shutil.copytree("runs/small", "runs/reviewed")
     answers = Path("runs/reviewed/evaluations/tuned/predictions.jsonl")
     answers.write_text(re.sub(r'"text":"', '"text":"Another: ', answers.read_text(encoding="utf-8")), encoding="utf-8")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-import time
+import sys
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -153,16 +155,27 @@ def test_normal_is_a_statement() -> None:
         "，",
     ],
 )
-def test_long_texts_take_time_in_proportion(unit: str) -> None:
-    def seconds(length: int) -> float:
-        text = unit * (length // len(unit))
-        started = time.process_time()
-        read_assertions(text)
-        return time.process_time() - started
+def test_long_texts_take_steps_in_proportion(unit: str) -> None:
+    def steps(length: int) -> int:
+        """Lines of Python that are run: unlike seconds they are the same on every machine."""
+        count = 0
 
-    seconds(1000)
-    # Four times as long may take four times as long, with room for an unquiet machine; sixteen times would be quadratic.
-    assert seconds(80_000) < 10 * max(seconds(20_000), 0.005)
+        def trace(frame: FrameType, event: str, argument: object) -> Any:  # noqa: ARG001
+            nonlocal count
+            count += event == "line"
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            read_assertions(unit * (length // len(unit)))
+        finally:
+            sys.settrace(before)
+        return count
+
+    steps(100)
+    # Four times as long takes four times as many; sixteen times would be quadratic.
+    assert steps(4_000) < 6 * max(steps(1_000), 100)
 
 
 def test_a_million_characters() -> None:
