@@ -27,39 +27,27 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import shutil
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from stages import append_results, data_section, make, read_results, run
+from peer import Stages
+from stages import append_results, data_section, read_results, run
 
 HERE = Path(__file__).parent
 PEER_BATCH = 16
 TEST_SHARE = 0.95
 STAGES = ("train", "inside", "batch-16", "batch-auto", "peer")
-TEMPLATES = {"qwen2_vl": "qwen2_vl", "qwen3_vl": "qwen3_vl_nothink", "qwen3_vl_moe": "qwen3_vl_nothink"}
-"""Model type to LLaMA-Factory's name of its chat template."""
 
 
-class Benchmark:
+class Benchmark(Stages):
     """The stages of one model, and where their results go."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.options = options
-        self.work: Path = options.work.absolute()
-        self.deadline: float = time.monotonic() + options.budget
-        self.name = options.model.name + (f", {options.layers} layers" if options.layers else "")
-        self.environment = {**os.environ, "HF_HOME": str(self.work / "cache"), "HF_HUB_OFFLINE": "1"}
-        self.made = make(options, self.work, limit=self.limit(), environment=self.environment, test=TEST_SHARE, endless=True)
+        super().__init__(options, test=TEST_SHARE, endless=True)
         self.run = self.work / "runs" / "tuned"
-
-    def limit(self) -> float:
-        """Seconds that the next stage may take."""
-        limit: float = self.options.limit
-        return min(limit, self.deadline - time.monotonic())
 
     def train(self) -> list[dict[str, Any]]:
         shutil.rmtree(self.run, ignore_errors=True)
@@ -131,42 +119,15 @@ class Benchmark:
 
     def peer(self) -> list[dict[str, Any]]:
         options = self.options
-        on_gpu = self.made["ceiling"] is not None
-        config = json.loads((self.work / "model" / "config.json").read_text(encoding="utf-8"))
         settings = {
-            "stage": "sft",
             "do_predict": True,
             "predict_with_generate": True,
-            "finetuning_type": "lora",
-            "model_name_or_path": str(self.work / "model"),
-            "template": TEMPLATES[config["model_type"]],
-            "dataset_dir": str(self.work / "data"),
             "eval_dataset": "speed_test",
-            "cutoff_len": 2048,
-            "image_max_pixels": 589824,
             "max_samples": options.peer_batches * PEER_BATCH,
             "max_new_tokens": options.new_tokens,
-            "preprocessing_num_workers": 1,
-            "dataloader_num_workers": 4 if on_gpu else 0,
-            "flash_attn": "auto",
-            "bf16": on_gpu,
-            "use_cpu": not on_gpu,
             "per_device_eval_batch_size": PEER_BATCH,
-            "report_to": "none",
-            "output_dir": str(self.work / "runs" / "peer"),
         }
-        wanted, found = self.work / "peer.json", self.work / "peer-found.json"
-        wanted.write_text(json.dumps(settings), encoding="utf-8")
-        found.unlink(missing_ok=True)
-        shutil.rmtree(settings["output_dir"], ignore_errors=True)  # it refuses a folder that holds something
-        given = self.given()
-        environment = {name: value for name, value in self.environment.items() if name != "PYTHONPATH"}
-        if options.peer_site is not None:
-            environment["PYTHONPATH"] = str(options.peer_site.absolute())
-        given["environment"] = environment
-        script = HERE / "peers" / "llamafactory_speed.py"
-        fault = run([options.peer_python, script, wanted, found], self.work / "peer.log", **given)
-        row: dict[str, Any] = json.loads(found.read_text(encoding="utf-8")) if found.is_file() else {}
+        row, fault = self.run_peer("peer", settings)
         ends = row.pop("batch_ends", [])
         row |= {"setting": f"batch {PEER_BATCH}", "fault": fault, "rows": PEER_BATCH, "tokens_each": options.new_tokens}
         row["batch_seconds"] = [round(end - start, 2) for start, end in itertools.pairwise(ends)]

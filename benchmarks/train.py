@@ -34,9 +34,6 @@ prints the table of a file and measures nothing.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import shutil
 import sys
 import time
@@ -45,8 +42,9 @@ from typing import Any
 
 from material import Shape
 from options import read_options, training_parser
+from peer import Stages
 from speed import Mark, marks_of, table, window
-from stages import append_results, data_section, make, read_events, read_results, run
+from stages import append_results, data_section, read_events, read_results, run
 
 HERE = Path(__file__).parent
 WARM_UP = 5
@@ -62,29 +60,10 @@ PEER_SETTINGS = {
 """(batch size, gradient accumulation steps, gradient checkpointing)."""
 DEFAULT_STAGES = ("cached", "online", "peer-best", "peer-8x2", "peer-2x8")
 STAGES = ("cached", "online", *PEER_SETTINGS)
-TEMPLATES = {"qwen2_vl": "qwen2_vl", "qwen3_vl": "qwen3_vl_nothink", "qwen3_vl_moe": "qwen3_vl_nothink"}
-"""Model type to LLaMA-Factory's name of its chat template."""
 
 
-class Benchmark:
+class Benchmark(Stages):
     """The stages of one model, and where their results go."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.options = options
-        self.work: Path = options.work.absolute()
-        self.deadline: float = time.monotonic() + options.budget
-        self.name = options.model.name + (f", {options.layers} layers" if options.layers else "")
-        self.environment = {
-            **os.environ,
-            "HF_HOME": str(self.work / "cache"),
-            "HF_HUB_OFFLINE": "1",
-        }
-        self.made = make(options, self.work, limit=self.limit(), environment=self.environment)
-
-    def limit(self) -> float:
-        """Seconds that the next stage may take."""
-        limit: float = self.options.limit
-        return min(limit, self.deadline - time.monotonic())
 
     # ------------------------------------------------------------------------------------------------------------ stages
 
@@ -132,66 +111,29 @@ class Benchmark:
         ]
 
     def peer(self, stage: str) -> list[dict[str, Any]]:
-        options = self.options
         batch_size, accumulation, checkpointing = PEER_SETTINGS[stage]
-        on_gpu = self.made["ceiling"] is not None
-        config = json.loads((self.work / "model" / "config.json").read_text(encoding="utf-8"))
         settings = {
-            "stage": "sft",
             "do_train": True,
-            "finetuning_type": "lora",
             "lora_rank": 8,
             "lora_target": "all",
             "freeze_vision_tower": True,
             "freeze_multi_modal_projector": True,
-            "model_name_or_path": str(self.work / "model"),
-            "template": TEMPLATES[config["model_type"]],
-            "dataset_dir": str(self.work / "data"),
             "dataset": "speed_train",
-            "cutoff_len": 2048,
-            "image_max_pixels": 589824,
-            # Its examples say 16. Each process takes about two seconds to start, and none of it is measured here.
-            "preprocessing_num_workers": 1,
-            "dataloader_num_workers": 4 if on_gpu else 0,
-            "flash_attn": "auto",
-            "bf16": on_gpu,
-            "use_cpu": not on_gpu,
             "per_device_train_batch_size": batch_size,
             "gradient_accumulation_steps": accumulation,
             "disable_gradient_checkpointing": not checkpointing,
             "learning_rate": 1e-4,
             "lr_scheduler_type": "cosine",
-            "max_steps": options.steps,
+            "max_steps": self.options.steps,
             "logging_steps": LOG_EVERY,
             "logging_first_step": True,
             "save_strategy": "no",
-            "report_to": "none",
-            "output_dir": str(self.work / "runs" / stage),
         }
-        wanted, found = self.work / f"{stage}.json", self.work / f"{stage}-found.json"
-        wanted.write_text(json.dumps(settings), encoding="utf-8")
-        found.unlink(missing_ok=True)
-        shutil.rmtree(settings["output_dir"], ignore_errors=True)  # it refuses a folder that holds something
-        environment = {name: value for name, value in self.environment.items() if name != "PYTHONPATH"}
-        if options.peer_site is not None:
-            environment["PYTHONPATH"] = str(options.peer_site.absolute())
-        fault = None
-        if stage.startswith("peer-experts"):
-            adapter = self.work / "expert-adapter"
-            settings["adapter_name_or_path"] = str(adapter)
-            wanted.write_text(json.dumps(settings), encoding="utf-8")
-            make_adapter = [options.peer_python, HERE / "peers" / "expert_adapter.py", self.work / "model", adapter]
-            fault = run(make_adapter, self.work / "expert-adapter.log", limit=self.limit(), environment=environment)
-        fault = fault or run(
-            [options.peer_python, HERE / "peers" / "llamafactory_speed.py", wanted, found],
-            self.work / f"{stage}.log",
-            limit=self.limit(),
-            environment=environment,
-        )
-        row: dict[str, Any] = json.loads(found.read_text(encoding="utf-8")) if found.is_file() else {}
+        with_experts = stage.startswith("peer-experts")
+        row, fault = self.run_peer(stage, settings, adapt_experts=with_experts)
         marks = [Mark(**mark) for mark in row.pop("marks", [])]
         setting = f"{batch_size} x {accumulation}, checkpointing {'on' if checkpointing else 'off'}"
-        setting += ", experts adapted" if stage.startswith("peer-experts") else ""
+        setting += ", experts adapted" if with_experts else ""
         row |= {"setting": setting, "fault": fault, "losses": [mark.loss for mark in marks]}
         return [{**row, **self.speed(marks, WARM_UP, None, row.get("tokens_per_sample"))}]
 

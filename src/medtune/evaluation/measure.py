@@ -24,6 +24,7 @@ __all__ = [
     "cut_into_thirds",
     "difference",
     "measure",
+    "no_difference",
     "statistics_of",
 ]
 
@@ -131,6 +132,20 @@ def bound_without_exceptions(num_groups: int) -> float:
     return float(1 - 0.025 ** (1 / num_groups))
 
 
+def no_difference(metric: str, task: str | None, num_unscored: int) -> Difference:
+    """Of samples none of which all that are compared have scored."""
+    return Difference(
+        metric=metric,
+        task=task,
+        first=None,
+        second=None,
+        difference=None,
+        num_samples=0,
+        num_unscored=num_unscored,
+        num_groups=0,
+    )
+
+
 def difference(first: ScoreTable, second: ScoreTable, metric: str, *, task: str | None = None) -> Difference:
     """``second`` minus ``first`` on the samples that both have scored, paired; groups and tasks are ``first``'s.
 
@@ -138,16 +153,7 @@ def difference(first: ScoreTable, second: ScoreTable, metric: str, *, task: str 
     """
     ids, num_unscored = common_samples([first, second], metric, task)
     if not ids:
-        return Difference(
-            metric=metric,
-            task=task,
-            first=None,
-            second=None,
-            difference=None,
-            num_samples=0,
-            num_unscored=num_unscored,
-            num_groups=0,
-        )
+        return no_difference(metric, task, num_unscored)
     left = statistics_of([first.scores[metric][sample] for sample in ids])
     right = statistics_of([second.scores[metric][sample] for sample in ids])
     groups = [first.groups[sample] for sample in ids]

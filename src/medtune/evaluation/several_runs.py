@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtune.evaluation.bootstrap import draw_counts, sum_by_group
-from medtune.evaluation.measure import ScoreTable, common_samples, difference, statistics_of
+from medtune.evaluation.measure import ScoreTable, common_samples, difference, no_difference, statistics_of
 from medtune.evaluation.student import t_quantile, t_two_sided
 from medtune.types import Difference
 
@@ -45,16 +45,7 @@ def averaged_difference(
         return difference(first[0], second[0], metric, task=task)
     ids, num_unscored = common_samples([*first, *second], metric, task)
     if not ids:
-        return Difference(
-            metric=metric,
-            task=task,
-            first=None,
-            second=None,
-            difference=None,
-            num_samples=0,
-            num_unscored=num_unscored,
-            num_groups=0,
-        )
+        return no_difference(metric, task, num_unscored)
     lead = first[0]
     aggregate = partial(lead.metrics[metric].aggregate, metric)
     groups = [lead.groups[sample] for sample in ids]
