@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medtune.evaluation.measure import statistics_of
+from medtune.evaluation.metrics.additive import statistics_of
 from medtune.plugins import names, resolve
 from medtune.types import Generation, ImageRef, Message, Metric, Prediction, Sample, Score
 

@@ -14,18 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtune.evaluation.bootstrap import cluster_bootstrap, paired_cluster_bootstrap
+from medtune.evaluation.metrics.additive import statistics_of
 from medtune.evaluation.permutation import mcnemar_exact, paired_cluster_permutation
 from medtune.types import Difference, Measurement, Metric, Score
 
 __all__ = [
     "ScoreTable",
-    "bound_without_exceptions",
     "common_samples",
     "cut_into_thirds",
     "difference",
     "measure",
     "no_difference",
-    "statistics_of",
 ]
 
 
@@ -74,17 +73,6 @@ class ScoreTable:
         return [sample for sample in ids if task is None or self.tasks[sample] == task]
 
 
-def statistics_of(scores: Sequence[Score]) -> NDArray[np.float64]:
-    """(n, k) additive statistics of scored samples; k is :attr:`Score.width` where they stand at places."""
-    width = max((score.width for score in scores), default=0)
-    if not width:
-        return np.array([score.statistics or (score.value, 1.0) for score in scores], dtype=np.float64)
-    vectors = np.zeros((len(scores), width), dtype=np.float64)
-    for row, score in enumerate(scores):
-        vectors[row, list(score.places)] = score.statistics
-    return vectors
-
-
 def _number(value: float | None) -> float | None:
     """None for the NaN of a number that is not defined: JSON has none."""
     return None if value is None or not np.isfinite(value) else float(value)
@@ -93,9 +81,7 @@ def _number(value: float | None) -> float | None:
 def measure(table: ScoreTable, metric: str, *, task: str | None = None, among: Sequence[str] | None = None) -> Measurement:
     """One metric over the samples of ``task`` (None = all) and ``among`` (None = all), with its 95 % interval.
 
-    With one group only there is no interval: nothing is known of how groups differ. Where every sample has the same value at an end
-    of the metric's range (all right, or all wrong), resampling knows no uncertainty, and the interval reaches to
-    :func:`bound_without_exceptions`.
+    With one group only there is no interval: nothing is known of how groups differ.
     """
     ids = table.select(metric, task=task, among=among)
     scored = [sample for sample in ids if table.scores[metric][sample].value is not None]
@@ -103,13 +89,11 @@ def measure(table: ScoreTable, metric: str, *, task: str | None = None, among: S
         return Measurement(metric=metric, task=task, value=None, num_scored=0, num_unscored=len(ids), num_groups=0)
     statistics = statistics_of([table.scores[metric][sample] for sample in scored])
     groups = [table.groups[sample] for sample in scored]
-    num_groups = len(set(groups))
     aggregate = partial(table.metrics[metric].aggregate, metric)
-    value, low, high = cluster_bootstrap(statistics, groups, aggregate, num_resamples=table.num_resamples, seed=table.seed)
-    known = next((known for known in table.metrics[metric].values if known.name == metric), None)
-    if low == high and num_groups > 1 and known is not None and (known.low, known.high) == (0.0, 1.0) and _plain_mean(statistics):
-        reach = bound_without_exceptions(num_groups)
-        low, high = (1 - reach, 1.0) if value == 1.0 else (0.0, reach) if value == 0.0 else (low, high)
+    limits = (0.0, 1.0) if _is_share(table, metric) else None
+    value, low, high = cluster_bootstrap(
+        statistics, groups, aggregate, num_resamples=table.num_resamples, seed=table.seed, limits=limits
+    )
     return Measurement(
         metric=metric,
         task=task,
@@ -118,18 +102,13 @@ def measure(table: ScoreTable, metric: str, *, task: str | None = None, among: S
         high=_number(high),
         num_scored=len(scored),
         num_unscored=len(ids) - len(scored),
-        num_groups=num_groups,
+        num_groups=len(set(groups)),
     )
 
 
-def bound_without_exceptions(num_groups: int) -> float:
-    """How large the share of groups with an exception may be when none of ``num_groups`` has one: 1 - 0.025 ** (1 / G).
-
-    The upper end of the exact 95 % interval of Clopper & Pearson (1934, doi:10.1093/biomet/26.4.404) for 0 of G, near 3.7 / G
-    ("if nothing goes wrong, is everything all right?", Hanley & Lippman-Hand 1983, doi:10.1001/jama.1983.03510370031029). A share
-    of samples is no further from 0 or 1 than the share of groups where groups are of one size.
-    """
-    return float(1 - 0.025 ** (1 / num_groups))
+def _is_share(table: ScoreTable, metric: str) -> bool:
+    """Whether ``metric`` is a number from 0 to 1."""
+    return any(known.name == metric and (known.low, known.high) == (0.0, 1.0) for known in table.metrics[metric].values)
 
 
 def no_difference(metric: str, task: str | None, num_unscored: int) -> Difference:
@@ -154,11 +133,14 @@ def difference(first: ScoreTable, second: ScoreTable, metric: str, *, task: str 
     ids, num_unscored = common_samples([first, second], metric, task)
     if not ids:
         return no_difference(metric, task, num_unscored)
-    left = statistics_of([first.scores[metric][sample] for sample in ids])
-    right = statistics_of([second.scores[metric][sample] for sample in ids])
+    # Together: exchanging groups between the two needs the same columns in both.
+    left, right = np.split(statistics_of([table.scores[metric][sample] for table in (first, second) for sample in ids]), 2)
     groups = [first.groups[sample] for sample in ids]
     aggregate = partial(first.metrics[metric].aggregate, metric)
-    value, low, high = paired_cluster_bootstrap(left, right, groups, aggregate, num_resamples=first.num_resamples, seed=first.seed)
+    limits = (-1.0, 1.0) if _is_share(first, metric) else None
+    value, low, high = paired_cluster_bootstrap(
+        left, right, groups, aggregate, num_resamples=first.num_resamples, seed=first.seed, limits=limits
+    )
     p_value = paired_cluster_permutation(left, right, groups, aggregate, num_permutations=first.num_resamples, seed=first.seed)
     discordant = _discordant(left, right)
     return Difference(

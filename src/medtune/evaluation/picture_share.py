@@ -2,7 +2,11 @@
 
 On VQA-RAD a text-only tuned model kept 81 % of its score on blank pictures (arXiv:2603.03437): a share of 0.19. The interval of
 the gain is that of the paired difference. ``share`` is the gain divided by the score with the real picture; numerator and
-denominator are resampled together.
+denominator are resampled together. A score that may as well be zero has no share: where the real score is zero in more than one of
+twenty resamples the quotient has no interval, and is not given.
+
+The share of a perfect model is not 1 where guessing scores too: of yes/no questions with as many yes as no, a model that is always
+right with its own pictures is right with every second of another's.
 """
 
 from __future__ import annotations
@@ -14,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtune.evaluation.bootstrap import cluster_bootstrap
-from medtune.evaluation.measure import ScoreTable, common_samples, statistics_of
+from medtune.evaluation.measure import ScoreTable, common_samples
+from medtune.evaluation.metrics.additive import statistics_of
 from medtune.types import ControlName, Difference, MetricValue, PictureShare
 
 __all__ = ["picture_share"]
@@ -31,6 +36,8 @@ def picture_share(
     sign = -1.0 if metric.direction == "higher" else 1.0
     ends = sorted(sign * end for end in (difference.low, difference.high) if end is not None)
     share, share_low, share_high = _share(real, without, metric, difference.task)
+    if share is not None and share_low == share_high and ends and difference.first:
+        share_low, share_high = (end / difference.first for end in ends)  # no answer changed: the reach of the gain
     return PictureShare(
         label=label,
         control=control,
@@ -70,4 +77,6 @@ def _share(real: ScoreTable, without: ScoreTable, metric: MetricValue, task: str
 
     groups = [real.groups[sample] for sample in ids]
     found = cluster_bootstrap(np.concatenate([left, right], axis=1), groups, part, num_resamples=real.num_resamples, seed=real.seed)
-    return tuple(None if number is None or not math.isfinite(number) else number for number in found)
+    if any(number is not None and not math.isfinite(number) for number in found):
+        return None, None, None
+    return found

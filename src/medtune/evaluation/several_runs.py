@@ -14,14 +14,16 @@ a patient have in common counts in both parts, which makes the interval a little
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medtune.evaluation.bootstrap import draw_counts, sum_by_group
-from medtune.evaluation.measure import ScoreTable, common_samples, difference, no_difference, statistics_of
+from medtune.evaluation.bootstrap import draw_counts, effective_number, sum_by_group
+from medtune.evaluation.measure import ScoreTable, common_samples, difference, no_difference
+from medtune.evaluation.metrics.additive import statistics_of
 from medtune.evaluation.student import t_quantile, t_two_sided
 from medtune.types import Difference
 
@@ -67,8 +69,9 @@ def averaged_difference(
         ]
         known = np.concatenate(draws)
         known = known[np.isfinite(known)]
-        # Resamples of G groups vary less than the groups do, by (G - 1) / G.
-        parts = [(float(np.var(known)) * num_groups / (num_groups - 1), num_groups - 1)] if len(known) else []
+        # Resamples of G groups vary less than the groups do, by (G - 1) / G, G being their effective number.
+        degrees = max(effective_number(list(Counter(groups).values())) - 1, 0.5)
+        parts = [(float(np.var(known)) * (1 + 1 / degrees), degrees)] if len(known) else []
         parts += [(float(np.var(values, ddof=1)) / len(values), len(values) - 1) for values in runs if len(values) > 1]
         low, high, p_value = _student(value, parts)
     return Difference(
@@ -88,7 +91,7 @@ def averaged_difference(
     )
 
 
-def _student(value: float, parts: Sequence[tuple[float, int]]) -> tuple[float, float, float | None]:
+def _student(value: float, parts: Sequence[tuple[float, float]]) -> tuple[float, float, float | None]:
     """(low, high, two-sided p) from parts of the variance with their degrees of freedom; no p where nothing varies."""
     variance = math.fsum(part for part, _ in parts)
     if variance <= 0:

@@ -150,7 +150,7 @@ def test_phantom_texts_are_read_as_their_truth() -> None:
 # ---------------------------------------------------------------------------------------------------------------- boxes
 
 
-FOUND = {"giou": 1, "pointing": 1, "ap-50": 1, "map": 1}
+FOUND = {"giou": 1, "pointing": 1, "ap-50": 1, "map": 1, "ap-50-any-label": 1, "map-any-label": 1}
 
 
 def box_text(*box: float) -> str:
@@ -204,10 +204,12 @@ def test_boxes_without_answer_and_without_truth() -> None:
         "pointing": 0,
         "ap-50": 0,
         "map": 0,
+        "ap-50-any-label": 0,
+        "map-any-label": 0,
     }
     normal = detection({"normal": True})
     found = {name: value for name, value in numbers(BoxOverlap(), box_text(0, 0, 1, 1), normal).items() if value is not None}
-    assert found == {"specificity": 0, "ap-50": 0, "map": 0}
+    assert found == {"specificity": 0, "ap-50": 0, "map": 0, "ap-50-any-label": 0, "map-any-label": 0}
     found = {name: value for name, value in numbers(BoxOverlap(), "[]", normal).items() if value is not None}
     assert found == {"specificity": 1}
     assert numbers(BoxOverlap(), "nothing to see", normal)["specificity"] == 0, "an answer that cannot be read is no answer"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from medtune.language import Text
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["check_name", "mean_of", "mean_score", "reference", "share", "unscored"]
+__all__ = ["check_name", "mean_of", "mean_score", "reference", "share", "statistics_of", "unscored"]
 
 
 def reference(sample: Sample) -> str:
@@ -32,6 +34,26 @@ def mean_score(sample: Sample, name: str, value: float, explanation: str = "") -
 def unscored(sample: Sample, name: str, explanation: str = "") -> Score:
     """No number: there is no truth, or none that a number could be made of. It is counted apart, never as zero."""
     return Score(sample_id=sample.id, metric=name, value=None, explanation=explanation)
+
+
+def statistics_of(scores: Sequence[Score]) -> NDArray[np.float64]:
+    """(n, k) additive statistics of scored samples.
+
+    Statistics that stand at places (:attr:`medtune.types.Score.places`) come as the blocks of :attr:`medtune.types.Score.width`
+    columns in which any of ``scores`` has something, in ascending order; one block of zeros where none has.
+    """
+    import numpy as np
+
+    width = max((score.width for score in scores), default=0)
+    if not width:
+        return np.array([score.statistics or (score.value, 1.0) for score in scores], dtype=np.float64)
+    rows = np.repeat(np.arange(len(scores)), [len(score.places) for score in scores])
+    places = np.fromiter(chain.from_iterable(score.places for score in scores), dtype=np.int64, count=len(rows))
+    blocks, block_of = np.unique(places // width, return_inverse=True)
+    vectors = np.zeros((len(scores), width * max(len(blocks), 1)), dtype=np.float64)
+    numbers = np.fromiter(chain.from_iterable(score.statistics for score in scores), dtype=np.float64, count=len(rows))
+    vectors[rows, block_of * width + places % width] = numbers
+    return vectors
 
 
 def mean_of(totals: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from medtune.evaluation.metrics.additive import check_name, mean_of, mean_score, reference, share, unscored
-from medtune.evaluation.metrics.average_precision import THRESHOLDS, WIDTH, average_precision, detection_counts
-from medtune.imaging.boxes import SCALE, Box, area, giou, iou, relative_box
+from medtune.evaluation.metrics.additive import check_name, mean_of, mean_score, reference, share, statistics_of, unscored
+from medtune.evaluation.metrics.assignment import largest_gain
+from medtune.evaluation.metrics.average_precision import (
+    THRESHOLDS,
+    WIDTH,
+    average_precision,
+    category,
+    detection_counts,
+    labelled_counts,
+)
+from medtune.imaging.boxes import SCALE, Box, giou, iou, relative_box
 from medtune.language import msg
 from medtune.tasks.reading.boxes import read_boxes
 from medtune.types import MetricValue, Prediction, Sample, Score
@@ -22,40 +30,49 @@ if TYPE_CHECKING:
 __all__ = ["BoxOverlap", "centre_distance", "source_extent", "true_boxes"]
 
 _THRESHOLDS = (0.1, 0.3, 0.5)
-_THRESHOLDS_OF = {"box/ap-50": 1, "box/map": len(THRESHOLDS)}
+_THRESHOLDS_OF = {"box/ap-50": 1, "box/map": len(THRESHOLDS), "box/ap-50-any-label": 1, "box/map-any-label": len(THRESHOLDS)}
 _MOST_BOXES = 100
 """Of an answer, in its order; COCO takes as many. A text of nothing but boxes must not take hours."""
 
 
 class BoxOverlap:
-    """True and predicted boxes of a picture.
+    """True and predicted boxes of a picture: overlap, distance, average precision.
 
-    Boxes are paired one to one, best overlap first (greedily, not by the Hungarian method: the two differ only where boxes of one
-    picture overlap several others), and the sums are divided by the *larger* number of boxes: a model that sprinkles boxes over
-    the picture does not gain.
+    With n true boxes t and m predicted boxes b, the values of the first group are (1 / max(n, m)) times the largest sum of g(t, b)
+    over pairings in which each box stands at most once (:func:`.assignment.best_pairing`, exact): each value is that of the pairing
+    which is best for it. Dividing by the *larger* number means that a model that sprinkles boxes over the picture does not gain.
+    Labels do not matter here; sums add up over pictures.
 
-    - ``iou`` (0 to 1): intersection over union. ``accuracy-0.1``, ``-0.3``, ``-0.5`` (0 to 1): boxes whose overlap reaches the
-      threshold; 0.5 is PASCAL VOC's (Everingham et al. 2010, doi:10.1007/s11263-009-0275-4), the lower ones are for small lesions,
-      where a shift of a few pixels costs half the overlap.
-    - ``giou`` (-1 to 1): generalized IoU (Rezatofighi et al. 2019, arXiv:1902.09630), which also tells how far apart boxes are
-      that do not meet; a box without a partner counts -1.
-    - ``pointing`` (0 to 1): the pointing game (Zhang et al. 2018, doi:10.1007/s11263-017-1059-x): true boxes that hold the centre
-      of a predicted one, each centre used once.
-    - ``centre-error`` (share of the stored picture's diagonal, lower is better): how far the nearest predicted centre is.
-    - ``ap-50`` and ``map`` (0 to 1): average precision at IoU 0.5, and its mean over 0.50, 0.55, ..., 0.95, matched and
-      interpolated as COCO does (:mod:`.average_precision`), over all boxes of all pictures and without regard to labels. A
-      picture's own value is that of the picture. Boxes are ranked by the confidence that the answer states ("confidence" or
-      "score", steps of 0.05); a model that states none has one operating point only, and its number must not be compared with
-      that of a detector.
-    - ``specificity`` (0 to 1): of the pictures whose reference says that there is no box, those whose answer says so too.
+    - ``iou`` (0 to 1, higher is better): g = area(t ∩ b) / area(t ∪ b) (Jaccard 1901).
+    - ``accuracy-0.1``, ``accuracy-0.3``, ``accuracy-0.5`` (0 to 1, higher): g = 1 where IoU reaches the threshold, else 0; 0.5 is
+      PASCAL VOC's (Everingham et al. 2010, doi:10.1007/s11263-009-0275-4, section 4.2), the lower ones are for small lesions, where
+      a shift of a few pixels costs half the overlap.
+    - ``giou`` (-1 to 1, higher): g = IoU - (area(c) - area(t ∪ b)) / area(c), c the smallest box around both (Rezatofighi et al.
+      2019, arXiv:1902.09630, algorithm 1), which also tells how far apart boxes are that do not meet; a box without a partner
+      counts -1.
+    - ``pointing`` (0 to 1, higher): the pointing game (Zhang et al. 2018, doi:10.1007/s11263-017-1059-x, section 4.1): g = 1 where
+      the centre of b lies in t.
 
-    The picture is the stored one. IoU and GIoU do not depend on the scale of the axes, so boxes in thousandths of the sides give
-    what pixels give; distances are measured in pixels. Truth is ``metadata["box"]``, one or a list, in pixels of the stored picture
-    where the sample has it, else the boxes of the reference answer.
+    - ``centre-error`` (0 to 1, lower is better): mean over true boxes of the distance from their centre to the nearest predicted
+      one, in pixels, divided by the diagonal of the original picture in pixels. A distance has no worst value, so a picture without
+      a predicted box is unscored: read this number together with its count.
+    - ``ap-50``, ``map`` (0 to 1, higher): average precision at IoU 0.5, and its mean over 0.50, 0.55, ..., 0.95, of each label over
+      all pictures, then the mean over the labels that have a true box: COCO's AP with its matching and its 101 recalls (Lin et al.
+      2014, arXiv:1405.0312; :mod:`.average_precision`). Two labels are the same where their words are
+      (:func:`.average_precision.category`); where the true boxes of a picture have no label, those of the answer are ignored.
+      ``ap-50-any-label``, ``map-any-label``: the same with all boxes under one label. Boxes are ranked by the confidence that the
+      answer states ("confidence" or "score", steps of 0.05). A model that states none has one operating point: AP is then at most
+      the precision there times the recall, and must not be compared with that of a detector.
+    - ``specificity`` (0 to 1, higher): of the pictures whose reference says that there is no box, those whose answer says so too.
 
-    An answer without a readable box is the worst value everywhere, and unscored for the centre error, which has none: read that
-    number together with its count. Boxes on a picture whose reference has none count as wrong in ``ap-50``, ``map`` and
-    ``specificity``, and the other values are unscored there; without a readable reference all are.
+    Everything is as in pixels of the original picture: IoU, GIoU and the pointing game do not depend on the scale of the axes, so
+    thousandths of the sides give what pixels give, and the distance is measured in pixels without borders that a transform has
+    added. Truth is ``metadata["box"]``, one or a list, in pixels of the stored picture where the sample has it, else the boxes of
+    the reference answer.
+
+    An answer without a readable box is the worst value everywhere but for ``centre-error``. Boxes on a picture whose reference has
+    none count as wrong in the average precisions (``ap-50`` and ``map``: of their label) and ``specificity``, and the other values
+    are unscored there; without a readable reference all are.
     """
 
     name = "box"
@@ -74,8 +91,10 @@ class BoxOverlap:
         ),
         MetricValue(name="box/giou", title=msg("Generalized IoU").template, direction="higher", low=-1.0, high=1.0),
         share("box/pointing", msg("Centre inside the true box")),
-        share("box/ap-50", msg("Average precision (IoU ≥ 0.5)")),
-        share("box/map", msg("Average precision, mean over IoU 0.5 to 0.95")),
+        share("box/ap-50", msg("Average precision (IoU ≥ 0.5), mean over labels")),
+        share("box/map", msg("Average precision, mean over IoU 0.5 to 0.95 and labels")),
+        share("box/ap-50-any-label", msg("Average precision (IoU ≥ 0.5), labels ignored")),
+        share("box/map-any-label", msg("Average precision, mean over IoU 0.5 to 0.95, labels ignored")),
         share("box/specificity", msg("No box where there is none")),
     )
 
@@ -84,21 +103,19 @@ class BoxOverlap:
         if not truths:
             return self._without_truth(prediction, sample)
         found = _predicted(prediction.answer)
-        overlaps = _pair(truths, found)
         count = max(len(truths), len(found))
-        mean = sum(overlaps) / count
-        scores = [_ratio(sample, "box/iou", sum(overlaps), count, f"IoU {mean:.2f}" if found else "∅")]
+        overlaps = [[iou(truth, box) for box in found] for truth in truths]
+        total = largest_gain(overlaps)
+        scores = [_ratio(sample, "box/iou", total, count, f"IoU {total / count:.2f}" if found else "∅")]
         for limit in _THRESHOLDS:
-            scores.append(_ratio(sample, f"box/accuracy-{limit}", sum(overlap >= limit for overlap in overlaps), count))
-        if found:
-            size = (sample.images[0].width, sample.images[0].height) if sample.images else (1, 1)
-            distances = [min(centre_distance(_centre(truth), _centre(box), *size) for box in found) for truth in truths]
-            scores.append(mean_score(sample, "box/centre-error", sum(distances) / len(distances)))
-        else:
-            scores.append(unscored(sample, "box/centre-error", "∅"))
-        scores.append(_ratio(sample, "box/giou", _generalized(truths, found), count))
-        scores.append(_ratio(sample, "box/pointing", _pointed(truths, found), count))
-        scores.extend(_precisions(sample, truths, found, _confidences(prediction.answer, len(found))))
+            reached = [[float(overlap >= limit) for overlap in row] for row in overlaps]
+            scores.append(_ratio(sample, f"box/accuracy-{limit}", largest_gain(reached), count))
+        scores.append(_centre_error(sample, truths, found))
+        generalized = largest_gain([[giou(truth, box) for box in found] for truth in truths]) - abs(len(truths) - len(found))
+        scores.append(_ratio(sample, "box/giou", generalized, count))
+        pointed = largest_gain([[float(_holds(truth, *_centre(box))) for box in found] for truth in truths])
+        scores.append(_ratio(sample, "box/pointing", pointed, count))
+        scores.extend(_precisions(sample, truths, prediction.answer))
         return tuple(scores)
 
     def _without_truth(self, prediction: Prediction, sample: Sample) -> tuple[Score, ...]:
@@ -108,7 +125,7 @@ class BoxOverlap:
             right = isinstance(prediction.answer, dict) and not found
             scores["box/specificity"] = mean_score(sample, "box/specificity", right)
             if found:
-                for score in _precisions(sample, [], found, _confidences(prediction.answer, len(found))):
+                for score in _precisions(sample, [], prediction.answer):
                     scores[score.metric] = score
         return tuple(scores.values())
 
@@ -167,21 +184,17 @@ def centre_distance(first: tuple[float, float], second: tuple[float, float], wid
     return math.hypot(across, along) / math.hypot(width, height)
 
 
-def _pair(truths: Sequence[Box], found: Sequence[Box]) -> list[float]:
-    """The overlaps of a one-to-one pairing, best first."""
-    pairs = sorted(
-        ((iou(truth, box), row, column) for row, truth in enumerate(truths) for column, box in enumerate(found)),
-        key=lambda pair: (-pair[0], pair[1], pair[2]),
-    )
-    rows: set[int] = set()
-    columns: set[int] = set()
-    overlaps = []
-    for overlap, row, column in pairs:
-        if overlap > 0 and row not in rows and column not in columns:
-            rows.add(row)
-            columns.add(column)
-            overlaps.append(overlap)
-    return overlaps
+def _centre_error(sample: Sample, truths: Sequence[Box], found: Sequence[Box]) -> Score:
+    if not found:
+        return unscored(sample, "box/centre-error", "∅")
+    width, height, borders = 1, 1, 1.0
+    if sample.images:
+        width, height = sample.images[0].width, sample.images[0].height
+        x1, y1, x2, y2 = source_extent(sample)
+        borders = math.hypot(width, height) / math.hypot(x2 - x1, y2 - y1)
+    nearest = [min(centre_distance(_centre(truth), _centre(box), width, height) for box in found) for truth in truths]
+    # An answer in the borders can be further off than the original picture's diagonal.
+    return mean_score(sample, "box/centre-error", sum(min(distance * borders, 1.0) for distance in nearest) / len(nearest))
 
 
 def _predicted(answer: JsonValue) -> list[Box]:
@@ -198,61 +211,41 @@ def _confidences(answer: JsonValue, number: int) -> list[float] | None:
     return [float(value) if isinstance(value, int | float) else 0.0 for value in stated[:number]]
 
 
-def _generalized(truths: Sequence[Box], found: Sequence[Box]) -> float:
-    """The sum of GIoU over a one-to-one pairing, best first, and -1 for each box that has no partner."""
-    pairs = sorted(
-        ((giou(truth, box), row, column) for row, truth in enumerate(truths) for column, box in enumerate(found)),
-        key=lambda pair: (-pair[0], pair[1], pair[2]),
-    )
-    rows: set[int] = set()
-    columns: set[int] = set()
-    total = 0.0
-    for value, row, column in pairs:
-        if row not in rows and column not in columns:
-            rows.add(row)
-            columns.add(column)
-            total += value
-    return total - abs(len(truths) - len(found))
-
-
-def _pointed(truths: Sequence[Box], found: Sequence[Box]) -> int:
-    """How many true boxes hold a centre of their own; a centre in several goes to the smallest that is free."""
-    free = sorted(range(len(truths)), key=lambda row: area(truths[row]))
-    hits = 0
-    for box in found:
-        x, y = _centre(box)
-        inside = next(
-            (row for row in free if truths[row][0] <= x <= truths[row][2] and truths[row][1] <= y <= truths[row][3]), None
-        )
-        if inside is not None:
-            free.remove(inside)
-            hits += 1
-    return hits
-
-
 def _holds(box: Box, x: float, y: float) -> bool:
     return box[0] <= x <= box[2] and box[1] <= y <= box[3]
 
 
-def _precisions(
-    sample: Sample, truths: Sequence[Box], found: Sequence[Box], confidences: Sequence[float] | None
-) -> tuple[Score, ...]:
-    import numpy as np
+def _precisions(sample: Sample, truths: Sequence[Box], answer: JsonValue) -> tuple[Score, ...]:
+    found = _predicted(answer)
+    confidences = _confidences(answer, len(found))
+    names, written = _true_labels(sample, len(truths)), _labels(answer, len(found))
+    if truths and not any(category(name) for name in names):
+        written = [""] * len(found)
+    by_label = labelled_counts(list(zip(truths, names, strict=True)), list(zip(found, written, strict=True)), confidences)
+    of_all = detection_counts(truths, found, confidences)
+    scores = []
+    for name, thresholds in _THRESHOLDS_OF.items():
+        counts, places = of_all if name.endswith("any-label") else by_label
+        score = Score(sample_id=sample.id, metric=name, value=0.0, statistics=counts, places=places, width=WIDTH)
+        own = float(average_precision(statistics_of([score])[0], thresholds)) if truths else 0.0
+        scores.append(score.model_copy(update={"value": own}))
+    return tuple(scores)
 
-    counts, places = detection_counts(truths, found, confidences)
-    vector = np.zeros(WIDTH)
-    vector[list(places)] = counts
-    return tuple(
-        Score(
-            sample_id=sample.id,
-            metric=name,
-            value=float(average_precision(vector, thresholds)) if truths else 0.0,
-            statistics=counts,
-            places=places,
-            width=WIDTH,
-        )
-        for name, thresholds in _THRESHOLDS_OF.items()
-    )
+
+def _true_labels(sample: Sample, number: int) -> list[str]:
+    """Of the true boxes: what the reference answer calls them, else ``metadata["kind"]``, else nothing."""
+    try:
+        labels = read_boxes(reference(sample))[1]
+    except ValueError:
+        labels = []
+    kind = sample.metadata.get("kind")
+    return labels if len(labels) == number else [kind if isinstance(kind, str) else ""] * number
+
+
+def _labels(answer: JsonValue, number: int) -> list[str]:
+    stated = answer.get("labels") if isinstance(answer, dict) else None
+    labels = [label if isinstance(label, str) else "" for label in stated[:number]] if isinstance(stated, list) else []
+    return labels + [""] * (number - len(labels))
 
 
 def _ratio(sample: Sample, name: str, part: float, count: int, explanation: str = "") -> Score:

@@ -98,7 +98,7 @@ class ReportFindings:
         )
 
     def aggregate(self, name: str, totals: NDArray[np.float64]) -> NDArray[np.float64]:
-        """``micro-f1`` takes (found, missed, invented); ``macro-f1`` the same of each finding side by side, (..., 3 F)."""
+        """``micro-f1`` takes (found, missed, invented); ``macro-f1`` the same of each finding that any text claims, (..., 3 F)."""
         import numpy as np
 
         check_name(name, self.values)
@@ -115,7 +115,11 @@ class ReportFindings:
 
 
 def finding_outcomes(score: Score) -> dict[str, Outcome]:
-    """Finding -> what became of it in one sample, from its score on ``findings/macro-f1``; empty for one that is unscored."""
+    """Finding -> what became of it in one sample, from its score on ``findings/macro-f1``; empty for one
+    that is unscored, or in which neither text claims a finding."""
+    # The score of a report without findings holds one place with a count of 0.
+    if not any(score.statistics):
+        return {}
     names = tuple(findings())
     return {names[place // len(CELLS)]: CELLS[place % len(CELLS)] for place in score.places}
 
@@ -135,7 +139,7 @@ def _placed(sample: Sample, value: float, *sets: frozenset[str]) -> Score:
         value=value,
         statistics=(1.0,) * len(places) or (0.0,),
         places=tuple(places) or (0,),
-        width=len(CELLS) * len(first),
+        width=len(CELLS),
     )
 
 
