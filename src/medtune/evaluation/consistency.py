@@ -26,7 +26,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from medtune.evaluation.bootstrap import cluster_bootstrap
-from medtune.evaluation.measure import bound_without_exceptions
 from medtune.evaluation.metrics.additive import mean_of
 from medtune.evaluation.metrics.words import answer_words
 from medtune.evaluation.predictions import MAX_CHARACTERS
@@ -172,11 +171,7 @@ def _state(
         return Consistency(kind=kind, label=label, value=None, num_questions=len(values), num_unread=len(values), num_groups=0)
     groups = [group_of[name] for name in read]
     statistics = np.array([[value, 1.0] for value in read.values()])
-    value, low, high = cluster_bootstrap(statistics, groups, mean_of, num_resamples=num_resamples, seed=seed)
-    num_groups = len(set(groups))
-    if low == high and low is not None and value in (0.0, 1.0):
-        reach = bound_without_exceptions(num_groups)
-        low, high = (1 - reach, 1.0) if value else (0.0, reach)
+    value, low, high = cluster_bootstrap(statistics, groups, mean_of, num_resamples=num_resamples, seed=seed, limits=(0.0, 1.0))
     # The least alike first; a half is where two texts share half of their words.
     apart = sorted((name for name, agreed in read.items() if agreed < 0.5), key=lambda name: (read[name], name))
     return Consistency(
@@ -187,7 +182,7 @@ def _state(
         high=high,
         num_questions=len(values),
         num_unread=len(values) - len(read),
-        num_groups=num_groups,
+        num_groups=len(set(groups)),
         contradicting=tuple(apart[:MAX_NAMED]),
     )
 

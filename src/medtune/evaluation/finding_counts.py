@@ -27,8 +27,7 @@ def count_findings(table: ScoreTable) -> tuple[FindingCount, ...]:
     """
     rows: dict[str, list[tuple[str, int]]] = {}
     for sample, score in table.scores.get(_METRIC, {}).items():
-        # The score of a report without findings holds one place with a count of 0.
-        if score.value is not None and any(score.statistics):
+        if score.value is not None:
             for name, outcome in finding_outcomes(score).items():
                 rows.setdefault(name, []).append((table.groups[sample], CELLS.index(outcome)))
     return tuple(_row(name, rows[name], table) for name in findings() if name in rows)
@@ -65,7 +64,9 @@ def _measure(
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(below > 0, above / below, np.nan)
 
-    value, low, high = cluster_bootstrap(counts, groups, aggregate, num_resamples=table.num_resamples, seed=table.seed)
+    value, low, high = cluster_bootstrap(
+        counts, groups, aggregate, num_resamples=table.num_resamples, seed=table.seed, limits=(0.0, 1.0)
+    )
     number = [None if end is None or not np.isfinite(end) else float(end) for end in (value, low, high)]
     return Measurement(
         metric=f"findings/{part}",

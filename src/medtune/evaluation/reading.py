@@ -20,7 +20,7 @@ from medtune.evaluation.agreement import cohen_kappa, fleiss_kappa, gwet_ac1, ra
 from medtune.evaluation.bootstrap import cluster_bootstrap
 from medtune.evaluation.predictions import read_index, read_predictions
 from medtune.evaluation.review_key import CaseKey, ReviewKey, answers_digest, read_key, review_folder
-from medtune.evaluation.wording import ERRORS, SEVERITIES
+from medtune.evaluation.review_wording import ERRORS, SEVERITIES
 from medtune.language import msg
 from medtune.runs import atomic_write
 from medtune.types import Document, Generation, ReaderReview
@@ -123,6 +123,7 @@ def join_marks(key: ReviewKey, readers: Sequence[Marks], *, num_resamples: int =
             lambda totals: totals[..., 0] / totals[..., 1],
             num_resamples=num_resamples,
             seed=seed,
+            limits=(0.0, 1.0),
         )
     choices = [choice for _, choice in decided]
     return ReaderReview(

@@ -35,7 +35,9 @@ def by_hand(statistics: NDArray[np.float64], groups: NDArray[np.int64], counts: 
     without = np.array([statistics[groups != group, 0].sum() / statistics[groups != group, 1].sum() for group in range(num)])
     away = without.mean() - without
     a = (away**3).sum() / (6 * (away**2).sum() ** 1.5)
-    z = t_quantile(0.975, num - 1) * math.sqrt(num / (num - 1))
+    sizes = [int((groups == group).sum()) for group in range(num)]
+    effective = sum(sizes) ** 2 / sum(size**2 for size in sizes)
+    z = t_quantile(0.975, effective - 1) * math.sqrt(effective / (effective - 1))
     levels = [normal.cdf(z0 + (z0 + sign * z) / (1 - a * (z0 + sign * z))) for sign in (-1, 1)]
     low, high = np.quantile(drawn, levels)
     return float(low), float(high)
@@ -80,9 +82,75 @@ def test_one_group_has_no_interval() -> None:
 def test_an_undefined_number_is_nan() -> None:
     value, low, high = cluster_bootstrap(np.zeros((4, 2)), [1, 2, 3, 4], mean_of, num_resamples=100)
     assert all(np.isnan(number) for number in (value, low, high) if number is not None)
-    # Defined in some resamples only: those count.
-    statistics = np.array([[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
-    assert cluster_bootstrap(statistics, [1, 2, 3], mean_of, num_resamples=200) == (1.0, 1.0, 1.0)
+
+
+def test_a_number_that_many_resamples_do_not_define_has_no_interval() -> None:
+    """Ten groups: what one of them defines 35 of 100 resamples do not, what five define 1 in 1000 does not."""
+    groups = np.arange(10)
+    rare, enough = np.zeros((10, 2)), np.zeros((10, 2))
+    rare[0] = 1.0
+    enough[:5, 1], enough[:3, 0] = 1.0, 1.0
+    value, low, high = cluster_bootstrap(rare, groups, mean_of, num_resamples=400, limits=(0.0, 1.0))
+    assert value == 1.0
+    assert low is not None
+    assert np.isnan(low)
+    value, low, high = cluster_bootstrap(enough, groups, mean_of, num_resamples=400)
+    assert low is not None
+    assert high is not None
+    assert 0 <= low < value < high <= 1
+
+
+def test_groups_that_say_nothing_of_a_number_lend_it_no_certainty() -> None:
+    """A finding in 8 of 30 patients: its recall is as sure as from 8 patients."""
+    statistics = np.zeros((30, 2))
+    statistics[:8, 1], statistics[:5, 0] = 1.0, 1.0
+    alone = cluster_bootstrap(statistics[:8], np.arange(8), mean_of, num_resamples=2000)
+    _, low, high = cluster_bootstrap(statistics, np.arange(30), mean_of, num_resamples=2000)
+    assert low is not None
+    assert high is not None
+    assert alone[1] is not None
+    assert alone[2] is not None
+    assert high - low > 0.95 * (alone[2] - alone[1])
+
+
+@pytest.mark.parametrize(("right", "low", "high"), [(1.0, 1 - 0.308, 1.0), (0.0, 0.0, 0.308)])
+def test_where_all_groups_are_alike_the_interval_is_not_a_point(right: float, low: float, high: float) -> None:
+    """10 of 10 right: Clopper and Pearson give 0.692 to 1."""
+    statistics = np.stack([np.full(10, right), np.ones(10)], axis=1)
+    assert cluster_bootstrap(statistics, np.arange(10), mean_of, limits=(0.0, 1.0)) == pytest.approx((right, low, high), abs=1e-3)
+    assert cluster_bootstrap(statistics, np.arange(10), mean_of) == (right, right, right)
+
+
+def test_where_no_answer_changed_the_difference_is_not_known_to_be_nothing() -> None:
+    statistics = np.stack([np.tile([0.0, 1.0], 10), np.ones(20)], axis=1)
+    found = paired_cluster_bootstrap(statistics, statistics, np.arange(20), mean_of, limits=(-1.0, 1.0))
+    assert found == pytest.approx((0.0, -0.168, 0.168), abs=1e-3)
+    # Ten answers, all changed from wrong to right: of another ten some might have gone the other way.
+    wrong, right = np.stack([np.zeros(10), np.ones(10)], axis=1), np.ones((10, 2))
+    found = paired_cluster_bootstrap(wrong, right, np.arange(10), mean_of, limits=(-1.0, 1.0))
+    assert found == pytest.approx((1.0, 1 - 2 * 0.308, 1.0), abs=2e-3)
+
+
+def test_the_effective_number_of_groups() -> None:
+    assert bootstrap.effective_number([3, 3, 3, 3]) == pytest.approx(4)
+    assert bootstrap.effective_number([100, 1, 1, 1]) == pytest.approx(103**2 / 10003)
+    assert bootstrap.effective_number([]) == 0
+
+
+def test_one_group_that_holds_nearly_all_samples_makes_the_interval_wide() -> None:
+    """60 patients, one of whom has most of the questions: the interval must not be that of 60 patients."""
+    rng = np.random.default_rng(3)
+    right = rng.integers(0, 2, 60).astype(float)
+    one_each = np.stack([right, np.ones(60)], axis=1)
+    names = np.concatenate([np.arange(60), np.zeros(540, dtype=int)])
+    uneven = np.concatenate([one_each, np.stack([rng.integers(0, 2, 540).astype(float), np.ones(540)], axis=1)])
+    _, low, high = cluster_bootstrap(one_each, np.arange(60), mean_of)
+    _, wide_low, wide_high = cluster_bootstrap(uneven, names, mean_of)
+    assert low is not None
+    assert high is not None
+    assert wide_low is not None
+    assert wide_high is not None
+    assert wide_high - wide_low > 1.5 * (high - low)
 
 
 def test_pairing_takes_out_what_both_share() -> None:

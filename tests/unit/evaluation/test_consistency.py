@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -209,7 +210,9 @@ def test_variants_and_general_questions_are_asked_stored_and_scored_again(tmp_pa
     # Seeds 1 and 3 waver and 2 does not: of three pairs one agrees.
     assert found["base", "repeated"].value == pytest.approx(1 - odd / 30 * 2 / 3)
     assert found["tuned", "repeated"].value == 1.0
-    assert found["tuned", "repeated"].low == pytest.approx(0.025 ** (1 / found["tuned", "repeated"].num_groups))
+    sizes = Counter(row.group for row in variant_samples("repeated-1", list(dataset.rows("test")), settings)).values()
+    effective = sum(sizes) ** 2 / sum(size**2 for size in sizes)
+    assert found["tuned", "repeated"].low == pytest.approx(0.025 ** (1 / effective))
     said = "\n".join(text.render("en") for text in report.warnings)
     assert "The side that tuned names does not turn with the picture in 30 of 30 mirrored pictures" in said
     assert "base names does not turn" not in said
