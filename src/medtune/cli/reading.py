@@ -24,7 +24,8 @@ def print_made(page: Path, run: str) -> None:
 
 def print_reading(result: ReaderReview, folder: Path) -> None:
     """Preferences, agreement and errors."""
-    from medtune.evaluation.wording import AGREEMENTS, ERRORS
+    from medtune.evaluation.review_wording import ERRORS
+    from medtune.evaluation.wording import AGREEMENTS
 
     typer.echo(
         str(

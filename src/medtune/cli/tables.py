@@ -314,7 +314,10 @@ def print_comparison(comparison: Comparison) -> None:
 
 
 def _warn(console: Console, warnings: Iterable[Text]) -> None:
-    for warning in warnings:
+    """One line for each kind of sentence: a hundred pictures that look alike are one warning."""
+    from medtune.evaluation.kinds import in_short
+
+    for warning in in_short(warnings):
         console.print(f"[yellow]{escape(str(warning))}[/yellow]")
 
 

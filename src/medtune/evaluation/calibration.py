@@ -7,11 +7,13 @@ to 1) and ``wrong`` (1 = wrong).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from medtune.evaluation.metrics.additive import reference
+from medtune.evaluation.bootstrap import Aggregate, cluster_bootstrap
+from medtune.evaluation.metrics.additive import mean_of, reference
 from medtune.evaluation.metrics.calibration import NUM_BINS, probability_of_yes
 from medtune.evaluation.score import score_tokens
 from medtune.tasks.reading.yes_no import read_yes_no
@@ -19,6 +21,7 @@ from medtune.types import Abstention, Prediction, ReliabilityBin, Sample
 
 __all__ = [
     "VALIDATION",
+    "Told",
     "abstention",
     "area_under_risk_coverage",
     "choose_threshold",
@@ -32,6 +35,8 @@ __all__ = [
 
 Numbers = NDArray[np.float64]
 
+MOST_POINTS = 200
+"""Of a risk-coverage curve that is kept for its plot."""
 
 VALIDATION = "validation"
 """The variant of a condition that holds the answers to the validation split's questions."""
@@ -42,9 +47,21 @@ def closed_questions(samples: Iterable[Sample]) -> list[Sample]:
     return [sample for sample in samples if score_tokens(sample.task) and read_yes_no(reference(sample)) is not None]
 
 
-def probabilities(samples: Iterable[Sample], predictions: Mapping[str, Prediction]) -> tuple[Numbers, Numbers]:
-    """(probability of yes, truth) of the yes/no questions whose answers came with probabilities of both words."""
+class Told(NamedTuple):
+    """The yes/no questions whose answers came with probabilities of both words: arrays of one length."""
+
+    probability: Numbers
+    """Of yes, 0 to 1."""
+    truth: Numbers
+    """1 = yes, 0 = no."""
+    groups: tuple[str, ...]
+    """What is drawn together for an interval."""
+
+
+def probabilities(samples: Iterable[Sample], predictions: Mapping[str, Prediction]) -> Told:
+    """What the answers to the yes/no questions among ``samples`` told; those without probabilities of both words are left out."""
     found: list[tuple[float, float]] = []
+    groups: list[str] = []
     for sample in samples:
         truth = read_yes_no(reference(sample))
         prediction = predictions.get(sample.id)
@@ -52,8 +69,9 @@ def probabilities(samples: Iterable[Sample], predictions: Mapping[str, Predictio
             continue
         if (probability := probability_of_yes(prediction.generation.first_token_logprobs)) is not None:
             found.append((probability, float(truth == "yes")))
+            groups.append(sample.group)
     pairs = np.array(found, dtype=np.float64).reshape(-1, 2)
-    return pairs[:, 0], pairs[:, 1]
+    return Told(pairs[:, 0], pairs[:, 1], tuple(groups))
 
 
 def reliability_bins(probability: ArrayLike, truth: ArrayLike, *, num_bins: int = 10) -> tuple[ReliabilityBin, ...]:
@@ -130,36 +148,81 @@ def choose_threshold(confidence: ArrayLike, wrong: ArrayLike, *, max_risk: float
     return float(np.sort(c)[::-1][round(coverage[kept[-1]] * len(c)) - 1])
 
 
-def abstention(label: str, validation: tuple[Numbers, Numbers], test: tuple[Numbers, Numbers], *, max_risk: float) -> Abstention:
-    """Choose a threshold on the one split and apply it to the other; each is (probability of yes, truth)."""
-    chosen = choose_threshold(*_confidence(*validation), max_risk=max_risk)
-    parts = {}
-    for name, pair in (("validation", validation), ("test", test)):
-        confidence, wrong = _confidence(*pair)
-        kept = confidence >= chosen if chosen is not None else np.zeros(len(confidence), dtype=bool)
-        parts[name] = (
-            float(kept.mean()) if len(kept) else None,
-            float(1 - wrong[kept].mean()) if kept.any() else None,
+def abstention(
+    label: str, validation: Told, test: Told, *, max_risk: float, num_resamples: int = 2000, seed: int = 0
+) -> Abstention:
+    """Choose a threshold on the one split and apply it to the other.
+
+    Intervals are those of the cluster bootstrap over the test split's groups with the threshold as it is. That the risk stayed
+    under ``max_risk`` on the validation split is no promise for the test split (for such a promise see Geifman & El-Yaniv 2017,
+    section 3, and Angelopoulos et al. 2021, arXiv:2110.01052): the report shows what it became.
+    """
+    chosen = choose_threshold(*_confidence(validation), max_risk=max_risk)
+    before, _ = _kept_and_right(validation, chosen)
+    totals, statistics = _kept_and_right(test, chosen)
+    confidence, wrong = _confidence(test)
+    coverage, risk = risk_coverage(confidence, wrong)
+    thinned = np.unique(np.linspace(0, len(coverage) - 1, min(len(coverage), MOST_POINTS)).round().astype(int))
+
+    def interval(aggregate: Aggregate) -> tuple[float, float] | None:
+        if not len(statistics):
+            return None
+        value, low, high = cluster_bootstrap(
+            statistics, test.groups, aggregate, num_resamples=num_resamples, seed=seed, limits=(0.0, 1.0)
         )
+        if low is None or high is None or not np.isfinite((value, low, high)).all():
+            return None
+        return low, high
+
     return Abstention(
         label=label,
         max_risk=max_risk,
         threshold=chosen,
-        num_validation=len(validation[0]),
-        num_test=len(test[0]),
-        validation_coverage=parts["validation"][0],
-        validation_accuracy=parts["validation"][1],
-        coverage=parts["test"][0],
-        accuracy=parts["test"][1],
-        accuracy_of_all=float(1 - _confidence(*test)[1].mean()) if len(test[0]) else None,
+        num_validation=len(validation.truth),
+        num_test=len(test.truth),
+        num_groups=len(set(test.groups)),
+        num_kept=int(totals[1]),
+        validation_coverage=_known(_coverage(before)),
+        validation_accuracy=_known(_accuracy(before)),
+        coverage=_known(_coverage(totals)),
+        accuracy=_known(_accuracy(totals)),
+        accuracy_of_all=_known(_accuracy_of_all(totals)),
+        coverage_interval=interval(_coverage),
+        accuracy_interval=interval(_accuracy),
+        accuracy_of_all_interval=interval(_accuracy_of_all),
+        curve=tuple((float(coverage[place]), float(risk[place])) for place in thinned),
     )
 
 
-def _confidence(probability: Numbers, truth: Numbers) -> tuple[Numbers, Numbers]:
+def _kept_and_right(told: Told, threshold: float | None) -> tuple[Numbers, Numbers]:
+    """The sums and, (n, 4), each answer's: 1, kept, kept and right, right."""
+    confidence, wrong = _confidence(told)
+    kept = confidence >= threshold if threshold is not None else np.zeros(len(confidence), dtype=bool)
+    right = 1 - wrong
+    statistics = np.stack([np.ones_like(wrong), kept.astype(np.float64), kept * right, right], axis=1)
+    return statistics.sum(axis=0), statistics
+
+
+def _coverage(totals: Numbers) -> Numbers:
+    return mean_of(totals[..., [1, 0]])
+
+
+def _accuracy(totals: Numbers) -> Numbers:
+    return mean_of(totals[..., [2, 1]])
+
+
+def _accuracy_of_all(totals: Numbers) -> Numbers:
+    return mean_of(totals[..., [3, 0]])
+
+
+def _known(value: Numbers) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _confidence(told: Told) -> tuple[Numbers, Numbers]:
     """(confidence, wrong); one half is wrong, since it is no answer."""
-    return np.maximum(probability, 1 - probability), np.where(truth > 0.5, probability <= 0.5, probability >= 0.5).astype(
-        np.float64
-    )
+    p, truth = told.probability, told.truth
+    return np.maximum(p, 1 - p), np.where(truth > 0.5, p <= 0.5, p >= 0.5).astype(np.float64)
 
 
 def _pairs(first: ArrayLike, second: ArrayLike) -> tuple[Numbers, Numbers]:

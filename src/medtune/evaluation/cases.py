@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import JsonValue
 
 from medtune.errors import UnreadableImageError
+from medtune.evaluation.finding_marks import Fate, FindingMark, finding_marks, with_finding_errors
 from medtune.imaging.boxes import Box as Corners
 from medtune.imaging.boxes import from_relative, ordered_box, xywh
 from medtune.types import IMAGE_MARK, MetricValue, Prediction, Sample, Score
@@ -39,7 +40,7 @@ __all__ = [
 Side = Literal["base", "tuned"]
 """Whose answer: the base and the tuned model of a run, or, of two runs, the first and the second."""
 
-Tag = Literal["worst", "to-wrong", "worsened", "to-right", "improved", "best", "unread", "random"]
+Tag = Literal["worst", "to-wrong", "worsened", "to-right", "improved", "best", "finding", "unread", "random"]
 
 QUOTA: dict[Tag, int] = {
     "worst": 12,
@@ -48,10 +49,11 @@ QUOTA: dict[Tag, int] = {
     "to-right": 8,
     "improved": 8,
     "best": 8,
+    "finding": 24,
     "unread": 6,
     "random": 10,
 }
-"""Cases of each kind, 68 at most: as many as somebody reads. A case may be of several kinds."""
+"""Cases of each kind, 92 at most: as many as somebody reads. A case may be of several kinds."""
 
 PICTURE_BYTES = 10_000_000
 """Of all embedded pictures of a page together, in base64."""
@@ -108,6 +110,7 @@ class Answer:
         raw: The text as generated, up to :data:`MAX_LETTERS` letters.
         num_hidden: Letters beyond those.
         num_tokens: Generated, where the generator counts them.
+        marks: What became of each finding, where reports are read for findings.
     """
 
     model: Side
@@ -117,6 +120,7 @@ class Answer:
     raw: str
     num_hidden: int = 0
     num_tokens: int | None = None
+    marks: tuple[FindingMark, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +128,8 @@ class Case:
     """One sample on the page.
 
     Attributes:
-        findings: Values of the metadata that name findings, to filter by.
+        findings: (finding, its fate in the last answer), to filter by; where reports are not read for findings, what the metadata
+            names as found, without a fate.
         scores: (metric, base's value, tuned's value).
         prompt: (role, text) of every turn that the model was given, image marks and all.
         pair: Which comparison it belongs to, on a page of several.
@@ -138,7 +143,7 @@ class Case:
     reference: str
     answers: tuple[Answer, ...]
     scores: tuple[tuple[MetricValue, float | None, float | None], ...]
-    findings: tuple[str, ...] = ()
+    findings: tuple[tuple[str, Fate | None], ...] = ()
     prompt: tuple[tuple[str, str], ...] = ()
     pair: str = ""
 
@@ -158,7 +163,8 @@ def choose_cases(
     """Which samples are shown, and why: sample id -> tags. The same input gives the same choice.
 
     Each task is ranked by the first of ``metrics`` that scored it, and the tasks take turns, so that none crowds out the
-    others. ``to-wrong`` and ``to-right`` went from one end of the metric's range to the other.
+    others. ``to-wrong`` and ``to-right`` went from one end of the metric's range to the other; ``finding`` has a finding missed,
+    invented or on the wrong side.
 
     Args:
         tasks: Sample id -> task.
@@ -205,6 +211,7 @@ def choose_cases(
         ranked["to-right"].append([sample for sample in falling if change[sample] >= whole])
     tags: dict[str, list[Tag]] = {}
     drawn = {tag: _take_turns(lists, quota.get(tag, 0)) for tag, lists in ranked.items()}
+    drawn["finding"] = _take_turns([sorted(mine, key=_lot) for mine in with_finding_errors(tuned)], quota.get("finding", 0))
     drawn["unread"] = sorted(unread, key=_lot)[: quota.get("unread", 0)]
     for tag in QUOTA:
         for sample in drawn.get(tag, ()):
@@ -269,11 +276,13 @@ def describe_case(
     dataset: Dataset,
     predictions: Mapping[Side, Prediction | None],
     scores: Sequence[tuple[MetricValue, float | None, float | None]],
+    outcomes: Mapping[Side, Score | None] | None = None,
     picture_bytes: int = PICTURE_BYTES,
 ) -> Case:
     """Everything the page shows of one sample. A picture that cannot be read becomes a note in its place.
 
     Args:
+        outcomes: Scores on ``findings/macro-f1``, where the texts were read for findings.
         picture_bytes: For all pictures of this case, in base64; one that does not fit becomes a note too.
     """
     boxes = [Box("true", *corners) for corners in _true_boxes(sample.metadata.get("box"))]
@@ -292,6 +301,7 @@ def describe_case(
                 raw=generation.text[:MAX_LETTERS],
                 num_hidden=max(len(generation.text) - MAX_LETTERS, 0),
                 num_tokens=generation.num_generated_tokens,
+                marks=finding_marks(sample, generation.text, (outcomes or {}).get(model)),
             )
         )
         if sample.images:
@@ -319,7 +329,7 @@ def describe_case(
         sample.target[:MAX_LETTERS],
         tuple(answers),
         tuple(scores),
-        _findings(sample),
+        _findings(sample, answers),
         _prompt(sample),
     )
 
@@ -336,11 +346,13 @@ def _prompt(sample: Sample) -> tuple[tuple[str, str], ...]:
     return tuple(turns)
 
 
-def _findings(sample: Sample) -> tuple[str, ...]:
-    """What metadata names as found: ``findings``, a list of words, else ``kind``, one word."""
+def _findings(sample: Sample, answers: Sequence[Answer]) -> tuple[tuple[str, Fate | None], ...]:
+    if answers and answers[-1].marks:
+        return tuple((mark.finding, mark.fate) for mark in answers[-1].marks)
+    # ``findings``, a list of words, else ``kind``, one word.
     value = sample.metadata.get("findings", sample.metadata.get("kind"))
     words = value if isinstance(value, list) else [value]
-    return tuple(dict.fromkeys(word for word in words if isinstance(word, str) and word))
+    return tuple((word, None) for word in dict.fromkeys(words) if isinstance(word, str) and word)
 
 
 def embed_picture(dataset: Dataset, sample: Sample, place: int, *, largest_side: int = LARGEST_SIDE, quality: int = 85) -> str:

@@ -350,11 +350,34 @@ def unused_pictures(
     return picture_unused(label, control, unused) if unused else None
 
 
-def no_validation_predictions(label: str) -> Text:
+def no_threshold(label: str) -> Text:
     return msg(
         "The probabilities of {label} can be judged, but no threshold for abstaining was chosen: there are no predictions for the "
         "validation split. evaluation.abstain asks for them.",
         label=label,
+    )
+
+
+def threshold_on_its_own_split() -> Text:
+    return msg(
+        "evaluation.abstain was set, but no threshold for abstaining was chosen: it would be chosen on the split validation, and"
+        " that is the one that is evaluated here."
+    )
+
+
+def no_probabilities(label: str) -> Text:
+    return msg(
+        "evaluation.abstain was set, but no answer of {label} came with probabilities of yes and no: there is no threshold. The"
+        " generator hf tells them.",
+        label=label,
+    )
+
+
+def nothing_closed(split: str) -> Text:
+    return msg(
+        "evaluation.abstain was set, but no threshold for abstaining was chosen: the split {split} has no questions with the answer"
+        " yes or no whose task asks for probabilities.",
+        split=split,
     )
 
 

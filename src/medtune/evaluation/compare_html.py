@@ -12,10 +12,12 @@ from markupsafe import Markup
 from medtune.evaluation import cautions, plots
 from medtune.evaluation.cases import PICTURE_BYTES, QUOTA, Case, Side
 from medtune.evaluation.evaluate import read_report
-from medtune.evaluation.page import by_kind, render_page
+from medtune.evaluation.finding_filter import finding_filter
+from medtune.evaluation.kinds import by_kind
+from medtune.evaluation.page import render_page
 from medtune.evaluation.run_cases import Asked, cases_of, check_dataset
 from medtune.evaluation.table import Verdict, about, choose_headline, format_interval, format_value, verdict
-from medtune.evaluation.wording import ABOUT, PAGE, TAGS, VERDICTS, task_title, unit_title, value_title
+from medtune.evaluation.wording import ABOUT, FATES, PAGE, TAGS, VERDICTS, task_title, unit_title, value_title
 from medtune.language import Language, Text, msg
 from medtune.runs import atomic_write
 from medtune.types import Comparison, Condition, Difference, MetricValue, Report
@@ -90,6 +92,8 @@ def render_comparisons(pairs: Sequence[Pair], dataset: Dataset | None, in_langua
         base=True,
         tuned=True,
         cases=cases,
+        finding_filter=finding_filter(cases),
+        fates=FATES,
         case_tags=[tag for tag in TAGS if any(tag in case.tags for case in cases)],
         side_titles={"base": PAGE["first_model"], "tuned": PAGE["second_model"]},
         answer_titles={"base": PAGE["first_answer"], "tuned": PAGE["second_answer"]},

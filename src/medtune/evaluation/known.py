@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from medtune.errors import MedtuneError
-from medtune.evaluation.table import format_interval, format_value, headline_rows, main_pair
+from medtune.evaluation.kinds import in_short
+from medtune.evaluation.table import format_interval, format_share, format_value, headline_rows, main_pair
 from medtune.evaluation.wording import AGREEMENTS, GROUPS, control_title
 from medtune.language import Text, msg
 from medtune.runs import Run
-from medtune.types import Manifest, Report, RunRecord
+from medtune.types import Abstention, Manifest, Report, RunRecord
 
 if TYPE_CHECKING:
     from medtune.data.dataset import Dataset
@@ -180,7 +181,7 @@ def _measured(known: Known) -> dict[str, list[Text]]:
         ],
         "results": [],
         "output": [msg("The raw text is stored; each task reads it, and what cannot be read is counted.")],
-        "limits": list(report.warnings),
+        "limits": in_short(report.warnings),
         "failures": [msg("report.html shows the worst answers and those that tuning changed, with their pictures.")],
     }
     if looked is not None:
@@ -215,6 +216,7 @@ def _measured(known: Known) -> dict[str, list[Text]]:
         found["comparison"] = [msg("The tuned model is compared with its base model on the same samples, paired.")]
     if report.subgroups:
         found["subgroups"] = [msg("Results by subgroup: {fields}.", fields=", ".join(report.subgroups))]
+    found["abstention"] = [text for entry in report.abstention for text in _abstention(entry)]
     if report.review is not None:
         reading = report.review
         found["readers"] = [
@@ -231,6 +233,55 @@ def _measured(known: Known) -> dict[str, list[Text]]:
             ),
         ]
     return found
+
+
+def _abstention(entry: Abstention) -> list[Text]:
+    """Where the threshold comes from, and what it does to the evaluated split."""
+    allowed = format_share(entry.max_risk, 1)
+    if entry.threshold is None:
+        return [
+            msg(
+                "{label}: no threshold keeps the share of wrong answers at {allowed} or less on the validation split ({count}"
+                " questions).",
+                label=entry.label,
+                allowed=allowed,
+                count=entry.num_validation,
+            )
+        ]
+    found = [
+        msg(
+            "{label}: answers are kept from a probability of {threshold} on, the lowest at which at most {allowed} of them were"
+            " wrong on the validation split ({count} questions).",
+            label=entry.label,
+            threshold=f"{entry.threshold:.3f}",
+            allowed=allowed,
+            count=entry.num_validation,
+        )
+    ]
+    if entry.coverage is None:
+        return found
+    kept: dict[str, str | int] = {
+        "kept": entry.num_kept,
+        "count": entry.num_test,
+        "coverage": _share(entry.coverage, entry.coverage_interval),
+    }
+    if entry.accuracy is None or entry.accuracy_of_all is None:
+        return [*found, msg("Here it keeps {kept} of {count} answers, {coverage}.", **kept)]
+    return [
+        *found,
+        msg(
+            "Here it keeps {kept} of {count} answers, {coverage}; of these {accuracy} are right, and of all {all}. 95 % intervals,"
+            " with the threshold as it is.",
+            **kept,
+            accuracy=_share(entry.accuracy, entry.accuracy_interval),
+            all=_share(entry.accuracy_of_all, entry.accuracy_of_all_interval),
+        ),
+    ]
+
+
+def _share(share: float, interval: tuple[float, float] | None) -> str:
+    ends = "" if interval is None else f" ({format_share(interval[0], 1)} … {format_share(interval[1], 1)})"
+    return format_share(share, 1) + ends
 
 
 def _uncertainty(known: Known) -> Text:

@@ -12,6 +12,7 @@ import re
 
 import yaml
 
+from medtune.evaluation.kinds import in_short
 from medtune.evaluation.known import Known, facts
 from medtune.evaluation.markdown import plain
 from medtune.evaluation.table import format_interval, format_value, headline_rows, table_control
@@ -27,6 +28,7 @@ _SECTIONS = (
     (msg("Data"), ("dataset", "sizes", "tasks", "split", "disjoint", "preprocessing", "left_out")),
     (msg("Training"), ("training", "selection", "compute")),
 )
+_ABSTENTION = (PAGE["abstention_title"], ("abstention",))
 _AFTER = (
     (msg("How it was measured"), ("internal", "evaluated", "generation", "uncertainty", "robustness", "subgroups", "readers")),
     (msg("Versions"), ("libraries",)),
@@ -61,9 +63,9 @@ def render_model_card(known: Known, in_language: Language | None = None) -> str:
     lines += [f"# {plain(report.run)}", "", f"**{say(PAGE['intended_use'])}**", ""]
     alerts = [*report.alerts, *(text for text in report.warnings if text not in report.alerts)]
     if alerts:
-        lines += [f"## {say(PAGE['warnings'])}", "", *(f"- {say(text)}" for text in alerts), ""]
+        lines += [f"## {say(PAGE['warnings'])}", "", *(f"- {say(text)}" for text in in_short(alerts)), ""]
     lines += [f"## {say(PAGE['results'])}", "", *_table(known, in_language), ""]
-    for title, subjects in (*_SECTIONS, *_AFTER):
+    for title, subjects in (_ABSTENTION, *_SECTIONS, *_AFTER):
         if sentences := listed(subjects):
             lines += [f"## {say(title)}", "", *sentences, ""]
     lines += [f"## {say(_OPEN)}", "", *(f"- {say(text)} ________" for text in _BLANKS)]

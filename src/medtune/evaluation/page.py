@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import resources
 
 from markupsafe import Markup, escape
 
 from medtune.language import Language, Text, language
 
-__all__ = ["Kind", "both", "by_kind", "render_page"]
+__all__ = ["both", "either", "render_page"]
 
 _HTML_LANGUAGE = {"en": "en", "zh": "zh-CN"}
 
@@ -27,7 +25,8 @@ def render_page(template: str, *, style: str, script: str, in_language: Language
     Args:
         template: Its file name; ``style`` and ``script`` are the names of its style sheet and its script.
         in_language: The language that the page opens in; the reader can switch.
-        values: What the template names besides ``lang``, ``t``, ``plain``, ``style``, ``script`` and ``script_hash``.
+        values: What the template names besides ``lang``, ``spoken``, ``t``, ``either``, ``plain``, ``style``, ``script`` and
+            ``script_hash``.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -41,7 +40,9 @@ def render_page(template: str, *, style: str, script: str, in_language: Language
     code = _asset(script)
     return environment.get_template(template).render(
         lang=_HTML_LANGUAGE[in_language or language()],
+        spoken=in_language or language(),
         t=both,
+        either=either,
         plain=Text,
         style=Markup(_asset(style)),
         script=Markup(code),
@@ -52,28 +53,14 @@ def render_page(template: str, *, style: str, script: str, in_language: Language
 
 def both(text: Text) -> Markup:
     """A sentence in both languages; the style sheet shows the one that the page is set to."""
-    english, chinese = text.render("en"), text.render("zh")
-    if english == chinese:
+    return either(text.render("en"), text.render("zh"))
+
+
+def either(english: str, chinese: str) -> Markup:
+    """The same for what has its Chinese with it, as the names of findings have."""
+    if english == chinese or not chinese:
         return escape(english)
     return Markup('<span class="en" lang="en">{}</span><span class="zh" lang="zh-CN">{}</span>').format(english, chinese)
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """Sentences of one template: some to be shown, and the rest, on demand."""
-
-    shown: tuple[Text, ...]
-    rest: tuple[Text, ...]
-
-
-def by_kind(texts: Sequence[Text], most: int = 3) -> list[Kind]:
-    """Sentences that differ in their fields only, put together in the order of the first of each kind: a hundred of one kind
-    must not hide the one of another."""
-    kinds: dict[tuple[str, ...], list[Text]] = {}
-    for text in texts:
-        inner = tuple(value.template for value in text.fields.values() if isinstance(value, Text))
-        kinds.setdefault((text.template, *inner), []).append(text)
-    return [Kind(tuple(mine[:most]), tuple(mine[most:])) for mine in kinds.values()]
 
 
 def _asset(name: str) -> str:

@@ -6,14 +6,14 @@ the dark, the printer and the other language, and are a few hundred bytes each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from markupsafe import Markup
 
-from medtune.types import Measurement, MetricValue, ReliabilityBin
+from medtune.types import Abstention, Measurement, MetricValue, ReliabilityBin
 
-__all__ = ["axis_of", "difference_bar", "interval_bar", "range_strip", "reliability_diagram"]
+__all__ = ["axis_of", "difference_bar", "interval_bar", "range_strip", "reliability_diagram", "risk_coverage_plot"]
 
 WIDTH = 220
 """Of a drawing, in its own units; the page scales it."""
@@ -107,20 +107,8 @@ def reliability_diagram(bins: Sequence[ReliabilityBin]) -> Markup:
 
     A dot's area grows with the bin's number of samples (DeGroot and Fienberg 1983, doi:10.2307/2987588).
     """
-    side, pad = 220, 26
-    span = side - 2 * pad
-
-    def x(share: float) -> float:
-        return pad + share * span
-
-    def y(share: float) -> float:
-        return side - pad - share * span
-
-    parts = [f'<rect class="frame" x="{pad}" y="{pad}" width="{span}" height="{span}"/>']
+    parts, x, y = _square(1.0)
     parts.append(f'<line class="overall" x1="{x(0)}" y1="{y(0)}" x2="{x(1)}" y2="{y(1)}"/>')
-    for tick in (0.0, 0.5, 1.0):
-        parts.append(f'<text x="{x(tick):.0f}" y="{side - pad + 13}" text-anchor="middle">{tick:g}</text>')
-        parts.append(f'<text x="{pad - 5}" y="{y(tick) + 3:.0f}" text-anchor="end">{tick:g}</text>')
     most = max((entry.num_samples for entry in bins), default=0)
     seen = [(entry.probability, entry.share, entry.num_samples) for entry in bins]
     dots = [(p, s, n) for p, s, n in seen if p is not None and s is not None and n]
@@ -129,7 +117,54 @@ def reliability_diagram(bins: Sequence[ReliabilityBin]) -> Markup:
         parts.append(f'<polyline class="tuned curve" points="{path}"/>')
     for p, s, n in dots:
         parts.append(f'<circle class="tuned mark" cx="{x(p):.1f}" cy="{y(s):.1f}" r="{2.5 + 4.5 * (n / most) ** 0.5:.1f}"/>')
-    return _svg("reliability", side, side, parts)
+    return _svg("square", _SIDE, _SIDE, parts)
+
+
+def risk_coverage_plot(entry: Abstention) -> Markup:
+    """Share of wrong answers among those kept, over the share that is kept, for every threshold (Geifman and El-Yaniv 2017,
+    arXiv:1705.08500). The dashed line is the risk that was allowed; the dot is the threshold from validation, with the 95 %
+    intervals of both shares."""
+    risks = [risk for _, risk in entry.curve]
+    kept = (entry.coverage, entry.accuracy)
+    ends = [1 - entry.accuracy_interval[0]] if entry.accuracy_interval else []
+    top = next(step for step in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0) if step >= min(max([*risks, *ends, entry.max_risk]), 1.0))
+    parts, x, y = _square(top)
+    parts.append(f'<line class="overall" x1="{x(0)}" y1="{y(entry.max_risk):.1f}" x2="{x(1)}" y2="{y(entry.max_risk):.1f}"/>')
+    if entry.curve:
+        path = " ".join(f"{x(coverage):.1f},{y(risk):.1f}" for coverage, risk in entry.curve)
+        parts.append(f'<polyline class="tuned curve" points="{path}"/>')
+    if kept[0] is not None and kept[1] is not None:
+        across, up = x(kept[0]), y(1 - kept[1])
+        if entry.coverage_interval is not None:
+            left, right = (x(end) for end in entry.coverage_interval)
+            parts.append(f'<line class="tuned whisker" x1="{left:.1f}" x2="{right:.1f}" y1="{up:.1f}" y2="{up:.1f}"/>')
+        if entry.accuracy_interval is not None:
+            low, high = (y(1 - end) for end in entry.accuracy_interval)
+            parts.append(f'<line class="tuned whisker" x1="{across:.1f}" x2="{across:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>')
+        parts.append(f'<circle class="tuned mark" cx="{across:.1f}" cy="{up:.1f}" r="4"/>')
+    return _svg("square", _SIDE, _SIDE, parts)
+
+
+_SIDE = 220
+"""Of a square drawing."""
+
+
+def _square(top: float) -> tuple[list[str], Callable[[float], float], Callable[[float], float]]:
+    """A frame with ticks, and where a share from 0 to 1 lies across and one from 0 to ``top`` upwards."""
+    pad = 26
+    span = _SIDE - 2 * pad
+
+    def x(share: float) -> float:
+        return pad + share * span
+
+    def y(share: float) -> float:
+        return _SIDE - pad - share / top * span
+
+    parts = [f'<rect class="frame" x="{pad}" y="{pad}" width="{span}" height="{span}"/>']
+    for tick in (0.0, 0.5, 1.0):
+        parts.append(f'<text x="{x(tick):.0f}" y="{_SIDE - pad + 13}" text-anchor="middle">{tick:g}</text>')
+        parts.append(f'<text x="{pad - 5}" y="{y(tick * top) + 3:.0f}" text-anchor="end">{tick * top:g}</text>')
+    return parts, x, y
 
 
 def _svg(name: str, width: int, height: int, parts: Sequence[str]) -> Markup:

@@ -305,18 +305,25 @@ def _calibration(
     warnings: list[Text] = []
     chosen_on = {entry.label: entry for entry in asked if entry.variant == VALIDATION}
     others = closed_questions(dataset.rows("validation")) if chosen_on else []
+    with_closed = settings.abstain and bool(closed_questions(samples))
     for one in _plain(scored):
         here = probabilities(samples, one.predictions)
-        if not len(here[0]):
+        if not here.groups:
+            if settings.abstain:
+                warnings.append(cautions.no_probabilities(one.label) if with_closed else cautions.nothing_closed(asked[0].split))
             continue
-        bins[one.label] = reliability_bins(*here)
+        bins[one.label] = reliability_bins(here.probability, here.truth)
         entry = chosen_on.get(one.asked.label)
         if entry is None:
-            warnings.append(cautions.no_validation_predictions(one.label))
+            if asked[0].split == "validation":
+                warnings.extend([cautions.threshold_on_its_own_split()] if settings.abstain else [])
+            else:
+                warnings.append(cautions.nothing_closed("validation") if settings.abstain else cautions.no_threshold(one.label))
             continue
         stored = read_predictions(folder / "evaluations" / entry.folder / "predictions.jsonl", {sample.id for sample in others})
         there = probabilities(others, stored.predictions)
-        found.append(abstention(one.label, there, here, max_risk=settings.abstain_max_risk))
+        again = {"num_resamples": settings.num_resamples, "seed": settings.seed}
+        found.append(abstention(one.label, there, here, max_risk=settings.abstain_max_risk, **again))
     return bins, tuple(found), warnings
 
 

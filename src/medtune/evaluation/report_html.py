@@ -13,7 +13,10 @@ from markupsafe import Markup
 
 from medtune.errors import MedtuneError
 from medtune.evaluation import cautions, plots
-from medtune.evaluation.page import by_kind, render_page
+from medtune.evaluation.finding_filter import finding_filter
+from medtune.evaluation.kinds import by_kind
+from medtune.evaluation.page import render_page
+from medtune.evaluation.review_wording import ERRORS, SEVERITIES
 from medtune.evaluation.run_cases import report_cases
 from medtune.evaluation.table import (
     About,
@@ -21,6 +24,7 @@ from medtune.evaluation.table import (
     Verdict,
     about,
     format_interval,
+    format_share,
     format_value,
     headline_rows,
     main_pair,
@@ -31,10 +35,9 @@ from medtune.evaluation.wording import (
     ABOUT,
     AGREEMENTS,
     CONSISTENCY,
-    ERRORS,
+    FATES,
     GROUPS,
     PAGE,
-    SEVERITIES,
     TAGS,
     USES,
     VERDICTS,
@@ -119,6 +122,7 @@ def render_report(report: Report, folder: Path, dataset: Dataset | None, in_lang
             for label, bins in report.calibration.items()
             if any(entry.num_samples for entry in bins)
         ],
+        abstentions=[(entry, plots.risk_coverage_plot(entry)) for entry in report.abstention if entry.num_test],
         reading=report.review,
         about_titles=ABOUT,
         verdicts=VERDICTS,
@@ -131,13 +135,15 @@ def render_report(report: Report, folder: Path, dataset: Dataset | None, in_lang
         unit_title=unit_title,
         value=format_value,
         interval=format_interval,
-        percent=lambda share: f"{100 * share:.0f} %".replace("-", "−"),
+        percent=format_share,
         verdict=verdict,
         metric_text=lambda metric: Text(metric.title),
         strip=_strip,
         record=_record(folder),
         loss=_loss_picture(folder),
         cases=cases,
+        finding_filter=finding_filter(cases),
+        fates=FATES,
         case_tags=[tag for tag in TAGS if any(tag in case.tags for case in cases)],
         side_titles={"base": PAGE["base"], "tuned": PAGE["tuned"]},
         answer_titles={"base": PAGE["base_answer"], "tuned": PAGE["tuned_answer"]},

@@ -27,9 +27,9 @@ from medtune.evaluation.evaluate import read_report
 from medtune.evaluation.page import render_page
 from medtune.evaluation.predictions import read_index, read_predictions
 from medtune.evaluation.review_key import CaseKey, ReviewKey, answers_digest, review_folder
+from medtune.evaluation.review_wording import ERRORS, REVIEW, SEVERITIES
 from medtune.evaluation.run_cases import Asked, check_dataset
 from medtune.evaluation.table import main_pair
-from medtune.evaluation.wording import ERRORS, REVIEW, SEVERITIES
 from medtune.language import Language, msg
 from medtune.runs import atomic_write
 from medtune.types import IMAGE_MARK, Generation, Report, Sample

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from medtune.errors import EvaluationError
 from medtune.evaluation.cases import PICTURE_BYTES, QUOTA, Case, Side, Tag, choose_cases, describe_case
+from medtune.evaluation.finding_marks import OUTCOMES
 from medtune.evaluation.predictions import read_index, read_predictions, read_scores
 from medtune.evaluation.score import parse_generation
 from medtune.evaluation.table import main_pair
@@ -122,7 +123,10 @@ def cases_of(
         ]
         # An equal share of what is left: large pictures of the first cases do not use up the page.
         share = left // (len(chosen) - place)
-        case = describe_case(sample, tags, dataset=dataset, predictions=predictions, scores=rows, picture_bytes=share)
+        outcomes = {which: table.get(OUTCOMES, {}).get(name) for which, table in scores.items()}
+        case = describe_case(
+            sample, tags, dataset=dataset, predictions=predictions, scores=rows, outcomes=outcomes, picture_bytes=share
+        )
         left -= sum(len(picture.data) for picture in case.pictures if picture.data is not None)
         found.append(case)
     return found

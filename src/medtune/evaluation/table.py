@@ -15,6 +15,7 @@ __all__ = [
     "about",
     "choose_headline",
     "format_interval",
+    "format_share",
     "format_value",
     "headline_rows",
     "main_pair",
@@ -201,6 +202,11 @@ def format_interval(low: float | None, high: float | None, metric: MetricValue, 
     if low is None or high is None:
         return ""
     return f"{format_value(low, metric, signed=signed)} … {format_value(high, metric, signed=signed)}"
+
+
+def format_share(share: float, decimals: int = 0) -> str:
+    """A share (0 to 1) in per cent."""
+    return f"{100 * share:.{decimals}f} %".replace("-", "−")
 
 
 def _measurement(condition: Condition | None, metric: str, task: str | None) -> Measurement | None:

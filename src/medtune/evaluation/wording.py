@@ -9,11 +9,9 @@ __all__ = [
     "AGREEMENTS",
     "CONSISTENCY",
     "CONTROLS",
-    "ERRORS",
+    "FATES",
     "GROUPS",
     "PAGE",
-    "REVIEW",
-    "SEVERITIES",
     "TAGS",
     "USES",
     "VERDICTS",
@@ -73,26 +71,18 @@ TAGS: dict[str, Text] = {
     "to-right": msg("Wrong to right"),
     "improved": msg("Got better"),
     "best": msg("Best"),
+    "finding": msg("Wrong about a finding"),
     "unread": msg("Not readable"),
     "random": msg("Drawn at random"),
 }
 
-ERRORS: dict[str, Text] = {
-    "missed": msg("Missed finding"),
-    "invented": msg("Invented finding"),
-    "side": msg("Wrong side"),
-    "measurement": msg("Wrong measurement"),
-    "dangerous": msg("Dangerous for the patient"),
+FATES: dict[str, Text] = {
+    "missed": msg("Missed"),
+    "invented": msg("Hallucinated"),
+    "wrong-side": msg("Wrong side"),
+    "found": msg("Found"),
 }
-"""What readers mark in an answer."""
-
-SEVERITIES: dict[str, Text] = {
-    "none": msg("no error that matters"),
-    "minor": msg("minor: changes nothing for the patient"),
-    "moderate": msg("moderate: has to be corrected before use"),
-    "severe": msg("severe: could change the treatment"),
-}
-"""How bad the worst error of an answer is, in the order of badness."""
+"""What an answer made of a finding."""
 
 AGREEMENTS: dict[str, Text] = {
     "cohen-kappa": msg("Cohen's kappa"),
@@ -212,6 +202,8 @@ PAGE: dict[str, Text] = {
     "of_samples": msg("evaluated samples in all"),
     "finding": msg("Finding"),
     "all_findings": msg("All findings"),
+    "in_answer": msg("In the answer"),
+    "any_fate": msg("Any"),
     "too_large": msg("Left out to keep the page small."),
     "raw": msg("Prompt and raw text"),
     "tokens": msg("tokens"),
@@ -243,7 +235,7 @@ PAGE: dict[str, Text] = {
     "in_reference": msg("In the reference"),
     "found": msg("Found"),
     "missed": msg("Missed"),
-    "invented": msg("Invented"),
+    "invented": msg("Hallucinated"),
     "sensitivity": msg("Sensitivity"),
     "precision": msg("Precision"),
     "calibration_title": msg("Does its probability mean what it says?"),
@@ -251,6 +243,26 @@ PAGE: dict[str, Text] = {
         "Upright: how often the answer was true. Across: the probability that the model gave it. On the diagonal both agree;"
         " a larger dot stands for more answers."
     ),
+    "abstention_title": msg("What if it kept silent when it is unsure?"),
+    "abstention_note": msg(
+        "An answer is kept when the model's probability of it reaches the threshold; the others are left to a person. The threshold"
+        " was chosen on the split validation, as the lowest at which no more than the allowed share of the kept answers was wrong"
+        " there, and applied here as it is. Intervals resample whole groups of this split and do not cover the choice of the"
+        " threshold. What holds on these patients need not hold on those of another hospital."
+    ),
+    "abstention_plot": msg(
+        "Upright: share of wrong answers among those kept. Across: share of the questions that is answered. Dashed: the share of"
+        " wrong answers that was allowed. The dot is the threshold from validation. Choose no threshold from this curve: it is made"
+        " of the answers that it would be judged on."
+    ),
+    "threshold": msg("Threshold"),
+    "on_validation": msg("Where it was chosen: validation"),
+    "kept": msg("Kept"),
+    "right_kept": msg("Right among the kept"),
+    "wrong_kept": msg("Wrong among the kept"),
+    "right_all": msg("Right if all are answered"),
+    "no_threshold": msg("none keeps the risk"),
+    "above_allowed": msg("more than allowed"),
     "review_title": msg("What readers preferred"),
     "review_note": msg(
         "Readers saw both answers in random order and did not know the models. A tie counts half; the interval resamples whole"
@@ -318,55 +330,6 @@ PAGE: dict[str, Text] = {
     "versions": msg("Versions"),
     "made_by": msg("Made by medtune. All of this page is in this file; it loads nothing."),
 }
-
-
-REVIEW: dict[str, Text] = {
-    "title": msg("Comparison of answers by readers"),
-    "intended_use": PAGE["intended_use"],
-    "synthetic": PAGE["synthetic"],
-    "local_only": PAGE["local_only"],
-    "how": msg("How to read"),
-    "how_order": msg(
-        "Each case shows pictures, a question and two answers. Which model wrote which is not known, and changes from case to case."
-    ),
-    "how_prefer": msg("Say which answer you would rather put your name to, by what the pictures show and not by its style."),
-    "how_errors": msg(
-        "Mark what is wrong in each answer, and how bad the worst of it is. An answer without a mark is taken as right."
-    ),
-    "how_keep": msg("Your marks are kept in this browser. At the end save the file and send it back; nothing is sent by itself."),
-    "how_names": msg("Write no names of patients into the remarks."),
-    "shortcuts": msg("Keys"),
-    "key_prefer": msg("A or B is better, no difference"),
-    "key_errors_a": msg("errors of A, in their order"),
-    "key_errors_b": msg("errors of B, in their order"),
-    "key_move": msg("case before, next case"),
-    "key_save": msg("save the file"),
-    "reader": msg("Your name or a code"),
-    "need_reader": msg("Give your name or a code first: marks of several readers must be told apart."),
-    "no_storage": msg("This browser cannot keep your marks. Save the file before you close the page."),
-    "not_this": msg("That file holds no marks of this review."),
-    "case": msg("Case"),
-    "decided": msg("decided"),
-    "question": PAGE["question"],
-    "no_picture": PAGE["no_picture"],
-    "text_only": PAGE["text_only"],
-    "no_answer": PAGE["no_answer"],
-    "answer_a": msg("Answer A"),
-    "answer_b": msg("Answer B"),
-    "errors": msg("Errors"),
-    "severity": msg("Worst error"),
-    "preference": msg("Which answer is better?"),
-    "a": msg("A is better"),
-    "tie": msg("No difference"),
-    "b": msg("B is better"),
-    "remark": msg("Remark"),
-    "before": msg("Before"),
-    "next": msg("Next"),
-    "save": msg("Save file"),
-    "open": msg("Go on from a file"),
-    "enlarge": msg("Enlarge or shrink the picture"),
-}
-"""The words of the readers' page."""
 
 
 def control_title(control: str) -> Text:

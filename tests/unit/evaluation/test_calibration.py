@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from medtune.evaluation.calibration import (
+    Told,
     abstention,
     area_under_risk_coverage,
     choose_threshold,
@@ -90,8 +91,8 @@ def test_the_threshold_keeps_the_most_answers_that_the_risk_allows() -> None:
 
 
 def test_the_threshold_is_chosen_on_validation_and_applied_to_test() -> None:
-    validation = np.array([0.95, 0.05, 0.6, 0.6]), np.array([1.0, 0.0, 0.0, 1.0])
-    test = np.array([0.97, 0.02, 0.7, 0.5]), np.array([1.0, 1.0, 0.0, 1.0])
+    validation = Told(np.array([0.95, 0.05, 0.6, 0.6]), np.array([1.0, 0.0, 0.0, 1.0]), ("a", "b", "c", "d"))
+    test = Told(np.array([0.97, 0.02, 0.7, 0.5]), np.array([1.0, 1.0, 0.0, 1.0]), ("p", "q", "r", "s"))
     found = abstention("tuned", validation, test, max_risk=0.1)
     assert found.threshold == 0.95
     assert (found.validation_coverage, found.validation_accuracy) == (0.5, 1.0)

@@ -4,8 +4,10 @@
 
   const speak = (language) => {
     root.lang = language;
-    const title = document.querySelector("title");
-    document.title = language === "zh-CN" ? title.dataset.zh : title.dataset.en;
+    // The title and the choices of a list take no elements: their words are changed instead of hidden.
+    for (const plain of document.querySelectorAll("[data-en]")) {
+      plain.textContent = language === "zh-CN" ? plain.dataset.zh : plain.dataset.en;
+    }
     for (const button of document.querySelectorAll("[data-language]")) {
       button.setAttribute("aria-pressed", String(button.dataset.language === language));
     }
@@ -14,20 +16,31 @@
     button.addEventListener("click", () => speak(button.dataset.language));
   }
 
-  const wanted = { tag: "", task: "", finding: "", pair: "" };
-  const cases = [...document.querySelectorAll(".case")];
-  const has = (card, key) => !wanted[key] || JSON.parse(card.dataset[key]).includes(wanted[key]);
-  const is = (card, key) => !wanted[key] || card.dataset[key] === wanted[key];
+  const wanted = { tag: "", task: "", fate: "", finding: "", pair: "" };
+  const cases = [...document.querySelectorAll(".case")].map((card) => ({
+    card,
+    task: card.dataset.task,
+    pair: card.dataset.pair,
+    tags: JSON.parse(card.dataset.tag),
+    findings: JSON.parse(card.dataset.finding),
+  }));
+  const suits = (key, value) => !wanted[key] || wanted[key] === value;
   const filter = () => {
     let count = 0;
-    for (const card of cases) {
-      const fits = has(card, "tag") && has(card, "finding") && is(card, "task") && is(card, "pair");
-      card.hidden = !fits;
+    for (const one of cases) {
+      // A finding and what became of it have to be said of one and the same finding.
+      const found = (!wanted.finding && !wanted.fate) || one.findings.some(([name, fate]) => suits("finding", name) && suits("fate", fate));
+      const fits = found && suits("task", one.task) && suits("pair", one.pair) && (!wanted.tag || one.tags.includes(wanted.tag));
+      one.card.hidden = !fits;
       count += fits ? 1 : 0;
     }
     document.getElementById("count").textContent = String(count);
     document.getElementById("none").hidden = count > 0;
   };
+  document.getElementById("f-finding")?.addEventListener("change", (event) => {
+    wanted.finding = event.target.value;
+    filter();
+  });
   for (const button of document.querySelectorAll("[data-filter]")) {
     button.addEventListener("click", () => {
       wanted[button.dataset.filter] = button.dataset.value;
