@@ -113,8 +113,8 @@ def paired_cluster_bootstrap(
     """``second`` minus ``first``, two conditions on the same samples, with the difference's 95 % interval.
 
     Both are resampled with the *same* draws, so that what makes a sample hard for both cancels out. Arguments, returns and
-    errors as in :func:`cluster_bootstrap`; row i of ``first`` and of ``second`` are the same sample, and ``limits`` are those of the
-    difference.
+    errors as in :func:`cluster_bootstrap`; row i of ``first`` and of ``second`` are the same sample, and ``limits`` are those of
+    the difference.
     """
     if len(first) != len(second):
         raise ValueError(f"{len(first)} and {len(second)} samples cannot be paired")
@@ -156,8 +156,8 @@ def bound_without_exceptions(num_groups: float) -> float:
     """How large the share of groups with an exception may be when none of ``num_groups`` has one: 1 - 0.025 ** (1 / G), 0 to 1.
 
     The upper end of the exact 95 % interval of Clopper & Pearson (1934, doi:10.1093/biomet/26.4.404) for 0 of G, near 3.7 / G
-    ("if nothing goes wrong, is everything all right?", Hanley & Lippman-Hand 1983, doi:10.1001/jama.1983.03510370031029). With G the
-    effective number of groups a share of samples is hardly further from its end than the share of groups.
+    ("if nothing goes wrong, is everything all right?", Hanley & Lippman-Hand 1983, doi:10.1001/jama.1983.03510370031029). With G
+    the effective number of groups a share of samples is hardly further from its end than the share of groups.
     """
     return float(1 - 0.025 ** (1 / max(num_groups, 1)))
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from medtune.evaluation.predictions import MAX_CHARACTERS
+from medtune.evaluation.bootstrap import effective_number
+from medtune.evaluation.table import verdict
 from medtune.language import Text, msg
-from medtune.tasks.reading.yes_no import read_yes_no
 from medtune.types import (
     Condition,
     Consistency,
@@ -15,6 +15,7 @@ from medtune.types import (
     Difference,
     Forgetting,
     GroupKind,
+    MetricValue,
     Prediction,
     Sample,
     ValidationReport,
@@ -23,9 +24,15 @@ from medtune.types import (
 __all__ = ["FEW_GROUPS", "MANY_UNPARSED", "is_severe"]
 
 FEW_GROUPS = 30
-"""Below so many groups the bootstrap's intervals may be too narrow, so the report says it: with 10 they held the truth of an
-accuracy of 0.9 in 92 of 100 simulated data sets (docs/statistics.md). The usual rule of thumb for
+"""Below so many groups, by their effective number, the bootstrap's intervals may be too narrow, so the report says it: with 10 they
+held the truth of an accuracy of 0.9 in 93 of 100 simulated data sets (docs/statistics.md). The usual rule of thumb for
 cluster-robust inference puts "few" at 20 to 50 clusters (Cameron, Gelbach and Miller 2008, doi:10.1162/rest.90.3.414)."""
+
+TOO_FEW_TO_TEST = 5
+"""With so many groups, all 2 ** 5 exchanges tried, no p-value is below 2 / 32 = 0.0625."""
+
+WITHOUT_PICTURE = frozenset({"shuffled", "blank", "question-only"})
+"""Controls that take the picture away from the model itself."""
 
 MANY_UNPARSED = 0.1
 """Share of answers that could not be read from which on the report says it."""
@@ -50,8 +57,80 @@ def few_groups(num_groups: int) -> Text:
     return msg("Only {count} groups were evaluated: intervals from so few may be too narrow.", count=num_groups)
 
 
+def uneven_groups(num_groups: int, effective: float) -> Text:
+    return msg(
+        "The {count} evaluated groups are of very different size: they tell no more than {effective} of one size, and intervals"
+        " from so few may be too narrow.",
+        count=num_groups,
+        effective=f"{effective:.0f}",
+    )
+
+
+def untestable(num_groups: int) -> Text:
+    return msg(
+        "With {count} groups no difference can be told from luck at 5 %: more patients are needed, not more questions about the"
+        " same ones.",
+        count=num_groups,
+    )
+
+
+def too_few_groups(groups: Iterable[str]) -> list[Text]:
+    """What the number of groups, by that of their samples, means for intervals and tests.
+
+    Args:
+        groups: Of every evaluated sample.
+    """
+    sizes = list(Counter(groups).values())
+    effective = effective_number(sizes)
+    found = []
+    if len(sizes) < FEW_GROUPS:
+        found.append(few_groups(len(sizes)))
+    elif effective < FEW_GROUPS:
+        found.append(uneven_groups(len(sizes), effective))
+    if len(sizes) <= TOO_FEW_TO_TEST:
+        found.append(untestable(len(sizes)))
+    return found
+
+
+def no_control() -> Text:
+    return msg(
+        "No control without the right picture was asked: nothing in this report shows that a model looks at its pictures."
+        " evaluation.controls asks for them."
+    )
+
+
 def trained_on_split() -> Text:
     return msg("These are the training samples: the numbers show what was learnt by heart, not what a new patient would get.")
+
+
+def chosen_on_split() -> Text:
+    return msg(
+        "These are the validation samples: where weights or settings were chosen by them, the numbers are too good. A result to be"
+        " reported needs a split that nothing was chosen by."
+    )
+
+
+def shared_with_validation(num_shared: int, num_groups: int) -> Text:
+    return msg(
+        "{shared} of the {count} evaluated groups are also in the validation split: where weights or settings were chosen by it,"
+        " the numbers are too good.",
+        shared=num_shared,
+        count=num_groups,
+    )
+
+
+def chosen_by(evaluated: Iterable[Sample], validation: Iterable[Sample]) -> Text | None:
+    """Groups, or pictures by content, that the evaluated samples share with the split by which weights were chosen."""
+    pictures: dict[str, tuple[str, str]] = {}
+    groups = set()
+    for sample in evaluated:
+        groups.add((sample.source, sample.group))
+        pictures.update({image.sha256: (sample.source, sample.group) for image in sample.images})
+    shared = set()
+    for sample in validation:
+        shared.update({(sample.source, sample.group)} & groups)
+        shared.update(pictures[image.sha256] for image in sample.images if image.sha256 in pictures)
+    return shared_with_validation(len(shared), len(groups)) if shared else None
 
 
 def shared_pictures(num_shared: int, num_images: int) -> Text:
@@ -155,66 +234,6 @@ _LEAKS = frozenset({"leaking-volume"})
 guess."""
 
 
-ONE_ANSWER = 0.95
-"""Share of one and the same answer from which on it is said, if the references are not as uniform (:data:`UNIFORM`)."""
-UNIFORM = 0.9
-FEW_ANSWERS = 20
-"""Fewer answers than this tell nothing of a habit."""
-
-
-def always(label: str, answer: str, count: int, total: int, true_count: int) -> Text:
-    return msg(
-        "{label} answers {answer!r} to {count} of {total} yes/no questions, of which it is right for {true}: it may answer so"
-        " whatever it is asked or shown.",
-        label=label,
-        answer=answer,
-        count=count,
-        total=total,
-        true=true_count,
-    )
-
-
-def one_answer(label: str, task: str, count: int, total: int) -> Text:
-    return msg(
-        "{label} gives one and the same answer to {count} of {total} questions of the task {task}, which have different references:"
-        " it may answer so whatever it is asked or shown.",
-        label=label,
-        task=task,
-        count=count,
-        total=total,
-    )
-
-
-def one_answer_for_all(label: str, predictions: Mapping[str, Prediction], samples: Iterable[Sample]) -> list[Text]:
-    """Whether a model always says the same: yes or no where that is asked, and one text within a task."""
-    said, true, total = Counter[str | None](), Counter[str](), 0
-    # By their hashes: the texts stand in files, and not all fit into memory.
-    answers: dict[str, Counter[int]] = {}
-    references: dict[str, Counter[int]] = {}
-    for sample in samples:
-        if (prediction := predictions.get(sample.id)) is None or prediction.generation.finish_reason == "error":
-            continue
-        text, target = prediction.generation.text.strip(), sample.target.strip()
-        truth = read_yes_no(target) if len(target.split()) == 1 else None
-        if truth is not None:
-            said[read_yes_no(text[:MAX_CHARACTERS])] += 1
-            true[truth] += 1
-            total += 1
-        else:
-            answers.setdefault(sample.task, Counter())[hash(text)] += 1
-            references.setdefault(sample.task, Counter())[hash(target)] += 1
-    found = [
-        always(label, answer, said[answer], total, true[answer])
-        for answer in ("yes", "no")
-        if total >= FEW_ANSWERS and said[answer] >= ONE_ANSWER * total and true[answer] <= UNIFORM * total
-    ]
-    for task, counts in answers.items():
-        asked, count = counts.total(), max(counts.values())
-        if asked >= FEW_ANSWERS and count >= ONE_ANSWER * asked and max(references[task].values()) <= UNIFORM * asked:
-            found.append(one_answer(label, task, count, asked))
-    return found
-
-
 def no_change(first: str, second: str) -> Text:
     return msg(
         "No measure of the short table shows that {second} is better or worse than {first}: what differs may be luck.",
@@ -298,6 +317,8 @@ _SEVERE = frozenset(
     for text in (
         *(no_patient_ids(kind) for kind in ("study", "volume", "image", "row")),
         trained_on_split(),
+        chosen_on_split(),
+        shared_with_validation(0, 0),
         shared_pictures(0, 0),
         shared_groups(0, 0),
         validation_found(Text("")),
@@ -332,21 +353,16 @@ def leakage(evaluated: Iterable[Sample], trained: Iterable[Sample]) -> list[Text
 
 
 def unused_pictures(
-    label: str, control: ControlName, differences: Iterable[Difference], directions: Mapping[str, str]
+    label: str, control: ControlName, differences: Iterable[Difference], metrics: Mapping[str, MetricValue]
 ) -> Text | None:
     """The warning that real pictures are not measurably better than the control's.
 
     Args:
         differences: Control minus real, overall, on the metrics that should need the picture.
-        directions: Metric -> ``higher`` or ``lower`` is better.
+        metrics: Those, by name.
     """
-    unused = []
-    for difference in differences:
-        if difference.low is None or difference.high is None:
-            continue
-        worse = difference.high < 0 if directions[difference.metric] == "higher" else difference.low > 0
-        if not worse:
-            unused.append(difference.metric)
+    told = [(entry, verdict(entry, metrics[entry.metric])) for entry in differences]
+    unused = [entry.metric for entry, said in told if said in ("better", "unclear")]
     return picture_unused(label, control, unused) if unused else None
 
 

@@ -85,8 +85,8 @@ def compare(
         tasks = every[0].tasks_of(name)
         if len(tasks) > 1:
             differences.extend(averaged_difference(tables[0], tables[1], name, task=task) for task in tasks)
-    num_groups = len({every[0].groups[sample] for sample in common})
-    warnings = [*_warnings([run.report for run in runs], [len(table.tasks) for table in every], len(common), num_groups)]
+    groups = [every[0].groups[sample] for sample in common]
+    warnings = [*_warnings([run.report for run in runs], [len(table.tasks) for table in every], groups)]
     warnings += _run_warnings(*arms)
     return Comparison(
         first=_title(arms[0]),
@@ -94,7 +94,7 @@ def compare(
         dataset_hash=one.dataset_hash,
         split=one.split,
         num_samples=len(common),
-        num_groups=num_groups,
+        num_groups=len(set(groups)),
         metrics=tuple(values[name] for name in names),
         differences=tuple(adjust(differences)),
         alerts=tuple(text for text in warnings if cautions.is_severe(text)),
@@ -209,18 +209,15 @@ def _metrics(report: Report, tasks: list[str]) -> dict[str, Metric]:
     return found
 
 
-def _warnings(reports: Sequence[Report], sizes: Sequence[int], num_common: int, num_groups: int) -> list[Text]:
-    one, others = reports[0], reports[1:]
-    found: list[Text] = []
-    # What speaks of the data is said of each; what speaks of one model's answers belongs to its own report.
-    shared = [{text.template for text in other.warnings} for other in others]
-    found.extend(
-        text for text in one.warnings if cautions.is_severe(text) and all(text.template in templates for templates in shared)
-    )
+def _warnings(reports: Sequence[Report], sizes: Sequence[int], groups: Sequence[str]) -> list[Text]:
+    one, others, num_common = reports[0], reports[1:], len(groups)
+    # What speaks of the data is true of all, also where only one run was evaluated after the data had been validated; what speaks
+    # of one model's answers belongs to its own report.
+    severe = [text for report in reports for text in report.warnings if cautions.is_severe(text)]
+    found: list[Text] = list({_kind(text): text for text in reversed(severe)}.values())[::-1]
     if one.synthetic:
         found.append(cautions.synthetic_data())
-    if num_groups < cautions.FEW_GROUPS:
-        found.append(cautions.few_groups(num_groups))
+    found.extend(cautions.too_few_groups(groups))
     if num_common < max(sizes):
         found.append(
             msg(
@@ -244,6 +241,11 @@ def _warnings(reports: Sequence[Report], sizes: Sequence[int], num_common: int, 
     if any(one.settings.get("sampling") != other.settings.get("sampling") for other in others):
         found.append(msg("The answers of the two runs were drawn with different sampling settings."))
     return found
+
+
+def _kind(text: Text) -> tuple[str, ...]:
+    """What a sentence says but for its numbers."""
+    return (text.template, *(value.template for value in text.fields.values() if isinstance(value, Text)))
 
 
 def _run_warnings(first: Sequence[_Run], second: Sequence[_Run]) -> list[Text]:

@@ -20,6 +20,7 @@ from medtune.evaluation.calibration import VALIDATION, abstention, closed_questi
 from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.controls import askable
 from medtune.evaluation.finding_counts import count_findings
+from medtune.evaluation.habits import habits_of, only_form_changed
 from medtune.evaluation.measure import ScoreTable, difference, measure
 from medtune.evaluation.metrics.llamafactory import predict_timing
 from medtune.evaluation.permutation import adjust
@@ -109,12 +110,12 @@ def build_report(
     headline = choose_headline(
         values, [entry.metric for one in _plain(scored) for entry in one.condition.measurements if entry.value is not None]
     )
-    directions = {name: values[name].direction for name in headline if about(name) == "picture"}
+    of_pictures = {name: values[name] for name in headline if about(name) == "picture"}
     groups = {sample.group for sample in samples}
     models = [Plain(one.label, one.asked.model, one.predictions) for one in _plain(scored)]
     consistency, forgetting = tell_of_again(models, asked, samples, pool, folder, settings)
-    warnings = [*_data_warnings(dataset, samples, asked[0].split, len(groups)), *warnings, *left_out.values()]
-    warnings.extend(_answer_warnings(scored, differences, directions))
+    warnings = [*_data_warnings(dataset, samples, asked[0].split), *warnings, *left_out.values()]
+    warnings.extend(_answer_warnings(scored, differences, of_pictures))
     warnings.extend(_model_warnings(scored, differences, samples, values, headline))
     warnings.extend(cautions.inconsistent(consistency))
     warnings.extend(cautions.forgotten(forgetting))
@@ -138,7 +139,7 @@ def build_report(
         conditions=tuple(one.condition for one in scored),
         differences=tuple(differences),
         subgroups=subgroups,
-        picture_share=tuple(_picture_shares(scored, differences, [values[name] for name in directions])),
+        picture_share=tuple(_picture_shares(scored, differences, list(of_pictures.values()))),
         consistency=consistency,
         forgetting=forgetting,
         headline=headline,
@@ -248,25 +249,30 @@ def _differences(scored: Sequence[_Scored], values: Mapping[str, MetricValue]) -
     return found
 
 
-def _data_warnings(dataset: Dataset, samples: Sequence[Sample], split: SplitName, num_groups: int) -> list[Text]:
+def _data_warnings(dataset: Dataset, samples: Sequence[Sample], split: SplitName) -> list[Text]:
     manifest = dataset.manifest
     found: list[Text] = []
     if split == "train":
         found.append(cautions.trained_on_split())
     else:
         found.extend(cautions.leakage(samples, dataset.rows("train")))
+    if split == "validation":
+        found.append(cautions.chosen_on_split())
+    elif split == "test" and (overlap := cautions.chosen_by(samples, dataset.rows("validation"))) is not None:
+        found.append(overlap)
     found.extend(cautions.found_by_validation(stored_report(dataset)))
     if manifest.group_kind != "patient":
         found.append(cautions.no_patient_ids(manifest.group_kind))
     if manifest.synthetic:
         found.append(cautions.synthetic_data())
-    if num_groups < cautions.FEW_GROUPS:
-        found.append(cautions.few_groups(num_groups))
+    found.extend(cautions.too_few_groups([sample.group for sample in samples]))
     return found
 
 
 def _answer_warnings(
-    scored: Sequence[_Scored], differences: Sequence[tuple[str, str, tuple[Difference, ...]]], directions: Mapping[str, str]
+    scored: Sequence[_Scored],
+    differences: Sequence[tuple[str, str, tuple[Difference, ...]]],
+    of_pictures: Mapping[str, MetricValue],
 ) -> list[Text]:
     found: list[Text] = []
     for one in _plain(scored):
@@ -285,8 +291,8 @@ def _answer_warnings(
             if _same_texts(one.predictions, other.predictions):
                 found.append(cautions.same_answers(first, second))
         elif one.asked.model == "tuned" or only:
-            seen = [entry for entry in entries if entry.task is None and entry.metric in directions]
-            if (text := cautions.unused_pictures(first, other.asked.control, seen, directions)) is not None:
+            seen = [entry for entry in entries if entry.task is None and entry.metric in of_pictures]
+            if (text := cautions.unused_pictures(first, other.asked.control, seen, of_pictures)) is not None:
                 found.append(text)
     return found
 
@@ -345,9 +351,14 @@ def _model_warnings(
     found: list[Text] = []
     plain = {one.label: one for one in _plain(scored)}
     for one in plain.values():
-        found.extend(cautions.one_answer_for_all(one.label, one.predictions, samples))
+        found.extend(habits_of(one.label, one.predictions, samples))
+    if any(sample.images for sample in samples) and not any(one.asked.control in cautions.WITHOUT_PICTURE for one in scored):
+        found.append(cautions.no_control())
     for first, second, entries in differences:
         if first in plain and second in plain:
+            before, after = plain[first].predictions, plain[second].predictions
+            if not _same_texts(before, after) and (text := only_form_changed(first, second, before, after, samples)) is not None:
+                found.append(text)
             told = [entry for entry in entries if entry.task is None and entry.metric in headline]
             verdicts = [verdict(entry, values[entry.metric]) for entry in told]
             if verdicts and all(said in (None, "unclear") for said in verdicts):
