@@ -1,6 +1,7 @@
 """Peak memory of a QLoRA run: loading, and optimizer steps through ``medtune.training.train`` on rows as long as allowed.
 
     python benchmarks/memory.py MODEL --tokenizer TOKENIZER [--targets language experts] [--rank 8] [--limit-gib 24]
+                                [--optim adamw_8bit]
 
 MODEL is a model folder. Without safetensors in it, weights are drawn: each as the loader asks for it, packed at once, so that no
 model of the full size has to be on a disk. Such weights measure memory and speed, never quality. Prints one line of JSON.
@@ -124,6 +125,7 @@ def main() -> None:
     parser.add_argument("--checkpointing", default="all")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--limit-gib", type=float)
+    parser.add_argument("--optim", choices=("adamw", "adamw_8bit"), default="adamw", help="AdamW's states in 32 or 8 bits")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda" and options.limit_gib:
@@ -145,7 +147,9 @@ def main() -> None:
         encoder = load_encoder(settings)
         started = time.monotonic()
         torch.manual_seed(0)
-        quantized = load_model(settings, device=device, quantization=adapter) if has_weights else drawn_model(base, device, adapter)
+        quantized: Any = (
+            load_model(settings, device=device, quantization=adapter) if has_weights else drawn_model(base, device, adapter)
+        )
         result: dict[str, Any] = {
             "model": options.model.name,
             "load_s": round(time.monotonic() - started, 1),
@@ -173,6 +177,7 @@ def main() -> None:
                 "max_tokens": options.max_tokens,
                 "gradient_checkpointing": options.checkpointing,
                 "compile": options.compile,
+                "optimizer": options.optim,
                 "on_out_of_memory": "stop",
                 "save_every": "never",
                 "evaluate_every": "never",
@@ -193,7 +198,7 @@ def main() -> None:
             "train": peaks(device),
             "train_loss": done.train_loss,
             "trainable": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
-            "settings": {"targets": options.targets, "rank": options.rank, "checkpointing": options.checkpointing},
+            "settings": {name: getattr(options, name) for name in ("targets", "rank", "checkpointing", "optim")},
         }
         if device.type == "cuda":
             free, total = torch.cuda.mem_get_info()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import importlib.util
 import os
 import re
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ import torch
 from pydantic import JsonValue
 from transformers import TrainingArguments
 
-from medtune.errors import RecipeError, TrainingError
+from medtune.errors import MissingDependencyError, RecipeError, TrainingError
 from medtune.language import Text, msg
 from medtune.training.config import DEFAULT_WARMUP_RATIO, TrainSettings
 from medtune.training.trackers import check_trackers
@@ -103,16 +104,23 @@ def num_workers(settings: TrainSettings, *, cached: bool) -> int:
 
 
 def training_arguments(
-    settings: TrainSettings, folder: Path, *, num_steps: int, cached: bool, autocast: bool = True
+    settings: TrainSettings,
+    folder: Path,
+    *,
+    num_steps: int,
+    cached: bool,
+    optimizer: str = "adamw",
+    autocast: bool = True,
 ) -> TrainingArguments:
     """The arguments for the trainer; when to evaluate and to save is decided by :mod:`medtune.training.callbacks`.
 
     Args:
+        optimizer: :attr:`medtune.training.choice.EngineChoice.optimizer`.
         autocast: A 16-bit computation needs autocast; see :func:`medtune.training.engine.needs_autocast`.
 
     Raises:
         RecipeError: ``train.hf`` holds an unknown name, or a value that ``TrainingArguments`` refuses.
-        MissingDependencyError: A tracker is not installed.
+        MissingDependencyError: A tracker, or bitsandbytes for an optimizer with states in 8 bits, is not installed.
     """
     check_hf(settings)
     check_trackers(settings)
@@ -159,6 +167,10 @@ def training_arguments(
         # Seconds that a process waits for the others: torch's default for NCCL. transformers would wait half an hour.
         "ddp_timeout": 600,
     }
+    if optimizer == "adamw_8bit":
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise MissingDependencyError("bitsandbytes", needed_for=msg("train.optimizer=adamw_8bit"), pip="'medtune[qlora]'")
+        values["optim"] = optimizer
     values |= _with_numbers(settings.hf)
     try:
         arguments = TrainingArguments(**values)

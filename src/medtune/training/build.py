@@ -23,7 +23,7 @@ from medtune.training.arguments import training_arguments
 from medtune.training.batches import EvalBatches, StepSampler
 from medtune.training.callbacks import EventCallback, Journal, ScheduleCallback, StopRequest
 from medtune.training.choice import Checkpointing, EngineChoice
-from medtune.training.choose import cannot_pack
+from medtune.training.choose import cannot_pack, optimizer_of
 from medtune.training.config import TrainSettings
 from medtune.training.data import RowSampler, StepCollator
 from medtune.training.engine import needs_autocast
@@ -59,6 +59,7 @@ def make_trainer(
         run.checkpoints,
         num_steps=plan.num_steps,
         cached=plan.cached,
+        optimizer=choice.optimizer,
         # DeepSpeed is told the type by the same flag: all weights become bfloat16, and float32 copies are kept of those that learn.
         autocast=not choice.packing or needs_autocast(model) or zero_stage() > 0,
     )
@@ -167,4 +168,5 @@ def _choice(settings: TrainSettings, model: nn.Module, forecast: Forecast | None
         checkpointing=Checkpointing(every, offload=asked == "offload"),
         vision_cache="none" if settings.vision_cache == "auto" else settings.vision_cache,
         compile=on_gpu if settings.compile == "auto" else settings.compile,
+        optimizer=optimizer_of(settings),
     )

@@ -31,6 +31,8 @@ class EngineChoice:
     checkpointing: Activations that are computed again.
     vision_cache: Where the output of a frozen vision tower is kept.
     compile: Decoder layers go through ``torch.compile``.
+    optimizer: As ``train.optimizer`` or ``train.hf.optim`` names it. The only one of these that changes results, so a resumed run
+        keeps that of its checkpoint.
     """
 
     packing: bool = False
@@ -39,6 +41,7 @@ class EngineChoice:
     checkpointing: Checkpointing = Checkpointing()
     vision_cache: Literal["none", "memory", "disk"] = "none"
     compile: bool = False
+    optimizer: str = "adamw"
 
 
 def smaller(choice: EngineChoice, *, longest_row: int, step_tokens: int, batch_size: int) -> EngineChoice | None:

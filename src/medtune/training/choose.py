@@ -21,7 +21,7 @@ from medtune.training.estimate import Estimate, Setup, capacity_of, estimate
 from medtune.training.memory import cache_bytes, memory_of
 from medtune.training.passes import num_passes
 
-__all__ = ["Chosen", "Room", "cannot_pack", "choose"]
+__all__ = ["Chosen", "Room", "cannot_pack", "choose", "optimizer_of"]
 
 _GIB = 1024**3
 
@@ -100,6 +100,8 @@ def choose(
     if settings.packing is True and not can_pack:
         raise cannot_pack()
     found = _best(settings, setup, room, can_pack=can_pack)
+    if found is None and _may_take_8_bit(settings, setup):
+        found = _best(settings.model_copy(update={"optimizer": "adamw_8bit"}), setup, room, can_pack=can_pack)
     if found is None:
         raise _refusal(settings, setup, room, can_pack=can_pack, others=others)
     choice, expected = found
@@ -113,6 +115,18 @@ def cannot_pack() -> TrainingError:
         key="train.packing",
         remedy=msg("Write train.packing=auto, and load the model with model.attention=auto."),
     )
+
+
+def _fits(settings: TrainSettings, setup: Setup, room: Room, *, can_pack: bool) -> bool:
+    if _may_take_8_bit(settings, setup):
+        settings = settings.model_copy(update={"optimizer": "adamw_8bit"})
+    return _best(settings, setup, room, can_pack=can_pack) is not None
+
+
+def _may_take_8_bit(settings: TrainSettings, setup: Setup) -> bool:
+    """Only where the base weights are rounded already, for want of memory too, and bitsandbytes is there."""
+    on_gpu, whole = setup.device.is_gpu, setup.division.optimizer_share == 1
+    return settings.optimizer == "auto" and "optim" not in settings.hf and setup.adapter.kind == "qlora" and on_gpu and whole
 
 
 def _best(settings: TrainSettings, setup: Setup, room: Room, *, can_pack: bool) -> tuple[EngineChoice, Estimate] | None:
@@ -154,8 +168,13 @@ def _candidates(settings: TrainSettings, setup: Setup, room: Room, *, can_pack: 
         compiled = (settings.compile and not setup.division.gathers_inside,)
     limits = list(_limits(settings, setup)) if packing else [(0, rows) for rows in _rows(setup)]
     for (tokens, rows), checkpointing, compile_layers in product(limits, again, compiled):
-        choice = EngineChoice(packing, tokens, rows, checkpointing, "none", compile_layers)
+        choice = EngineChoice(packing, tokens, rows, checkpointing, "none", compile_layers, optimizer_of(settings))
         yield replace(choice, vision_cache=_cache(settings, setup, room, choice))
+
+
+def optimizer_of(settings: TrainSettings) -> str:
+    """The optimizer that is asked for."""
+    return str(settings.hf.get("optim", "adamw" if settings.optimizer == "auto" else settings.optimizer))
 
 
 def _limits(settings: TrainSettings, setup: Setup) -> Iterator[tuple[int, int]]:
@@ -242,6 +261,16 @@ def _reasons(settings: TrainSettings, setup: Setup, room: Room, choice: EngineCh
             yield msg("compile: no (the run is too short: it would take {minutes} minutes longer)", minutes=minutes)
     else:
         yield msg("compile: {value} ({why})", value=_yes(choice.compile), why=msg("no GPU"))
+    if settings.optimizer != "auto" or "optim" in settings.hf:
+        yield msg("optimizer: {name} ({why})", name=choice.optimizer, why=by_hand)
+    elif choice.optimizer != "adamw":
+        least = memory_of(setup, replace(choice, optimizer="adamw")).peak
+        yield msg(
+            "optimizer: {name} (with its states in float32 the peak would be {peak} GiB; there are {capacity})",
+            name=choice.optimizer,
+            peak=f"{least / _GIB:.1f}",
+            capacity=f"{expected.capacity / _GIB:.1f}",
+        )
 
 
 def _yes(value: bool) -> Text:
@@ -327,13 +356,15 @@ def _cache_reason(settings: TrainSettings, setup: Setup, room: Room, choice: Eng
 def _refusal(
     settings: TrainSettings, setup: Setup, room: Room, *, can_pack: bool, others: Iterable[tuple[Text, TrainSettings, Setup]]
 ) -> TrainingError:
+    if _may_take_8_bit(settings, setup):
+        settings = settings.model_copy(update={"optimizer": "adamw_8bit"})
     least = min(
         (memory_of(setup, choice) for choice in _candidates(settings, setup, room, can_pack=can_pack)),
         key=lambda memory: memory.peak,
     )
     fitting: list[Text] = []
     for written, changed, other in others:
-        if _best(changed, other, room, can_pack=can_pack) is not None:
+        if _fits(changed, other, room, can_pack=can_pack):
             fitting.append(written)
             if len(fitting) == 3:
                 break

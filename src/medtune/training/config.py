@@ -120,6 +120,10 @@ class TrainSettings(Settings):
     """Number of steps in which the learning rate rises from zero, instead of ``warmup_ratio``."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """AdamW's decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101); never on biases and norms."""
+    optimizer: Literal["auto", "adamw", "adamw_8bit"] = "auto"
+    """AdamW with its two states in float32, or in 8 bits with a scale for each 256 values (Dettmers et al. 2022,
+    arXiv:2110.02861; needs bitsandbytes): a quarter of the memory, and steps that differ by the rounding of the states. ``auto``:
+    float32, but where QLoRA fits the card in no other way. ``train.hf.optim`` names any other optimizer of transformers."""
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     """Gradients are scaled down to this global 2-norm; 0 = never."""
     router_aux_loss: Annotated[float, Field(gt=0)] | None = None
@@ -203,6 +207,8 @@ class TrainSettings(Settings):
             raise ValueError(msg("warmup_ratio and warmup_steps exclude each other; remove one"))
         if self.patience is not None and self.evaluate_every == "never":
             raise ValueError(msg("patience needs validation losses, but evaluate_every is never"))
+        if self.optimizer != "auto" and "optim" in self.hf:
+            raise ValueError(msg("optimizer and hf.optim exclude each other; remove one"))
         for name in self.hf:
             if name in OWNED_BY_MEDTUNE:
                 owner = OWNED_BY_MEDTUNE[name]

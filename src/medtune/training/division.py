@@ -52,9 +52,9 @@ class Division:
         """Bytes of the optimizer's states on a device."""
         return 0.0 if self.offloads_optimizer else whole / self.optimizer_share
 
-    def offloaded(self, *, weights: float, trained: float) -> float:
-        """Bytes in main memory, per device."""
-        total = 8 * trained / self.optimizer_share if self.offloads_optimizer else 0.0
+    def offloaded(self, *, weights: float, trained: float, states: float) -> float:
+        """Bytes in main memory, per device: of ``weights`` and ``states`` bytes, and ``trained`` parameters."""
+        total = states / self.optimizer_share if self.offloads_optimizer else 0.0
         return total + ((weights + 4 * trained) / self.weight_share if self.offloads_weights else 0.0)
 
     def seconds(self, *, stored: float, trained: float, passes: int, link: float, computed: float) -> float:

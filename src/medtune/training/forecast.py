@@ -19,7 +19,7 @@ from medtune.models.packing import PACKED_TYPES
 from medtune.models.size import ModelSize, read_size
 from medtune.training.choice import EngineChoice
 from medtune.training.choose import Chosen, Room, choose
-from medtune.training.compiler import missing_for_compiling
+from medtune.models.compiler import missing_for_compiling
 from medtune.training.config import DdpSettings, DistributedSettings, FsdpSettings, NoDistribution, TrainSettings
 from medtune.training.data import measure_lengths
 from medtune.training.devices import Device, find_device, free_memory, this_device
@@ -343,12 +343,13 @@ def planned_values(forecast: Forecast) -> Mapping[str, float | int | str | None]
         "checkpointing_offload": int(choice.checkpointing.offload),
         "vision_cache": choice.vision_cache,
         "compile": int(choice.compile),
+        "optimizer": choice.optimizer,
     }
 
 
 def _freed(settings: TrainSettings, setup: Setup) -> Iterator[tuple[Text, TrainSettings, Setup]]:
     """What was set by hand, left to the plan: one by one, then together."""
-    names = ("micro_batch_tokens", "gradient_checkpointing", "vision_cache", "packing")
+    names = ("micro_batch_tokens", "gradient_checkpointing", "vision_cache", "packing", "optimizer")
     by_hand = [name for name in names if getattr(settings, name) != "auto"]
     for group in [*([name] for name in by_hand), *([by_hand] if len(by_hand) > 1 else [])]:
         command = " ".join(f"train.{name}=auto" for name in group)

@@ -1,7 +1,8 @@
 """Memory of a training run, from shapes. Imports nothing heavy.
 
-Weights; adapter, gradients and AdamW's two states in float32 (Loshchilov & Hutter 2019, arXiv:1711.05101); what each decoder
-layer keeps of a token for its backward pass, counted value by value; and the largest of what comes and goes.
+Weights; adapter and gradients in float32; AdamW's two states in float32 (Loshchilov & Hutter 2019, arXiv:1711.05101) or in 8
+bits; what each decoder layer keeps of a token for its backward pass, counted value by value; and the largest of what comes and
+goes.
 """
 
 from __future__ import annotations
@@ -13,12 +14,17 @@ from medtune.training.calibration import CALIBRATION, LOGITS_CHUNK, Calibration
 from medtune.training.choice import EngineChoice
 from medtune.training.passes import Setup, pass_tokens
 
-__all__ = ["Memory", "cache_bytes", "kept_bytes", "memory_of", "stored_bytes"]
+__all__ = ["Memory", "cache_bytes", "kept_bytes", "memory_of", "state_bytes", "stored_bytes"]
 
 _QUANTIZED_BYTES = 0.5 + 0.127 / 8
 """Of a 4-bit weight with quantized constants (Dettmers et al. 2023, arXiv:2305.14314, section 3: 0.127 bits a parameter)."""
 _QUANTIZED_ONCE_BYTES = 0.5 + 0.5 / 8
 """Without: a float32 constant for 64 weights."""
+_STATES_32_BIT = 2 * 4.0
+_STATES_8_BIT = 2 * (1 + 4 / 256)
+"""A byte of each state, and a float32 scale for 256 of them: the blocks of bitsandbytes (``optim/optimizer.py``, 0.50; those of
+Dettmers et al. 2022, arXiv:2110.02861, section 2.1, have 2,048). Tensors of less than 4,096 values, which it leaves in float32, are
+not told apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,11 @@ def kept_bytes(setup: Setup, *, compiled: bool, calibration: Calibration = CALIB
     return calibration.kept_eager * (value * (attention + inside + gated) + 4 * (2 * hidden + query + keys))
 
 
+def state_bytes(optimizer: str) -> float:
+    """Bytes of the optimizer's states for each trained parameter; of those that are no AdamW, as much as it has."""
+    return _STATES_8_BIT if optimizer.endswith(("adamw_8bit", "adamw_bnb_8bit")) else _STATES_32_BIT
+
+
 def memory_of(setup: Setup, choice: EngineChoice, calibration: Calibration = CALIBRATION) -> Memory:
     """Memory of one device at the peak of a pass with as many tokens as are allowed."""
     size, adapter, workload, division = setup.size, setup.adapter, setup.workload, setup.division
@@ -115,7 +126,8 @@ def memory_of(setup: Setup, choice: EngineChoice, calibration: Calibration = CAL
     working = max(logits, recomputed, tower_working - activations, _spread_out(setup))
     trained = float(adapter.num_trainable)
     added = 0.0 if adapter.kind == "full" else trained
-    host = division.offloaded(weights=stored_bytes(setup), trained=trained)
+    states = state_bytes(choice.optimizer) * trained
+    host = division.offloaded(weights=stored_bytes(setup), trained=trained, states=states)
     host += inputs if choice.checkpointing.offload else 0.0
     cache = cache_bytes(setup)
     loaded = stored_bytes(setup) if adapter.kind == "qlora" else size.num_parameters * setup.weight_bytes
@@ -123,7 +135,7 @@ def memory_of(setup: Setup, choice: EngineChoice, calibration: Calibration = CAL
         weights=division.weights(stored_bytes(setup), layers=layers),
         adapter=4 * added / division.weight_share,
         gradients=division.gradients(4 * trained),
-        optimizer=division.optimizer(8 * trained),
+        optimizer=division.optimizer(states),
         activations=activations,
         working=working,
         pictures=features + tower_kept,

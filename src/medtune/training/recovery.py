@@ -26,7 +26,7 @@ __all__ = ["free_memory", "is_out_of_memory", "make_smaller", "note_choice", "ou
 _WORDS = ("can't allocate memory", "CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """Of errors that are no ``torch.OutOfMemoryError``: torch's CPU allocator, an extension's own message, and cuBLAS's workspace."""
 
-_ASKED = ("packing", "micro_batch_tokens", "gradient_checkpointing", "vision_cache", "compile")
+_ASKED = ("packing", "micro_batch_tokens", "gradient_checkpointing", "vision_cache", "compile", "optimizer")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

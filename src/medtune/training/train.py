@@ -167,6 +167,9 @@ def _fit(
 ) -> RunRecord:
     if plan.checkpoint is not None:
         choice = remembered(run, settings, choice)
+        # The states in the checkpoint are this optimizer's.
+        choice = dataclasses.replace(choice, optimizer=read_description(plan.checkpoint).get("optimizer", choice.optimizer))
+    plan.description["optimizer"] = choice.optimizer
     base = plan.train.encoder.folder
     while True:
         if is_first:

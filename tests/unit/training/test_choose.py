@@ -201,6 +201,36 @@ def test_four_bits() -> None:
     assert memory_of(setup(adapter=QloraSettings(double_quantization=False)), PLAIN).weights > memory.weights
 
 
+def test_states_in_8_bits_where_a_card_is_otherwise_too_small() -> None:
+    """30B-A3B with adapted experts: 321 million trained parameters, whose states are 2.4 GiB in float32 and 0.6 in 8 bits."""
+    experts = QloraSettings(targets=("language", "experts"))
+    rows = {"num_rows": 2, "num_tokens": 4096, "num_squares": 2 * 2048**2, "longest": 2048, "num_targets": 3580, "rows_per_step": 2}
+    pictures = {"num_pictures": 2, "num_distinct": 2, "num_patches": 2048, "num_patch_squares": 2 * 1024**2}
+    long = {**rows, **pictures}
+
+    def chosen(card: str, settings: TrainSettings | None = None, **changes: Any) -> Any:
+        machine = setup(**{"config": QWEN3_VL_30B, "adapter": experts, "device": DEVICES[card], **long, **changes})
+        return choose(settings or TrainSettings(), machine, ROOM)
+
+    small = chosen("RTX4090")
+    assert small.choice.optimizer == "adamw_8bit"
+    assert any("adamw_8bit (with its states in float32 the peak would be" in str(reason) for reason in small.reasons)
+    trained = 321_257_472
+    assert small.estimate.memory.optimizer == pytest.approx(trained * (2 + 2 * 4 / 256))
+    assert chosen("H100").choice.optimizer == "adamw"
+    assert chosen("H100").estimate.memory.optimizer == 8 * trained
+    # By hand it is never changed: neither to the one, nor from the other, nor where another optimizer is named.
+    assert chosen("H100", TrainSettings(optimizer="adamw_8bit")).choice.optimizer == "adamw_8bit"
+    assert chosen("H100", TrainSettings(hf={"optim": "paged_adamw_8bit"})).estimate.memory.optimizer < 3 * trained
+    with pytest.raises(TrainingError, match="does not fit"):
+        chosen("RTX4090", TrainSettings(optimizer="adamw"))
+    with pytest.raises(TrainingError, match="does not fit"):
+        chosen("RTX4090", TrainSettings(hf={"optim": "adafactor"}))
+    # Not beside weights that were never rounded.
+    with pytest.raises(TrainingError, match="does not fit"):
+        chosen("RTX4090", adapter=LoraSettings(targets=("language", "experts")))
+
+
 @pytest.mark.parametrize(
     ("settings", "weights", "gradients", "optimizer"),
     [
