@@ -65,7 +65,19 @@ STATUSES = [
     ("sub-dural haematoma", "subdural hematoma", "present"),
     ("Haemorrhages and oedema.", "hemorrhage", "present"),
     ("Haemorrhages and oedema.", "edema", "present"),
+    ("The opacity is likely atelectasis.", "atelectasis", "possible"),
+    ("The opacity is likely atelectasis.", "lung opacity", "present"),
+    ("The atelectasis is likely.", "atelectasis", "possible"),
+    ("The thickening of the septa and the effusion are likely chronic.", "effusion", "present"),
+    ("Atelectasis versus pneumonia.", "atelectasis", "possible"),
+    ("Atelectasis versus pneumonia.", "pneumonia", "possible"),
+    ("Effusion, atelectasis versus pneumonia.", "effusion", "present"),
+    ("No effusion versus thickening.", "effusion", "absent"),
+    ("No edema to suggest heart failure.", "heart failure", "absent"),
+    ("No fracture, and a small hematoma.", "hemorrhage", "present"),
+    ("No fracture, and a small hematoma.", "fracture", "absent"),
     # Not about this picture.
+    ("结核病史。", "tuberculosis", None),
     ("History of pneumonia.", "pneumonia", None),
     ("Evaluate for pneumothorax.", "pneumothorax", None),
     # Chinese.
@@ -82,6 +94,9 @@ STATUSES = [
     ("心影不大。", "cardiomegaly", "absent"),
     ("无气胸，右侧胸腔积液。", "pleural effusion", "present"),
     ("未见有骨折。", "fracture", "absent"),
+    ("首先考虑垂体瘤。", "pituitary tumor", "possible"),
+    ("脑膜瘤与胶质瘤待鉴别。", "meningioma", "possible"),
+    ("右肺炎症，不排除合并胸腔积液。", "pleural effusion", "possible"),
     # Mixed.
     ("T2 hyperintensity, no mass, 左肺nodule可见", "mass", "absent"),
     ("T2 hyperintensity, no mass, 左肺nodule可见", "nodule", "present"),
@@ -111,6 +126,12 @@ SIDES = [
     ("双侧胸腔积液", "pleural effusion", "both"),
     ("结节大小约5mm左右。", "nodule", None),
     ("Left ascites.", "ascites", None),
+    ("Nonobstructing calculus in the lower pole of the left kidney.", "kidney stone", "left"),
+    ("Subdural hematoma along the left convexity.", "subdural hematoma", "left"),
+    ("Opacity at the right lung base may reflect pneumonia.", "pneumonia", "right"),
+    ("Effusion on the left and possible pneumothorax.", "pneumothorax", None),
+    ("Effusions, left greater than right, possible pneumonia.", "pneumonia", None),
+    ("Disc protrusion at L5-S1 with severe left foraminal stenosis.", "disc herniation", None),
 ]
 
 
@@ -124,6 +145,13 @@ def test_a_kind_claims_what_it_is_a_kind_of_and_a_denial_does_not() -> None:
     denied = read_assertions("No subdural hematoma.")
     assert set(denied.of) == {"subdural hematoma"}
     assert denied.claimed == set()
+
+
+def test_words_within_a_phrase_are_not_a_finding_of_their_own() -> None:
+    assert set(read_assertions("双侧胸腔未见积液。").of) == {"pleural effusion"}
+    assert set(read_assertions("No rib with a fracture.").of) == {"rib fracture"}
+    inside = read_assertions("The heart with a mass is enlarged.").of
+    assert {"cardiomegaly", "mass"} <= set(inside), "but a finding between the parts is one"
 
 
 def test_present_goes_before_possible_and_absent() -> None:
@@ -227,6 +255,8 @@ def test_the_longest_phrase_wins_and_a_gap_hides_nothing() -> None:
     assert [payloads for *_, payloads in trie.find(tokenize("heart with mass is large"))] == [("big",), ("mass",)]
     assert trie.find(tokenize("heart, large")) == [], "a gap does not reach over a comma"
     assert trie.find(tokenize("heart a b c d e large")) == [], "nor over five words"
+    assert len(trie.find(tokenize("heart 一二三四五六 large"))) == 1, "six characters are four words"
+    assert trie.find(tokenize("heart 一二三四五六七 large")) == []
 
 
 def test_the_documentation_states_what_the_tables_hold() -> None:

@@ -10,6 +10,7 @@ doi:10.1016/j.jbi.2009.05.002), for English and Chinese:
 - a trigger *behind* ("is ruled out", 不除外) reaches back to the beginning of the sentence or clause, or to the last word that
   ends a scope;
 - a *pseudo* trigger ("no change in", "cannot be excluded", 无明显变化) is a longer phrase, and hides the word inside it;
+- a trigger *between* ("versus") makes doubtful what directly precedes it and all that follows;
 - what belongs to the past or was only asked ("history of", "evaluate for") is no statement about this picture.
 
 Where a text says several things of one finding, present is kept before possible, and possible before absent.
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from medtune.tasks.reading.assertions.tokens import STOPS, tokenize
-from medtune.tasks.reading.assertions.vocabulary import Sign, findings, signs
+from medtune.tasks.reading.assertions.vocabulary import Sign, findings, general_findings, signs
 
 __all__ = ["Assertion", "Assertions", "Side", "Status", "read_assertions"]
 
@@ -34,9 +35,12 @@ _HAN = "\u3400"
 _RANK = {"present": 2, "possible": 1, "absent": 0}
 _NEGATION = frozenset({"no", "not", "without", "never", "无", "未", "没", "不", "非"})
 _ALTERNATIVES = frozenset({"or", "nor"})
-_LOCATING = frozenset({"on", "in", "at", "of", "to", "within", "involving"})
-_POST_REACH = 4
-"""Tokens between a finding and a side that is said behind it ("an effusion at the base on the left")."""
+_LOCATING = frozenset({"on", "in", "at", "of", "to", "within", "involving", "along", "over", "overlying"})
+_JOINING = frozenset({",", "and", "or", "with", "but"})
+_POST_REACH = 7
+"""Tokens between a finding and a side that is said behind it ("a calculus in the lower pole of the left kidney")."""
+_NEAR = 4
+"""Tokens within which two findings are said together."""
 _DOUBT_IN_DENIAL = 3
 """Tokens behind a denial within which a word of doubt belongs to it ("no suspected fracture")."""
 
@@ -124,6 +128,7 @@ def _read_sentence(
     status, trigger_stop, in_chinese = "present", -1, False
     cut = -1  # where the last word that ends a scope stood
     passed = 0  # commas before the event
+    wide_stop, broader = -1, frozenset[str]()  # of the last finding whose words have others between them
     # A list goes on as long as an "or" comes: "no consolidation, large effusion, or pneumothorax".
     last_or = max((place for place in range(commas[0], end) if tokens[place] in _ALTERNATIVES), default=-1) if commas else -1
     for index, (start, stop, gapped, meant) in enumerate(events):
@@ -134,7 +139,12 @@ def _read_sentence(
         for sign in meant:
             kind = sign.kind
             if kind in ("finding", "denied"):
+                # The effusion of "pleural space without effusion" is not said a second time, of any place.
+                if stop <= wide_stop and (sign.finding in broader or (stop == wide_stop and sign.finding in general_findings())):
+                    continue
                 said = "absent" if kind == "denied" else status
+                if gapped:
+                    wide_stop, broader = stop, frozenset(findings()[sign.finding].kinds_of)
                 if gapped and not _NEGATION.isdisjoint(tokens[start + 1 : stop - 1]):
                     said = "present" if kind == "denied" else "absent"
                 mentions.append(_Mention(sign.finding, start, stop, said))
@@ -147,8 +157,15 @@ def _read_sentence(
                 if start != trigger_stop:
                     status, in_chinese, cut = "present", False, stop
             elif kind == "restart":
-                if passed and commas[passed - 1] == start - 1 and start > last_or:
+                # "No fracture, and a hematoma": the "and" before a new statement belongs to its comma.
+                opening = start - 1 if tokens[start - 1] != "and" else start - 2
+                if passed and commas[passed - 1] == opening and start > last_or:
                     status, in_chinese, cut = "present", False, start
+            elif kind == "between":
+                if mentions and 0 <= start - mentions[-1].stop <= _NEAR:
+                    _reach_back(mentions, sign.status, mentions[-1].start)
+                if status == "present":
+                    status, trigger_stop, in_chinese = sign.status, stop, tokens[start] >= _HAN
             elif kind in ("ahead", "back"):
                 if len(meant) > 1 and any(other.kind in ("ahead", "back") and other.kind != kind for other in meant):
                     follows = _finding_follows(events, index, commas[passed] if passed < len(commas) else end)
@@ -160,7 +177,12 @@ def _read_sentence(
                         begin = max(begin, commas[passed - 1])
                     _reach_back(mentions, sign.status, begin)
                     cut = stop
-                elif not (sign.status == "possible" and status == "absent" and start - trigger_stop <= _DOUBT_IN_DENIAL):
+                elif not (
+                    sign.status == "possible"
+                    and status == "absent"
+                    # "No fluid to suggest cholecystitis" denies both.
+                    and (start - trigger_stop <= _DOUBT_IN_DENIAL or tokens[start] == "to")
+                ):
                     status, trigger_stop, in_chinese = sign.status, stop, tokens[start] >= _HAN
     if sides and mentions:
         _give_sides(mentions, sides, tokens)
@@ -205,15 +227,20 @@ def _give_sides(mentions: Sequence[_Mention], sides: Sequence[tuple[int, Side]],
             before += 1
         following = number + 1
         # "ground-glass opacity": two findings that touch, or overlap, are said of one place.
-        while following < len(mentions) and mentions[following].start <= mention.stop and following - number < _POST_REACH:
+        while following < len(mentions) and mentions[following].start <= mention.stop and following - number < _NEAR:
             following += 1
         limit = mentions[following].start if following < len(mentions) else len(tokens)
         if behind < len(sides) and sides[behind][0] < min(limit, mention.stop + _POST_REACH + 1):
             between = tokens[mention.stop : sides[behind][0]]
-            if "," not in between and not _LOCATING.isdisjoint(between):
+            if _JOINING.isdisjoint(between) and not _LOCATING.isdisjoint(between):
                 mention.side, taken = sides[behind][1], behind
                 continue
         mention.side = free
+        if free is None and mention.status == "possible" and number:
+            # "An opacity in the right base may reflect pneumonia": what a finding may be is where the finding is.
+            former = mentions[number - 1]
+            if _JOINING.isdisjoint(tokens[former.stop : mention.start]):
+                mention.side = former.side
 
 
 def _keep(known: dict[str, Assertion], mention: _Mention) -> None:

@@ -16,12 +16,15 @@ from typing import Any, Generic, TypeVar
 __all__ = ["GAP", "LONGEST_GAP", "STOPS", "Trie", "phrases", "tokenize"]
 
 GAP = "~"
-"""In a phrase: up to :data:`LONGEST_GAP` other tokens, none of them a sign."""
+"""In a phrase: up to :data:`LONGEST_GAP` other words, none of them a sign."""
 LONGEST_GAP = 4
+"""Words; three Chinese characters count as two, which is about the length of a Chinese word."""
+_CHARACTER, _WORD_COST = 2, 3
 
 STOPS = frozenset(".;!?\n。；！？")
 """Signs that end a sentence. A comma and a colon are tokens too, and end less."""
 
+_FIRST_HAN = "\u3400"
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 # Letters at most 40 at a time: no word is longer, and a text without blanks must not become one key of a megabyte.
 _TOKEN = re.compile(rf"[{_HAN}]|\d+(?:\.\d+)?|(?:(?![{_HAN}])[^\W\d_]){{1,40}}|\.(?=\s|$)|[;!?\n。；！？,，、:：/]")
@@ -148,13 +151,15 @@ def _longest(tokens: Sequence[str], start: int, node: dict[Any, Any]) -> tuple[i
 
 
 def _over_gap(tokens: Sequence[str], start: int, node: dict[Any, Any]) -> tuple[int, list[Any], int, list[Any]]:
-    for place in range(start, min(start + LONGEST_GAP + 1, len(tokens))):
+    room = LONGEST_GAP * _WORD_COST
+    for place in range(start, len(tokens)):
         token = tokens[place]
         following = node.get(token)
         if following is not None:
             found = _longest(tokens, place + 1, following)
             if found[1] or found[3]:
                 return found
-        if token in STOPS or token in (",", ":", "、"):
+        room -= _CHARACTER if token >= _FIRST_HAN else _WORD_COST
+        if room < 0 or token in STOPS or token in (",", ":", "、"):
             break
     return start, [], start, []

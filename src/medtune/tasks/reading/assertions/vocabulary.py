@@ -17,7 +17,7 @@ from typing import Any
 
 from medtune.tasks.reading.assertions.tokens import Trie, phrases
 
-__all__ = ["Coverage", "Finding", "Sign", "coverage", "findings", "signs"]
+__all__ = ["Coverage", "Finding", "Sign", "coverage", "findings", "general_findings", "signs"]
 
 BODY_PARTS = ("general", "head", "chest", "abdomen", "bones", "neck_breast")
 """The tables, in the order of the report."""
@@ -51,8 +51,8 @@ class Sign:
     """What a phrase stands for.
 
     Attributes:
-        kind: ``finding`` or ``denied`` with the finding's name; ``ahead`` or ``back`` with the status that the trigger gives; else
-            the key of ``context.json``.
+        kind: ``finding`` or ``denied`` with the finding's name; ``ahead``, ``back`` or ``between`` with the status that the
+            trigger gives; else the key of ``context.json``.
         finding: A finding's name.
         status: ``absent``, ``possible`` or ``unsaid``.
     """
@@ -109,6 +109,12 @@ def findings() -> Mapping[str, Finding]:
         for part in BODY_PARTS
         for entry in _table(part)["findings"]
     }
+
+
+@cache
+def general_findings() -> frozenset[str]:
+    """Those of no body part: "mass", "effusion"."""
+    return frozenset(entry["name"] for entry in _table("general")["findings"])
 
 
 @cache
