@@ -25,6 +25,23 @@ from medtune.tasks.reading.yes_no import read_yes_no
         ("I can't say yes or no", None),
         ("There is no way to tell", None),
         ("No way to tell", None),
+        ("I know the answer", None),  # nor is this
+        ("not sure", None),
+        ("Not sure, maybe yes", None),
+        ("yes and no", None),
+        ("Yes, and no effusion is seen", "yes"),
+        ("No doubt, yes", "yes"),
+        ("No doubt.", None),
+        ("Certainly not.", "no"),
+        ("no.1 finding", None),
+        ("A fracture with no displacement", None),  # what hangs on another statement is no answer
+        ("In this image there is no fracture", "no"),
+        ("True.", "yes"),
+        ("false", "no"),
+        ("False positive", None),
+        ("Correct technique", None),
+        ("<think>no</think>Yes", "yes"),
+        ("<think>no", None),
         ("yes or no", None),
         ("Yes/No", None),
         ("", None),
@@ -42,6 +59,18 @@ from medtune.tasks.reading.yes_no import read_yes_no
         ("不存在", "no"),
         ("答案：否", "no"),
         ("是否", None),
+        ("是否存在骨折？", None),  # the question again
+        ("是否有骨折：是", "yes"),
+        ("有没有骨折？没有", "no"),
+        ("是不是", None),
+        ("存在与否", None),
+        ("不是没有", None),
+        ("并非没有骨折", None),
+        ("回答：否", "no"),
+        ("答：是", "yes"),
+        ("正确", "yes"),
+        ("错误", "no"),
+        ("错位", None),  # a dislocation
         ("有无", None),
         ("是/否", None),
         ("有或没有", None),
@@ -55,3 +84,8 @@ from medtune.tasks.reading.yes_no import read_yes_no
 )
 def test_what_an_answer_says(text: str, answer: str | None) -> None:
     assert read_yes_no(text) == answer
+
+
+@pytest.mark.parametrize("text", ["no " * 330_000, "是否" * 500_000, "是" + " " * 999_999, "x" * 1_000_000])
+def test_a_million_characters(text: str) -> None:
+    assert read_yes_no(text) in ("yes", "no", None)
