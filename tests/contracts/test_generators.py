@@ -129,6 +129,22 @@ def test_answers_each_request_once(generator: Generator, requests: list[Request]
     assert list(generator.generate([])) == []
 
 
+def test_a_damaged_picture_costs_its_request_and_says_what_it_cost(generator: Generator, requests: list[Request]) -> None:
+    torn = requests[1].images[0]
+    assert isinstance(torn, Path)
+    whole = torn.read_bytes()
+    bad = torn.with_name("torn.png")
+    bad.write_bytes(whole[: len(whole) // 2])
+    asked = [requests[0], Request("torn", requests[1].messages, (bad,), requests[1].sampling)]
+    found = {generation.id: generation for generation in generator.generate(asked)}
+    assert set(found) == {"text", "torn"}
+    assert found["text"].finish_reason != "error"
+    assert all(generation.seconds is not None for generation in found.values())
+    if not isinstance(generator, plugins.resolve("generator", "echo")):
+        assert found["torn"].finish_reason == "error"
+        assert "torn.png" in (found["torn"].error or "")
+
+
 def test_is_deterministic_when_greedy(generator: Generator, requests: list[Request]) -> None:
     first = {generation.id: generation.text for generation in generator.generate(requests)}
     assert {generation.id: generation.text for generation in generator.generate(requests[::-1])} == first

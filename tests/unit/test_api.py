@@ -13,6 +13,7 @@ from medtune import api, assembly
 from medtune import recipe as recipe_module
 from medtune.errors import (
     DataError,
+    GenerationError,
     MedtuneError,
     ModelError,
     PluginError,
@@ -55,6 +56,18 @@ def test_the_weights_are_loaded_once_and_not_again_for_stored_answers(workplace:
     again = api.evaluate("small", listener=heard.append)
     assert again.conditions == api.show_run("small").report.conditions  # type: ignore[union-attr]
     assert not any(event.text is not None and event.text.template.startswith("Loading") for event in heard)
+
+
+def test_one_process_at_a_time_writes_what_is_measured_of_a_run() -> None:
+    """Each would put the file of answers into order while the other appends to it."""
+    run = Run(Path("runs/small"))
+    stored = (run.folder / "evaluations/tuned/predictions.jsonl").read_bytes()
+    with run.hold():
+        for verb in (api.evaluate, api.rescore, lambda name: api.import_review(name, ())):
+            with pytest.raises(RunError, match="is working on this run"):
+                verb("small")
+    assert (run.folder / "evaluations/tuned/predictions.jsonl").read_bytes() == stored
+    api.rescore("small")
 
 
 def test_base_and_tuned_are_two_models(workplace: Workplace, tmp_path: Path) -> None:
@@ -360,8 +373,7 @@ def test_a_server_is_one_model_that_is_told_of_local_data() -> None:
     found = assembly.generators(recipe, Path("runs/small/adapter"), local_only=True, listener=None)
     assert list(found) == ["tuned"]
     make: Any = found["tuned"][1]
-    pytest.importorskip("httpx", reason="needs httpx (pip install medtune[openai])")
-    with pytest.raises(Exception, match="machine"):
+    with pytest.raises(GenerationError, match="machine"):
         make()
 
 

@@ -30,7 +30,7 @@ def evaluate(run: RunLike, overrides: Sequence[str] = (), *, overwrite: bool = F
         overwrite: Throw earlier answers away.
 
     Raises:
-        RunError: There is no such run, or it has not been trained.
+        RunError: There is no such run, it has not been trained, or another process works on it.
         ModelError: The data set's pictures went through other transforms than those that the model was trained on.
         EvaluationError: The split is empty, or the run folder holds answers to other questions.
     """
@@ -54,20 +54,21 @@ def evaluate(run: RunLike, overrides: Sequence[str] = (), *, overwrite: bool = F
             evaluated=f"{dataset.manifest.name} ({dataset.manifest.hash})",
         )
         assembly.say(listener, Event("note", change))
-    report = measure(
-        dataset,
-        generators=assembly.generators(
-            recipe, tuned, local_only=dataset.manifest.local_only, listener=listener, logs=opened.folder / "evaluations"
-        ),
-        settings=recipe.evaluation,
-        folder=opened.folder,
-        sampling=recipe.generation.sampling,
-        identities=assembly.identities(recipe, tuned),
-        provenance=assembly.provenance(opened, overrides, overwrite=overwrite),
-        overwrite=overwrite,
-        listener=listener,
-    )
-    write_report_files(report, opened.folder, dataset, language())
+    with opened.hold():  # two processes that append to one file would write over each other's answers
+        report = measure(
+            dataset,
+            generators=assembly.generators(
+                recipe, tuned, local_only=dataset.manifest.local_only, listener=listener, logs=opened.folder / "evaluations"
+            ),
+            settings=recipe.evaluation,
+            folder=opened.folder,
+            sampling=recipe.generation.sampling,
+            identities=assembly.identities(recipe, tuned),
+            provenance=assembly.provenance(opened, overrides, overwrite=overwrite),
+            overwrite=overwrite,
+            listener=listener,
+        )
+        write_report_files(report, opened.folder, dataset, language())
     return report
 
 
@@ -79,7 +80,7 @@ def rescore(run: RunLike, overrides: Sequence[str] = (), *, listener: Listener |
             ``evaluation.metrics=[closed, open]``.
 
     Raises:
-        RunError: There is no such run.
+        RunError: There is no such run, or another process works on it.
         EvaluationError: It holds no answers, or they belong to other data.
     """
     from medtune.data.dataset import Dataset
@@ -95,8 +96,9 @@ def rescore(run: RunLike, overrides: Sequence[str] = (), *, listener: Listener |
     recipe = make_recipe(settings, overrides, file=opened.recipe_path)
     assembly.load_named_code(recipe)
     dataset = Dataset.open(dataset_folder(recipe))
-    report = score_again(opened.folder, dataset, recipe.evaluation, listener=listener)
-    write_report_files(report, opened.folder, dataset, language())
+    with opened.hold():
+        report = score_again(opened.folder, dataset, recipe.evaluation, listener=listener)
+        write_report_files(report, opened.folder, dataset, language())
     return report
 
 
@@ -196,17 +198,19 @@ def import_review(run: RunLike, files: Sequence[Path]) -> ReaderReview:
 
     Raises:
         EvaluationError: A file is not of this run's review, or the answers have changed since.
+        RunError: Another process works on the run.
     """
     from medtune.evaluation.evaluate import read_report
     from medtune.evaluation.reading import import_marks
     from medtune.evaluation.report_files import write_report_files
 
     opened = find_run(run)
-    report = read_report(opened.folder)
-    result = import_marks(opened.folder, files)
-    report = report.model_copy(update={"review": result})
-    atomic_write(opened.folder / "report.json", report.model_dump_json(indent=2) + "\n")
-    write_report_files(report, opened.folder, _evaluated_dataset(opened), language())
+    with opened.hold():
+        report = read_report(opened.folder)
+        result = import_marks(opened.folder, files)
+        report = report.model_copy(update={"review": result})
+        atomic_write(opened.folder / "report.json", report.model_dump_json(indent=2) + "\n")
+        write_report_files(report, opened.folder, _evaluated_dataset(opened), language())
     return result
 
 

@@ -8,13 +8,12 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medtune.errors import MedtuneError
 from medtune.generation.check import named_error
 from medtune.imaging.read import open_picture
-from medtune.types import Features, Request
+from medtune.types import Features, Request, StoredPicture
 
 if TYPE_CHECKING:
     import torch
@@ -32,10 +31,10 @@ _KEPT_PICTURES = 32
 """Pictures whose pixels are kept for the next request that shows them: 3 MB each at 512 x 512 in 16 bits."""
 
 
-def picture_key(picture: Path | bytes | Image) -> Hashable:
-    """What tells pictures of one call apart: the path of a file (data sets store each picture once, under its hash), the bytes,
-    or the object in memory."""
-    return picture if isinstance(picture, (Path, bytes)) else id(picture)
+def picture_key(picture: StoredPicture | Image) -> Hashable:
+    """What tells pictures of one call apart: the path of a file (data sets store each picture once, under its hash), the place in
+    a shard, the bytes, or the object in memory."""
+    return picture if isinstance(picture, StoredPicture) else id(picture)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,7 @@ class Encoding:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="medtune-pictures")
         self._lock = threading.Lock()
         self._shown = Counter(picture_key(image) for request in requests for image in request.images)
-        self._kept: OrderedDict[Hashable, EncodedPicture] = OrderedDict()
+        self._kept: OrderedDict[Hashable, Future[EncodedPicture]] = OrderedDict()
 
     def __enter__(self) -> Encoding:
         return self
@@ -121,30 +120,39 @@ class Encoding:
     def _encode(self, request: Request) -> EncodedRequest:
         shown = () if self._encoder.pictures is None else request.images
         pictures = tuple(self._picture(image, request.id) for image in shown)
+        images = [_opened(image) for image in request.images] if self._encoder.pictures is None else []
         with self._lock:  # tokenizers are not written for several threads
             if self._encoder.pictures is None:
-                images = [_opened(image) for image in request.images]
                 features = self._encoder.encode(request.messages, images, sample_id=request.id)
             else:
                 features = self._encoder.encode_seen(request.messages, [each.grid for each in pictures], sample_id=request.id)
         return EncodedRequest(request, features, pictures)
 
-    def _picture(self, image: Path | bytes | Image, sample_id: str) -> EncodedPicture:
+    def _picture(self, image: StoredPicture | Image, sample_id: str) -> EncodedPicture:
         key = picture_key(image)
+        if self._shown[key] == 1:
+            return self._encoded(key, image, sample_id)
+        # Requests about one picture stand together, so several threads want it at the same time: the first makes it.
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        assert self._encoder.pictures is not None
-        tensors = self._encoder.pictures.tensors([_opened(image)], sample_id=sample_id)
-        encoded = EncodedPicture(key, tensors["pixel_values"].to(self._dtype), tensors["image_grid_thw"][0])
-        if self._shown[key] > 1:
-            with self._lock:
-                self._kept[key] = encoded
+            made = self._kept.get(key)
+            first = made is None
+            if made is None:
+                made = self._kept[key] = Future()
                 while len(self._kept) > _KEPT_PICTURES:
                     self._kept.popitem(last=False)
-        return encoded
+            self._kept.move_to_end(key)
+        if first:
+            try:
+                made.set_result(self._encoded(key, image, sample_id))
+            except BaseException as error:
+                made.set_exception(error)
+        return made.result()
+
+    def _encoded(self, key: Hashable, image: StoredPicture | Image, sample_id: str) -> EncodedPicture:
+        assert self._encoder.pictures is not None
+        tensors = self._encoder.pictures.tensors([_opened(image)], sample_id=sample_id)
+        return EncodedPicture(key, tensors["pixel_values"].to(self._dtype), tensors["image_grid_thw"][0])
 
 
-def _opened(image: Path | bytes | Image) -> Image:
-    return open_picture(image) if isinstance(image, (Path, bytes)) else image
+def _opened(image: StoredPicture | Image) -> Image:
+    return open_picture(image) if isinstance(image, StoredPicture) else image

@@ -9,18 +9,17 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtune.errors import GenerationError, MedtuneError
 from medtune.generation.rate_limit import estimate_tokens
 from medtune.imaging.read import open_picture
-from medtune.types import IMAGE_MARK, FinishReason, Generation, Request
+from medtune.types import IMAGE_MARK, FinishReason, Generation, Request, StoredPicture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["FINISH_REASONS", "Body", "request_body", "response_generation", "server_sent", "server_words"]
+__all__ = ["FINISH_REASONS", "Body", "request_body", "response_generation", "server_sent", "server_words", "whole_characters"]
 
 FINISH_REASONS: Mapping[str | None, FinishReason] = {"stop": "stop", "length": "length"}
 
@@ -95,7 +94,7 @@ def response_generation(request: Request, answer: Any, seconds: float) -> Genera
         finish_reason = FINISH_REASONS.get(reason, "error")
         return Generation(
             id=request.id,
-            text=choice["message"].get("content") or "",
+            text=whole_characters(choice["message"].get("content") or ""),
             finish_reason=finish_reason,
             num_prompt_tokens=usage.get("prompt_tokens"),
             num_generated_tokens=usage.get("completion_tokens"),
@@ -115,12 +114,24 @@ def _first_token_logprobs(choice: Mapping[str, Any], words: Sequence[str]) -> di
     return {word: told[word] for word in words if word in told}
 
 
-def _data_url(image: Path | bytes | Image) -> tuple[str, int]:
+def _data_url(image: StoredPicture | Image) -> tuple[str, int]:
     """The picture as a data URL, and its number of pixels."""
-    picture = open_picture(image) if isinstance(image, (Path, bytes)) else image
+    picture = open_picture(image) if isinstance(image, StoredPicture) else image
     buffer = BytesIO()
     picture.save(buffer, format="PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii"), picture.width * picture.height
+
+
+def whole_characters(text: Any) -> str:
+    """``text`` with U+FFFD for each lone surrogate: half of a pair that JSON's escapes (RFC 8259, section 8.2) let through, where
+    an answer was cut inside a character. It cannot be written as UTF-8.
+
+    Raises:
+        ValueError: It is no text, and so not of the protocol.
+    """
+    if not isinstance(text, str):
+        raise ValueError("not of the chat-completions protocol")
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def server_sent(chunks: Iterator[bytes]) -> Iterator[str]:
@@ -147,4 +158,4 @@ def server_words(response: Any) -> str:
         words = str(error.get("message") or error) if isinstance(error, dict) else str(error)
     except (ValueError, AttributeError):
         words = response.text
-    return " ".join(words.split())[:300] or "-"
+    return " ".join(whole_characters(words).split())[:300] or "-"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medtune.errors import GenerationError, MedtuneError
 from medtune.imaging.read import read_size
 from medtune.language import msg
-from medtune.types import IMAGE_MARK, Request
+from medtune.types import IMAGE_MARK, Request, StoredPicture
 
 if TYPE_CHECKING:
     from medtune.models.encoder import Encoder
@@ -54,7 +53,7 @@ def checked_length(request: Request, encoder: Encoder, context: int | None) -> i
         GenerationError: A picture is missing or is none, or the request is longer than allowed.
     """
     try:
-        sizes = [read_size(image) if isinstance(image, (Path, bytes)) else image.size for image in request.images]
+        sizes = [read_size(image) if isinstance(image, StoredPicture) else image.size for image in request.images]
         num_tokens = encoder.count_tokens(request.messages, sizes)
     except MedtuneError as error:
         raise named_error(error, request.id) from error

@@ -107,10 +107,9 @@ class FastPath:
         waiting = sorted(planned, key=lambda row: row.num_tokens, reverse=True)
         decoder = self._decoder()
         while waiting:
-            longest = waiting[0].num_tokens
-            count = sum(row.num_tokens >= longest * _SHORTEST_OF_WAVE for row in waiting)
-            wave, waiting = by_picture(waiting[:count]), waiting[count:]
-            yield from self._wave(decoder, wave, longest, sampling)
+            count = sum(row.num_tokens >= waiting[0].num_tokens * _SHORTEST_OF_WAVE for row in waiting)
+            wave, waiting = waiting[:count], waiting[count:]
+            yield from self._wave(decoder, wave, sampling)
 
     def encode(self, request: Request) -> EncodedRequest:
         """One request, for :meth:`stream`.
@@ -184,17 +183,21 @@ class FastPath:
                 stack.enter_context(low_rank_experts(self._model))
             yield
 
-    def _wave(self, decoder: Decoder, requests: Sequence[Request], longest: int, sampling: Sampling) -> Iterator[Answer | Refused]:
+    def _wave(self, decoder: Decoder, planned: Sequence[Planned], sampling: Sampling) -> Iterator[Answer | Refused]:
         """Requests of similar length; out of memory, the ones that had no answer yet again with half of the rows."""
         drawn = sampling.temperature > 0 or sampling.repetition_penalty != 1.0
+        tokens = {row.request.id: row.num_tokens for row in planned}
+        longest = max(tokens.values())
         rows = self._limit or rows_that_fit(decoder, longest, most=self._max_rows, share=self._share, drawn=drawn)
-        left = list(requests)
+        left = by_picture(planned)
         while left:
+            longest = max(tokens[request.id] for request in left)
             self.rows = rows = min(rows, len(left))
             with Encoding(self._encoder, left, ahead=min(2 * rows, 64), dtype=decoder.dtype) as encoding:
                 wave = _Wave(self, decoder, encoding, rows, longest, sampling)
                 yield from wave.run()
-                left = [*wave.lost, *encoding.untaken]
+                lost = wave.lost
+                left = [*lost, *encoding.untaken]
                 wave.close()
             if not wave.ran_out:
                 continue
@@ -202,7 +205,10 @@ class FastPath:
             if decoder.device.type == "cuda":
                 torch.cuda.empty_cache()
             if rows == 1:
-                yield Refused(left.pop(0), None)
+                # Where it did not come to reading a prompt, one row of the longest does not fit: without it the others may.
+                refused = lost[0] if lost else max(left, key=lambda request: tokens[request.id])
+                left = [request for request in left if request is not refused]
+                yield Refused(refused, None)
                 continue
             half = (rows + 1) // 2
             _log.warning("out of memory with %d rows; going on with %d", rows, half)

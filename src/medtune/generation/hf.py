@@ -10,7 +10,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -26,7 +25,7 @@ from medtune.generation.incremental import IncrementalText
 from medtune.imaging.read import open_picture
 from medtune.language import msg
 from medtune.models.decoder import can_decode
-from medtune.types import Event, Features, FinishReason, Generation, Listener, Request, Sampling
+from medtune.types import Event, Features, FinishReason, Generation, Listener, Request, Sampling, StoredPicture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -305,7 +304,7 @@ class HfGenerator:
         pictures: list[Image] = []
         try:
             for image in request.images:
-                pictures.append(open_picture(image) if isinstance(image, (Path, bytes)) else image)
+                pictures.append(open_picture(image) if isinstance(image, StoredPicture) else image)
             return self._encoder.encode(request.messages, pictures, sample_id=request.id)
         except MedtuneError as error:
             raise named_error(error, request.id) from error
@@ -398,7 +397,7 @@ def _generation_config(**settings: Any) -> GenerationConfig:
 
 
 def _failed(name: str, error: MedtuneError) -> Generation:
-    return Generation(id=name, text="", finish_reason="error", error=error.render("en"))
+    return Generation(id=name, text="", finish_reason="error", error=error.render("en"), seconds=0.0)
 
 
 def _out_of_memory() -> GenerationError:

@@ -22,6 +22,7 @@ from medtune.generation.chat_completions import (
     response_generation,
     server_sent,
     server_words,
+    whole_characters,
 )
 from medtune.generation.check import check_requests
 from medtune.generation.rate_limit import Booking, RateLimit, asked_pause, pause_seconds
@@ -184,7 +185,8 @@ class OpenAiGenerator:
         try:
             body = request_body(request, self._model)
         except MedtuneError as error:
-            return Generation(id=request.id, text="", finish_reason="error", error=error.render("en"))
+            seconds = time.perf_counter() - started
+            return Generation(id=request.id, text="", finish_reason="error", error=error.render("en"), seconds=seconds)
         try:
             if not self._asks_logprobs:
                 body.without_logprobs()
@@ -209,12 +211,16 @@ class OpenAiGenerator:
         Raises:
             _GivenUp: There is none left.
             GenerationError: The server refuses everybody.
+            CancelledError: Nobody wants the answer any more.
         """
-        for attempt in range(self._max_retries + 1):
+        attempt = 0
+        while True:
             booking = self._admitted(body.num_tokens, stop)
             everybody = False
             try:
                 response = self._client.post(self._url, json=body.fields)
+            except self._http.DecodingError:  # its bytes are not packed as its headers say
+                fault, pause = self._not_understood(request.id), pause_seconds(attempt)
             except self._http.TransportError as error:
                 fault, pause = self._unreachable(request.id, error), pause_seconds(attempt)
                 # Nobody listens at that address: unlike a timeout, that is not this request's doing.
@@ -224,7 +230,7 @@ class OpenAiGenerator:
                     try:
                         generation = response_generation(request, response.json(), time.perf_counter() - started)
                     except ValueError:
-                        fault, pause = self._not_understood(request.id), pause_seconds(attempt)
+                        fault, pause = self._not_understood(request.id, server_words(response)), pause_seconds(attempt)
                     else:
                         if generation.num_prompt_tokens is not None and generation.num_generated_tokens is not None:
                             booking.tokens = generation.num_prompt_tokens + generation.num_generated_tokens
@@ -233,7 +239,7 @@ class OpenAiGenerator:
                     # Worth less than the answers: not every server tells probabilities, and some not of as many tokens.
                     self._asks_logprobs = False
                     body.without_logprobs()
-                    continue
+                    continue  # no further attempt: this is another request
                 elif response.status_code in _THIS_REQUEST_FAILS:
                     reason = f"{response.status_code}: {server_words(response)}"
                     _log.warning("request %s: status %s", request.id, reason)
@@ -245,11 +251,12 @@ class OpenAiGenerator:
                     fault, pause = self._refused(request.id, response), pause_seconds(attempt, response.headers)
                     if (asked := asked_pause(response.headers)) is not None:
                         self._limit.hold(asked)
-            if attempt == self._max_retries or stop.is_set() or self._closed.is_set():
+            if attempt == self._max_retries:
                 raise _GivenUp(fault, everybody=everybody)
+            attempt += 1
             _log.info("request %s: again in %.1f s", request.id, pause)
-            stop.wait(pause)
-        raise AssertionError("the last attempt returns or raises")
+            if stop.wait(pause) or self._closed.is_set():
+                raise CancelledError
 
     def _admitted(self, num_tokens: int, stop: threading.Event) -> Booking:
         """Waits until the rate limit lets the request through.
@@ -263,7 +270,7 @@ class OpenAiGenerator:
         return admitted
 
     def _pieces(self, name: str, body: Body) -> Generator[str, None, FinishReason]:
-        finish_reason: FinishReason = "stop"
+        finish_reason: FinishReason | None = None
         for attempt in range(self._max_retries + 1):
             shown = False
             self._admitted(body.num_tokens, self._closed)
@@ -277,14 +284,18 @@ class OpenAiGenerator:
                     else:
                         for data in server_sent(response.iter_bytes()):
                             if data == "[DONE]":
-                                return finish_reason
+                                return finish_reason or "stop"
                             choice = self._choice(name, data)
-                            if piece := (choice.get("delta") or {}).get("content"):
+                            if piece := self._piece(name, choice):
                                 shown = True
                                 yield piece
                             if reason := choice.get("finish_reason"):
                                 finish_reason = FINISH_REASONS.get(reason, "error")
-                        return finish_reason
+                        if finish_reason is not None:
+                            return finish_reason
+                        raise self._http.RemoteProtocolError("no finish reason")
+            except self._http.DecodingError as error:
+                raise self._not_understood(name) from error
             except self._http.TransportError as error:
                 # What has been shown cannot be taken back, and a second attempt need not begin alike.
                 if shown or attempt == self._max_retries:
@@ -300,6 +311,12 @@ class OpenAiGenerator:
         except (ValueError, LookupError, TypeError) as error:
             raise self._not_understood(name) from error
         return choice
+
+    def _piece(self, name: str, choice: dict[str, Any]) -> str:
+        try:
+            return whole_characters((choice.get("delta") or {}).get("content") or "")
+        except (ValueError, AttributeError) as error:
+            raise self._not_understood(name) from error
 
     # ----------------------------------------------------------------------------------------------------------- faults
 
@@ -324,9 +341,9 @@ class OpenAiGenerator:
             remedy=msg("Check that the server runs and that base_url is right; raise timeout_seconds for a slow model."),
         )
 
-    def _not_understood(self, name: str) -> GenerationError:
+    def _not_understood(self, name: str, words: str = "-") -> GenerationError:
         return GenerationError(
-            msg("{url} does not answer as the OpenAI chat-completions protocol says.", url=self._url),
+            msg("{url} does not answer as the OpenAI chat-completions protocol says: {words}", url=self._url, words=words),
             sample=name,
             remedy=msg("base_url usually ends in /v1."),
         )

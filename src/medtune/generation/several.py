@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,6 +139,8 @@ class Workers:
         self._listener = listener
         self._min_share = min_share
         self._workers: list[_Worker] = []
+        # Where an evaluation fails between two models nobody closes this, and a traceback may keep the pipes open for long.
+        weakref.finalize(self, _end_all, self._workers)
         self._inbox: Inbox = queue.SimpleQueue()
 
     def num_for(self, num_requests: int) -> int:
@@ -171,12 +174,7 @@ class Workers:
 
     def close(self) -> None:
         """End all of them at once."""
-        for worker in self._workers:
-            worker.end()
-            with contextlib.suppress(OSError):
-                if worker.log.stat().st_size == 0:
-                    worker.log.unlink()
-        self._workers.clear()
+        _end_all(self._workers)
         self._inbox = queue.SimpleQueue()
 
     def _look(self, worker: _Worker, message: dict[str, Any] | None) -> tuple[list[Generation | int], GenerationError | None]:
@@ -232,6 +230,15 @@ class Workers:
         threading.Thread(target=_listen, args=(worker, process.stdout, self._inbox), daemon=True).start()
         worker.send([self._task])
         return worker
+
+
+def _end_all(workers: list[_Worker]) -> None:
+    for worker in workers:
+        worker.end()
+        with contextlib.suppress(OSError):
+            if worker.log.stat().st_size == 0:
+                worker.log.unlink()
+    workers.clear()
 
 
 def _listen(worker: _Worker, lines: IO[str], inbox: Inbox) -> None:

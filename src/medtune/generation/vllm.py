@@ -26,7 +26,7 @@ from medtune.generation.incremental import IncrementalText
 from medtune.generation.vllm_adapter import AdapterFacts
 from medtune.imaging.read import open_picture
 from medtune.language import msg
-from medtune.types import FinishReason, Generation, Request
+from medtune.types import FinishReason, Generation, Request, StoredPicture
 
 if TYPE_CHECKING:
     from medtune.generation.config import VllmSettings
@@ -208,7 +208,7 @@ class VllmGenerator:
                     try:
                         asked[self._add(request)] = request
                     except MedtuneError as error:
-                        yield Generation(id=request.id, text="", finish_reason="error", error=error.render("en"))
+                        yield Generation(id=request.id, text="", finish_reason="error", error=error.render("en"), seconds=0.0)
                 if not asked:
                     continue
                 done = [(number, output) for number, output in self._engine.outputs(list(asked)) if output.finished]
@@ -273,7 +273,7 @@ class VllmGenerator:
 
         prompt: dict[str, Any] = {}
         try:
-            pictures = [open_picture(image) if isinstance(image, (Path, bytes)) else image for image in request.images]
+            pictures = [open_picture(image) if isinstance(image, StoredPicture) else image for image in request.images]
             prompt["prompt_token_ids"] = self._encoder.placeholder_ids(request.messages, len(pictures), sample_id=request.id)
             if pictures:
                 assert self._encoder.pictures is not None

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from medtune.errors import GenerationError, MedtuneError
 from medtune.language import Text
-from medtune.types import Event, Message, Request, Sampling
+from medtune.types import Event, FilePart, Message, Request, Sampling, StoredPicture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,7 +24,8 @@ _TEXT: TypeAdapter[Text | None] = TypeAdapter(Text | None)
 
 
 def request_line(request: Request) -> str:
-    """A request in one line. A picture in memory travels as PNG, which changes none of its pixels."""
+    """A request in one line, in ASCII: names of files that are no UTF-8 travel too. A picture in memory travels as PNG, which
+    changes none of its pixels."""
     fields = {
         "id": request.id,
         "messages": [message.model_dump() for message in request.messages],
@@ -32,7 +33,7 @@ def request_line(request: Request) -> str:
         "sampling": request.sampling.model_dump(),
         "score_tokens": list(request.score_tokens),
     }
-    return json.dumps(fields, ensure_ascii=False) + "\n"
+    return json.dumps(fields) + "\n"
 
 
 def read_request(line: str) -> Request:
@@ -47,9 +48,11 @@ def read_request(line: str) -> Request:
     )
 
 
-def _image_fields(image: Path | bytes | Image) -> dict[str, str]:
+def _image_fields(image: StoredPicture | Image) -> dict[str, str | int]:
     if isinstance(image, Path):
         return {"path": str(image)}
+    if isinstance(image, FilePart):
+        return {"path": str(image.file), "offset": image.offset, "num_bytes": image.num_bytes}
     if not isinstance(image, bytes):
         buffer = BytesIO()
         image.save(buffer, format="PNG")
@@ -57,7 +60,9 @@ def _image_fields(image: Path | bytes | Image) -> dict[str, str]:
     return {"data": base64.b64encode(image).decode("ascii")}
 
 
-def _image(fields: Mapping[str, str]) -> Path | bytes:
+def _image(fields: Mapping[str, Any]) -> StoredPicture:
+    if "offset" in fields:
+        return FilePart(Path(fields["path"]), fields["offset"], fields["num_bytes"])
     return Path(fields["path"]) if "path" in fields else base64.b64decode(fields["data"])
 
 

@@ -46,7 +46,7 @@ class _Line:
 
     def send(self, message: Mapping[str, Any]) -> None:
         with self._writing:
-            self._outgoing.write(json.dumps(message, ensure_ascii=False) + "\n")
+            self._outgoing.write(json.dumps(message) + "\n")
             self._outgoing.flush()
 
     def tell(self, event: Event, /) -> None:

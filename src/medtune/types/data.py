@@ -63,6 +63,18 @@ class ImageRef(Document):
     shard: InShard | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """A picture that lies in a larger file, such as a shard, and has not been read: ``num_bytes`` bytes from ``offset``."""
+
+    file: Path
+    offset: int
+    num_bytes: int
+
+
+StoredPicture = Path | bytes | FilePart
+"""A picture as it is stored, not decoded."""
+
 Axis = Literal["sagittal", "coronal", "axial"]
 
 

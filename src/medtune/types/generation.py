@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, JsonValue
 
 from medtune.types.base import Document, Settings
-from medtune.types.data import Message
+from medtune.types.data import Message, StoredPicture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,13 +35,16 @@ class Sampling(Settings):
 class Request:
     """One thing to generate: a conversation that ends with a user turn, and its pictures in the order of the marks.
 
+    A picture that is stored is opened when its turn comes, so that a hundred thousand requests are no hundred thousand pictures in
+    memory.
+
     ``score_tokens`` are words whose probability of being the answer's first token is wanted, such as ``("yes", "no")``; see
     :attr:`Generation.first_token_logprobs`. They change no text.
     """
 
     id: str
     messages: tuple[Message, ...]
-    images: tuple[Path | bytes | Image, ...] = ()
+    images: tuple[StoredPicture | Image, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
     score_tokens: tuple[str, ...] = ()
 

@@ -218,3 +218,28 @@ def test_buckets() -> None:
     assert row_buckets(1) == [1]
     assert row_buckets(8) == [8, 4, 2, 1]
     assert [whole_buckets(tokens) for tokens in (1, 128, 129)] == [128, 128, 256]
+
+
+def test_the_longest_is_refused_and_the_others_are_answered(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where even one row of the longest request does not fit, shorter ones of the same wave still may."""
+    model, encoder = tiny
+    shown = picture(64, 64, 1)  # two questions about one picture stand together, so the longest is not the first of its wave
+
+    def asked(name: str, words: int) -> Request:
+        return Request(name, (Message(role="user", content="<image>" + "word " * words),), (shown,), Sampling(max_new_tokens=4))
+
+    requests = [asked("short", 40), asked("long", 70), asked("middle", 50)]
+    whole = answered(HfGenerator(model, encoder, fast=True, batch_size=1), requests)
+    generator = HfGenerator(model, encoder, fast=True, batch_size=1)
+    assert generator.fast is not None
+    batch, longest = generator.fast.batch, max(answer.num_prompt_tokens or 0 for answer in whole.values()) + 4
+
+    def scarce(decoder: Any, times_shown: Any, rows: int, slots: int, sampling: Sampling) -> Any:
+        if slots >= longest:
+            raise torch.OutOfMemoryError
+        return batch(decoder, times_shown, rows, slots, sampling)
+
+    monkeypatch.setattr(generator.fast, "batch", scarce)
+    found = answered(generator, requests)
+    assert {name for name, answer in found.items() if answer.finish_reason == "error"} == {"long"}
+    assert {name: found[name].text for name in ("short", "middle")} == {name: whole[name].text for name in ("short", "middle")}

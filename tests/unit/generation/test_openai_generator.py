@@ -392,6 +392,61 @@ def test_a_server_that_tells_no_probabilities_still_answers(server: Server) -> N
     generator.close()
 
 
+def test_asking_without_probabilities_is_no_further_attempt(server: Server) -> None:
+    server.reply = lambda _, body: (400, {}, refusal("no logprobs")) if "logprobs" in body else (200, {}, answer("words"))
+    generator = OpenAiGenerator(server.url, "tiny", max_retries=0)
+    assert [g.text for g in generator.generate([Request("a", (Message(role="user", content="?"),), score_tokens=("yes",))])] == [
+        "words"
+    ]
+    generator.close()
+
+
+def test_bytes_that_cannot_be_unpacked_cost_an_attempt(server: Server, generator: OpenAiGenerator) -> None:
+    packed = {"Content-Encoding": "gzip"}
+    server.reply = lambda number, _: (200, packed, b"no gzip") if number < 3 else (200, {}, answer("at last"))
+    assert [g.text for g in generator.generate([ask("a")])] == ["at last"]
+    server.reply = lambda *_: (200, packed, b"no gzip")
+    assert [g.finish_reason for g in generator.generate([ask("a")])] == ["error"]
+    with pytest.raises(GenerationError, match="protocol"):
+        next(generator.stream(ask("b")))
+
+
+def test_half_a_character_is_no_reason_to_ask_again(server: Server, generator: OpenAiGenerator) -> None:
+    cut = answer("CUT").replace(b"CUT", b"lung \\ud83e")  # a pair of surrogates, of which the answer's end left one
+    server.reply = lambda *_: (200, {}, cut)
+    assert [g.text for g in generator.generate([ask("a")])] == ["lung \ufffd"]
+    assert len(server.bodies) == 1
+    server.reply = lambda *_: (200, {}, b'data: {"choices": [{"delta": {"content": "\\ud83e"}}]}\n\ndata: [DONE]\n\n')
+    assert finished(generator.stream(ask("a")))[0] == ["\ufffd"]
+
+
+def test_a_fault_that_comes_as_an_answer_is_told_in_the_servers_words(server: Server) -> None:
+    server.reply = lambda *_: (200, {}, refusal("the upstream is out of memory"))
+    generator = OpenAiGenerator(server.url, "tiny", max_retries=0)
+    (generation,) = generator.generate([ask("a")])
+    assert "the upstream is out of memory" in (generation.error or "")
+    generator.close()
+
+
+def test_the_end_of_a_run_does_not_count_as_a_failure_of_others(server: Server) -> None:
+    """One request is refused for all while another waits for its next attempt: that one is open, and not given up."""
+
+    def reply(_: int, body: dict[str, Any]) -> Reply:
+        if body["messages"][-1]["content"] == "waits":
+            return 503, {}, b""
+        time.sleep(0.1)
+        return 401, {}, refusal("wrong key")
+
+    server.reply = reply
+    generator = OpenAiGenerator(server.url, "tiny", max_concurrency=2, max_retries=20)
+    rate_limit.FIRST_PAUSE_SECONDS = 5.0  # put back by the fixture
+    got: list[Any] = []
+    with pytest.raises(GenerationError, match="wrong key"):
+        got.extend(generator.generate([ask("a", "waits"), ask("b", "refused")]))
+    assert got == []
+    generator.close()
+
+
 def test_form_is_checked_before_anything_is_sent(server: Server, generator: OpenAiGenerator) -> None:
     with pytest.raises(GenerationError) as caught:
         generator.generate([ask("good"), ask("bad", "<image>?")])
@@ -442,6 +497,26 @@ def test_stream_tries_again_until_something_was_shown(server: Server, generator:
     assert next(stream) == "half"
     with pytest.raises(GenerationError, match="broke off"):
         next(stream)
+
+
+def test_a_stream_that_ends_without_an_end_has_broken_off(server: Server, generator: OpenAiGenerator) -> None:
+    server.reply = lambda *_: (200, {}, events(delta("half of "), delta("it")))
+    stream = generator.stream(ask("b"))
+    assert [next(stream), next(stream)] == ["half of ", "it"]
+    with pytest.raises(GenerationError, match="broke off"):
+        next(stream)
+
+
+def test_a_stream_of_something_else(server: Server, generator: OpenAiGenerator) -> None:
+    for odd in (
+        {"choices": [{"delta": {"content": [1]}}]},
+        {"choices": [{"delta": "words"}]},
+        {"choices": ["words"]},
+        {"choices": 3},
+    ):
+        server.reply = lambda *_, odd=odd: (200, {}, events(odd, "[DONE]"))
+        with pytest.raises(GenerationError, match="protocol"):
+            next(generator.stream(ask("a")))
 
 
 def test_stream_is_refused(server: Server, generator: OpenAiGenerator) -> None:

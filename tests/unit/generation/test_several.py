@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Iterator
@@ -85,6 +86,24 @@ def test_two_processes_share_the_requests_of_two_models(workers: Workers, heard:
     assert [event.text.render("en") for event in heard if event.kind == "phase" and event.text] == ["Loading base", "Loading tuned"]
     notes = sorted(event.text.render("en") for event in heard if event.kind == "note" and event.text)
     assert notes == ["made base", "made base", "made tuned", "made tuned"]
+
+
+def test_names_of_files_that_are_no_text(workers: Workers, tmp_path: Path) -> None:
+    """A file's name is bytes; what is no UTF-8 of it travels too, and nobody waits for it in vain."""
+    odd = Path(os.fsdecode(bytes(tmp_path) + b"/lung-\xff.png"))
+    generations = list(SeveralProcesses(workers, "tuned", pytest.fail).generate([ask("odd", "?", odd), ask("even", "?")]))
+    assert {generation.id for generation in generations} == {"odd", "even"}
+
+
+def test_processes_end_with_the_object(tmp_path: Path) -> None:
+    """Where the evaluation failed between two models, nobody closes the workers."""
+    workers = Workers([None, None], "several_models:telling", {}, logs=tmp_path)
+    list(SeveralProcesses(workers, "base", pytest.fail).generate([ask("a"), ask("b")]))
+    processes = [worker.process for worker in workers._workers]
+    assert [process.poll() for process in processes] == [None, None]
+    del workers
+    gc.collect()
+    assert all(process.poll() is not None for process in processes)
 
 
 def test_a_dead_process_ends_with_one_message_and_nothing_is_lost(workers: Workers, tmp_path: Path) -> None:
