@@ -10,6 +10,7 @@ import hashlib
 import html
 import io
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.evaluate import evaluate
 from medtune.evaluation.report_html import render_report
 from medtune.language import Language
-from medtune.types import Generator, ImageRef, Message, Report, Request, Sample
+from medtune.types import Generation, Generator, ImageRef, Message, Report, Request, Sample
 from toy_evaluation import Looking, make_dataset
 
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
@@ -179,6 +180,115 @@ def test_pictures_that_were_stored_anew_under_other_patients_are_exposed(tmp_pat
     assert holds(pages, *VALIDATED)
     assert any(text.template == "Validation of the data found: {finding}" for text in report.alerts)
     assert "No validation of this data set is stored" not in pages["en"]
+
+
+def texts(report: Report, language: Language = "en") -> str:
+    return "\n".join(text.render(language) for text in report.warnings)
+
+
+def alerts(report: Report, language: Language = "en") -> str:
+    return "\n".join(text.render(language) for text in report.alerts)
+
+
+def ask(data: Dataset, folder: Path, generator: Generator, **settings: object) -> Report:
+    chosen = SETTINGS.model_copy(update={"controls": ("shuffled",), **settings})
+    return evaluate(data, generators={"tuned": ("tuned", generator)}, settings=chosen, folder=folder)
+
+
+def test_the_validation_split_is_no_test_split(tmp_path: Path) -> None:
+    """The split by which weights are chosen, evaluated as it is."""
+    data = with_split(dataset(tmp_path / "data"), "validation", whole=True)
+    report = ask(data, tmp_path / "run", Sound(), split="validation")
+    assert "These are the validation samples: where weights or settings were chosen by them, the numbers are too good." in alerts(
+        report
+    )
+    assert "这些是验证集样本" in alerts(report, "zh")
+    assert "validation samples" not in alerts(ask(data, tmp_path / "test", Sound()))
+
+
+@pytest.mark.parametrize("renamed", [False, True], ids=["groups", "pictures"])
+def test_validation_samples_that_are_called_test_samples_are_exposed(tmp_path: Path, renamed: bool) -> None:
+    """Two of forty test patients stand in the validation split as well, as they are or under other names."""
+    data = with_split(dataset(tmp_path / "data"), "validation", renamed=renamed)
+    report = ask(data, tmp_path / "run", Sound())
+    assert "2 of the 40 evaluated groups are also in the validation split" in alerts(report)
+    assert "40 个组中有 2 个也在验证集里" in alerts(report, "zh")
+    sound = ask(dataset(tmp_path / "other"), tmp_path / "sound", Sound())
+    assert "validation split" not in alerts(sound)
+
+
+def with_split(data: Dataset, name: str, *, whole: bool = False, renamed: bool = False) -> Dataset:
+    """``data`` with test samples in another split: all, with other pictures in the test split, or those of two patients."""
+    rows = list(data.rows("test"))
+    kept = [row for row in rows if row.group not in ("g0", "g1")] if whole else rows
+    copies = [row for row in rows if row not in kept] if whole else rows[:4]
+    if renamed:
+        copies = [row.model_copy(update={"group": f"other-{row.group}"}) for row in copies]
+    copies = [row.model_copy(update={"id": f"copy-{row.id}"}) for row in copies]
+    folder = data.folder
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    for split, samples in (("test", kept), (name, copies)):
+        path = folder / f"{split}.jsonl"
+        path.write_text("".join(write_row(sample) + "\n" for sample in samples), encoding="utf-8")
+        manifest["files"][path.name] = file_sha256(path)
+        manifest["num_samples"][split] = len(samples)
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return Dataset.open(folder)
+
+
+def test_an_evaluation_without_a_control_says_that_nothing_shows_a_look(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "data", num_groups=12, change=ask_bright, train=2)
+    said = "No control without the right picture was asked"
+    assert said in texts(ask(data, tmp_path / "none", Sound(), controls=()))
+    assert said in texts(ask(data, tmp_path / "majority", Sound(), controls=("majority",))), "that one does not ask the model"
+    assert said not in texts(ask(data, tmp_path / "blank", Sound(), controls=("blank",)))
+
+
+def test_twelve_test_samples_prove_nothing(tmp_path: Path) -> None:
+    """Everything right and the base model always wrong, of four patients: the page may not call that better."""
+
+    class Wrong(Sound):
+        def answer(self, request: Request) -> str:
+            return {"Yes.": "No.", "No.": "Yes."}.get(super().answer(request), "I cannot tell.")
+
+    data = make_dataset(tmp_path / "data", num_groups=4, per_group=3, change=ask_bright)
+    report, pages = run(data, tmp_path / "run", base=Wrong(), tuned=Sound())
+    assert "Only 4 groups were evaluated: intervals from so few may be too narrow." in texts(report)
+    assert holds(
+        pages, "With 4 groups no difference can be told from luck at 5 %", "只有 4 个组时，在 5% 水平上无法把任何差别与偶然区分开"
+    )
+    assert holds(pages, *NO_CHANGE)
+    right = next(
+        entry
+        for entry in next(one for one in report.conditions if one.label == "tuned").measurements
+        if entry.metric == "closed/accuracy" and entry.task is None
+    )
+    assert right.value == 1.0
+    assert right.low == pytest.approx(0.025**0.25), "four of four patients: 0.40 to 1"
+
+
+def test_one_patient_with_most_of_the_samples_is_said(tmp_path: Path) -> None:
+    def mostly_one(row: dict[str, object]) -> None:
+        ask_bright(row)
+        if int(str(row["group"])[1:]) >= 36:
+            row["group"] = "g36"
+
+    data = make_dataset(tmp_path / "data", num_groups=60, per_group=1, change=mostly_one)
+    told = texts(ask(data, tmp_path / "run", Sound()))
+    assert "The 37 evaluated groups are of very different size: they tell no more than 6 of one size" in told
+    assert "Only 37 groups" not in told
+
+
+def test_answers_cut_off_at_the_limit_are_counted(tmp_path: Path) -> None:
+    class Endless(Sound):
+        def generate(self, requests: Sequence[Request]) -> Iterator[Generation]:
+            for generation in super().generate(requests):
+                yield generation.model_copy(update={"text": generation.text + " because" * 300, "finish_reason": "length"})
+
+    data = make_dataset(tmp_path / "data", num_groups=12, change=ask_bright)
+    assert "24 of the 24 answers of tuned reached the token limit and were cut off." in texts(
+        ask(data, tmp_path / "run", Endless())
+    )
 
 
 def leaking(folder: Path) -> Dataset:

@@ -14,14 +14,11 @@ from medtune.types import (
     ControlName,
     Difference,
     Forgetting,
-    GroupKind,
     MetricValue,
     Prediction,
-    Sample,
-    ValidationReport,
 )
 
-__all__ = ["FEW_GROUPS", "MANY_UNPARSED", "is_severe"]
+__all__ = ["FEW_GROUPS", "MANY_UNPARSED", "WITHOUT_PICTURE"]
 
 FEW_GROUPS = 30
 """Below so many groups, by their effective number, the bootstrap's intervals may be too narrow, so the report says it: with 10 they
@@ -36,17 +33,6 @@ WITHOUT_PICTURE = frozenset({"shuffled", "blank", "question-only"})
 
 MANY_UNPARSED = 0.1
 """Share of answers that could not be read from which on the report says it."""
-
-
-def no_patient_ids(kind: GroupKind) -> Text:
-    """For data whose groups are no patients: ``kind`` is what a split keeps together instead."""
-    if kind == "study":
-        return msg("The data set has no patient ids: two studies of one patient may stand on both sides of the split.")
-    if kind == "volume":
-        return msg("The data set has no patient ids: two volumes of one patient may stand on both sides of the split.")
-    if kind == "image":
-        return msg("The data set has no patient ids: two pictures of one patient may stand on both sides of the split.")
-    return msg("The data set has no patient ids and no picture ids: the rows of one patient may stand on both sides of the split.")
 
 
 def synthetic_data() -> Text:
@@ -96,56 +82,6 @@ def no_control() -> Text:
     return msg(
         "No control without the right picture was asked: nothing in this report shows that a model looks at its pictures."
         " evaluation.controls asks for them."
-    )
-
-
-def trained_on_split() -> Text:
-    return msg("These are the training samples: the numbers show what was learnt by heart, not what a new patient would get.")
-
-
-def chosen_on_split() -> Text:
-    return msg(
-        "These are the validation samples: where weights or settings were chosen by them, the numbers are too good. A result to be"
-        " reported needs a split that nothing was chosen by."
-    )
-
-
-def shared_with_validation(num_shared: int, num_groups: int) -> Text:
-    return msg(
-        "{shared} of the {count} evaluated groups are also in the validation split: where weights or settings were chosen by it,"
-        " the numbers are too good.",
-        shared=num_shared,
-        count=num_groups,
-    )
-
-
-def chosen_by(evaluated: Iterable[Sample], validation: Iterable[Sample]) -> Text | None:
-    """Groups, or pictures by content, that the evaluated samples share with the split by which weights were chosen."""
-    pictures: dict[str, tuple[str, str]] = {}
-    groups = set()
-    for sample in evaluated:
-        groups.add((sample.source, sample.group))
-        pictures.update({image.sha256: (sample.source, sample.group) for image in sample.images})
-    shared = set()
-    for sample in validation:
-        shared.update({(sample.source, sample.group)} & groups)
-        shared.update(pictures[image.sha256] for image in sample.images if image.sha256 in pictures)
-    return shared_with_validation(len(shared), len(groups)) if shared else None
-
-
-def shared_pictures(num_shared: int, num_images: int) -> Text:
-    return msg(
-        "{shared} of the {count} evaluated pictures are also in the training split: the numbers are too good.",
-        shared=num_shared,
-        count=num_images,
-    )
-
-
-def shared_groups(num_shared: int, num_groups: int) -> Text:
-    return msg(
-        "{shared} of the {count} evaluated groups are also in the training split: the numbers are too good.",
-        shared=num_shared,
-        count=num_groups,
     )
 
 
@@ -206,32 +142,6 @@ def control_not_asked(control: ControlName, num_left_out: int, count: int) -> Te
         left_out=num_left_out,
         count=count,
     )
-
-
-def validation_found(finding: Text) -> Text:
-    return msg("Validation of the data found: {finding}", finding=finding)
-
-
-def not_validated() -> Text:
-    return msg(
-        "No validation of this data set is stored: whether look-alike pictures or rephrased rows stand in two splits is not known."
-        " Run `medtune validate`."
-    )
-
-
-def found_by_validation(report: ValidationReport | None) -> list[Text]:
-    """What ``validate`` found that makes numbers too good or their groups unknown."""
-    if report is None:
-        return [not_validated()]
-    issues = [
-        issue for issue in report.issues if issue.severity != "info" and (issue.code.endswith("-overlap") or issue.code in _LEAKS)
-    ]
-    return [validation_found(issue.message) for issue in issues]
-
-
-_LEAKS = frozenset({"leaking-volume"})
-"""Codes of leakage that do not end in ``-overlap``. ``no-patient-ids`` is said by :func:`no_patient_ids`, ``adjacent-slices`` is a
-guess."""
 
 
 def no_change(first: str, second: str) -> Text:
@@ -303,53 +213,14 @@ def same_weights(title: str) -> Text:
     return msg("Runs of {run} hold the same weights: they are one run and not several.", run=title)
 
 
-def small_subgroups(field: str, count: int, minimum: int) -> Text:
+def small_subgroups(field: str, count: int, minimum: int, groups: int) -> Text:
     return msg(
-        "Subgroups by {field} with fewer than {minimum} samples, not shown: {count}.",
+        "Subgroups by {field} with fewer than {minimum} samples or {groups} groups, not shown: {count}.",
         field=field,
         count=count,
         minimum=minimum,
+        groups=groups,
     )
-
-
-_SEVERE = frozenset(
-    text.template
-    for text in (
-        *(no_patient_ids(kind) for kind in ("study", "volume", "image", "row")),
-        trained_on_split(),
-        chosen_on_split(),
-        shared_with_validation(0, 0),
-        shared_pictures(0, 0),
-        shared_groups(0, 0),
-        validation_found(Text("")),
-    )
-)
-
-
-def is_severe(text: Text) -> bool:
-    """Whether a warning means that the numbers cannot be taken for new patients: leakage, or no way to exclude it."""
-    return text.template in _SEVERE
-
-
-def leakage(evaluated: Iterable[Sample], trained: Iterable[Sample]) -> list[Text]:
-    """Pictures and groups that the evaluated samples share with the training split, compared by content."""
-    pictures: set[str] = set()
-    groups: set[tuple[str, str]] = set()
-    for sample in evaluated:
-        pictures.update(image.sha256 for image in sample.images)
-        groups.add((sample.source, sample.group))
-    shared_images: set[str] = set()
-    shared: set[tuple[str, str]] = set()
-    for sample in trained:
-        shared_images.update(image.sha256 for image in sample.images if image.sha256 in pictures)
-        if (sample.source, sample.group) in groups:
-            shared.add((sample.source, sample.group))
-    found = []
-    if shared_images:
-        found.append(shared_pictures(len(shared_images), len(pictures)))
-    if shared:
-        found.append(shared_groups(len(shared), len(groups)))
-    return found
 
 
 def unused_pictures(

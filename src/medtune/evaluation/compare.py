@@ -9,7 +9,7 @@ from pathlib import Path
 
 from medtune import plugins
 from medtune.errors import EvaluationError
-from medtune.evaluation import cautions
+from medtune.evaluation import cautions, overlaps
 from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.evaluate import read_report
 from medtune.evaluation.measure import ScoreTable
@@ -97,7 +97,7 @@ def compare(
         num_groups=len(set(groups)),
         metrics=tuple(values[name] for name in names),
         differences=tuple(adjust(differences)),
-        alerts=tuple(text for text in warnings if cautions.is_severe(text)),
+        alerts=tuple(text for text in warnings if overlaps.makes_unfit(text)),
         warnings=tuple(warnings),
         runs=(tuple(run.title for run in arms[0]), tuple(run.title for run in arms[1])),
     )
@@ -213,7 +213,7 @@ def _warnings(reports: Sequence[Report], sizes: Sequence[int], groups: Sequence[
     one, others, num_common = reports[0], reports[1:], len(groups)
     # What speaks of the data is true of all, also where only one run was evaluated after the data had been validated; what speaks
     # of one model's answers belongs to its own report.
-    severe = [text for report in reports for text in report.warnings if cautions.is_severe(text)]
+    severe = [text for report in reports for text in report.warnings if overlaps.makes_unfit(text)]
     found: list[Text] = list({_kind(text): text for text in reversed(severe)}.values())[::-1]
     if one.synthetic:
         found.append(cautions.synthetic_data())

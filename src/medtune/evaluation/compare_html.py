@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from medtune.evaluation import cautions, plots
+from medtune.evaluation import cautions, overlaps, plots
 from medtune.evaluation.cases import PICTURE_BYTES, QUOTA, Case, Side
 from medtune.evaluation.evaluate import read_report
 from medtune.evaluation.finding_filter import finding_filter
@@ -62,7 +62,7 @@ def render_comparisons(pairs: Sequence[Pair], dataset: Dataset | None, in_langua
     warnings = [text for one in shown for text in one.pair.comparison.warnings]
     warnings = [text for place, text in enumerate(warnings) if text not in warnings[:place]]
     alerts = [text for one in shown for text in one.pair.comparison.alerts]
-    severe = [text for text in warnings if text in alerts or cautions.is_severe(text)]
+    severe = [text for text in warnings if text in alerts or overlaps.makes_unfit(text)]
     synthetic = any(text.template == cautions.synthetic_data().template for text in warnings)
     return render_page(
         "compare.html",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from medtune.errors import MedtuneError
+from medtune.evaluation import overlaps
 from medtune.evaluation.kinds import in_short
 from medtune.evaluation.table import format_interval, format_share, format_value, headline_rows, main_pair
 from medtune.evaluation.wording import AGREEMENTS, GROUPS, control_title
@@ -63,7 +64,8 @@ def _data(known: Known) -> dict[str, list[Text]]:
     manifest, report = known.manifest, known.report
     found: dict[str, list[Text]] = {
         "dataset": [msg("Data set {name}, hash {hash}.", name=report.dataset, hash=report.dataset_hash)],
-        "disjoint": [msg("Splits share no group; a group is one of: {kind}.", kind=GROUPS[report.group_kind])],
+        "disjoint": [text for text in report.alerts if overlaps.is_overlap(text)]
+        or [msg("Splits share no group; a group is one of: {kind}.", kind=GROUPS[report.group_kind])],
     }
     if report.synthetic:
         found["dataset"].append(msg("The data set is synthetic: its numbers say nothing about patients."))
@@ -136,7 +138,7 @@ def _model(known: Known) -> dict[str, list[Text]]:
             )
         if record.num_steps is not None:
             found.setdefault("training", []).append(msg("{steps} steps, seed {seed}.", steps=record.num_steps, seed=record.seed))
-        if record.kept is not None:
+        if record.kept is not None and len(record.validation_losses) > 1:
             found["selection"] = [msg("Weights kept: {kept}, by validation loss.", kept=record.kept)]
         if record.measured is not None:
             found["compute"] = [

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from medtune import __version__
 from medtune.data.validation_file import stored_report
-from medtune.evaluation import cautions
+from medtune.evaluation import cautions, overlaps
 from medtune.evaluation.asked_again import Plain, tell_of_again
 from medtune.evaluation.calibration import VALIDATION, abstention, closed_questions, probabilities, reliability_bins
 from medtune.evaluation.config import EvaluationSettings
@@ -143,7 +143,7 @@ def build_report(
         consistency=consistency,
         forgetting=forgetting,
         headline=headline,
-        alerts=tuple(text for text in _once(warnings) if cautions.is_severe(text)),
+        alerts=tuple(text for text in _once(warnings) if overlaps.makes_unfit(text)),
         warnings=_once(warnings),
         findings={one.label: rows for one in _plain(scored) if (rows := count_findings(one.table))},
         versions=_versions(),
@@ -253,16 +253,16 @@ def _data_warnings(dataset: Dataset, samples: Sequence[Sample], split: SplitName
     manifest = dataset.manifest
     found: list[Text] = []
     if split == "train":
-        found.append(cautions.trained_on_split())
+        found.append(overlaps.trained_on_split())
     else:
-        found.extend(cautions.leakage(samples, dataset.rows("train")))
+        found.extend(overlaps.leakage(samples, dataset.rows("train")))
     if split == "validation":
-        found.append(cautions.chosen_on_split())
-    elif split == "test" and (overlap := cautions.chosen_by(samples, dataset.rows("validation"))) is not None:
+        found.append(overlaps.chosen_on_split())
+    elif split == "test" and (overlap := overlaps.chosen_by(samples, dataset.rows("validation"))) is not None:
         found.append(overlap)
-    found.extend(cautions.found_by_validation(stored_report(dataset)))
+    found.extend(overlaps.found_by_validation(stored_report(dataset)))
     if manifest.group_kind != "patient":
-        found.append(cautions.no_patient_ids(manifest.group_kind))
+        found.append(overlaps.no_patient_ids(manifest.group_kind))
     if manifest.synthetic:
         found.append(cautions.synthetic_data())
     found.extend(cautions.too_few_groups([sample.group for sample in samples]))

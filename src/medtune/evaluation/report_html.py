@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from medtune.errors import MedtuneError
-from medtune.evaluation import cautions, plots
+from medtune.evaluation import cautions, overlaps, plots
 from medtune.evaluation.finding_filter import finding_filter
 from medtune.evaluation.kinds import by_kind
 from medtune.evaluation.page import render_page
 from medtune.evaluation.review_wording import ERRORS, SEVERITIES
 from medtune.evaluation.run_cases import report_cases
 from medtune.evaluation.table import (
+    SIGNIFICANT,
     About,
     HeadlineRow,
     Verdict,
@@ -90,13 +91,13 @@ def render_report(report: Report, folder: Path, dataset: Dataset | None, in_lang
         title=msg("Evaluation of {run}", run=report.run),
         group_word=GROUPS[report.group_kind],
         severe=by_kind(
-            [*report.alerts, *(text for text in report.warnings if cautions.is_severe(text) and text not in report.alerts)]
+            [*report.alerts, *(text for text in report.warnings if overlaps.makes_unfit(text) and text not in report.alerts)]
         ),
         cautions=by_kind(
             [
                 text
                 for text in report.warnings
-                if not cautions.is_severe(text)
+                if not overlaps.makes_unfit(text)
                 and text not in report.alerts
                 and text.template != cautions.synthetic_data().template  # it has a banner
             ]
@@ -281,7 +282,9 @@ def _picture_rows(report: Report) -> list[tuple[MetricValue, list[tuple[PictureS
 
 
 def _use(entry: PictureShare) -> Verdict:
-    """``better``: measurably better with the right picture."""
+    """``better``: measurably better with the right picture, by the rule of :func:`medtune.evaluation.table.verdict`."""
+    if entry.p_adjusted is not None and entry.p_adjusted > SIGNIFICANT:
+        return "unclear"
     if entry.low is not None and entry.low > 0:
         return "better"
     return "worse" if entry.high is not None and entry.high < 0 else "unclear"

@@ -14,10 +14,14 @@ from medtune.evaluation.measure import ScoreTable, cut_into_thirds, measure
 from medtune.language import Text
 from medtune.types import Measurement, MetricValue, Sample
 
-__all__ = ["AGES", "MAX_SUBGROUPS", "measure_subgroups", "subgroup_labels"]
+__all__ = ["AGES", "MAX_SUBGROUPS", "MIN_GROUPS", "measure_subgroups", "subgroup_labels"]
 
 MAX_SUBGROUPS = 12
 """Values of one field that are told apart; a field with more is no subgroup but a label."""
+
+MIN_GROUPS = 5
+"""Of a subgroup that is shown: twenty questions about one patient say nothing of women or of a hospital. With fewer groups no
+interval means much (``medtune.evaluation.bootstrap``)."""
 
 AGES = ((18, "0 – 17"), (40, "18 – 39"), (65, "40 – 64"), (float("inf"), "≥ 65"))
 """(First age above, name) of the bins. Children end at 18 (UN Convention on the Rights of the Child, article 1) and "older" begins
@@ -73,9 +77,13 @@ def measure_subgroups(
         members: dict[str, list[str]] = {}
         for sample, value in subgroup_labels(samples, field).items():
             members.setdefault(value, []).append(sample)
-        large = {value: ids for value, ids in members.items() if len(ids) >= settings.min_subgroup_samples}
+        large = {
+            value: ids
+            for value, ids in members.items()
+            if len(ids) >= settings.min_subgroup_samples and len({table.groups[name] for name in ids}) >= MIN_GROUPS
+        }
         if len(members) > len(large):
-            warnings.append(cautions.small_subgroups(field, len(members) - len(large), settings.min_subgroup_samples))
+            warnings.append(cautions.small_subgroups(field, len(members) - len(large), settings.min_subgroup_samples, MIN_GROUPS))
         if len(large) < 2:
             continue
         found[field] = {

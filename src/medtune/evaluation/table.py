@@ -9,6 +9,7 @@ from typing import Literal
 from medtune.types import Condition, ControlName, Difference, Measurement, MetricValue, Report
 
 __all__ = [
+    "SIGNIFICANT",
     "About",
     "HeadlineRow",
     "Verdict",
@@ -135,8 +136,8 @@ def main_pair(report: Report) -> tuple[Condition | None, Condition | None]:
 
 
 def table_control(report: Report) -> ControlName | None:
-    """The control that the short table shows: shuffled pictures where they were asked, else the first other one."""
-    asked = [condition.control for condition in report.conditions if condition.control != "none"]
+    """The control that the short table shows: shuffled pictures where they were asked, else the first other one of the model."""
+    asked = [condition.control for condition in report.conditions if condition.control != "none" and condition.model != "none"]
     return "shuffled" if "shuffled" in asked else next(iter(asked), None)
 
 

@@ -185,7 +185,10 @@ PAGE: dict[str, Text] = {
     "all_measures": msg("All measures"),
     "by_task": msg("By task"),
     "by_subgroup": msg("By subgroup"),
-    "subgroup_note": msg("The tuned model (or the only one) with the right pictures; bars are 95 % intervals."),
+    "subgroup_note": msg(
+        "The tuned model (or the only one) with the right pictures; bars are 95 % intervals, each for itself. Of many subgroups"
+        " some differ by chance: whether two really do is not tested here."
+    ),
     "samples": msg("samples"),
     "training": msg("Training"),
     "loss": msg("Loss during training"),
@@ -211,7 +214,8 @@ PAGE: dict[str, Text] = {
     "picture_title": msg("What depends on the picture"),
     "picture_note": msg(
         "The same questions without the right picture. What is gained by the right picture is owed to looking at it; the rest of"
-        " the score needs no picture. Bars are 95 % intervals of the gain, the upright line is none."
+        " the score needs no picture. Bars are 95 % intervals of the gain, the upright line is none. Guessing scores too: of yes/no"
+        " questions with as many yes as no, even a perfect model owes only half of its score to the picture."
     ),
     "real_picture": msg("Right picture"),
     "without_picture": msg("Without it"),
@@ -221,7 +225,10 @@ PAGE: dict[str, Text] = {
     "agreeing": msg("Share that agrees"),
     "contradicting": msg("That do not agree, such as"),
     "forgetting_title": msg("What was forgotten"),
-    "forgetting_note": msg("Questions that have nothing to do with medicine, before and after tuning."),
+    "forgetting_note": msg(
+        "Questions that have nothing to do with medicine, before and after tuning. They are few and easy: no clear loss here does"
+        " not show that nothing was lost."
+    ),
     "right_answers": msg("Right answers"),
     "holm": msg("adjusted (Holm)"),
     "discordant": msg("Right in one only (first : second)"),
@@ -241,7 +248,8 @@ PAGE: dict[str, Text] = {
     "calibration_title": msg("Does its probability mean what it says?"),
     "calibration_note": msg(
         "Upright: how often the answer was true. Across: the probability that the model gave it. On the diagonal both agree;"
-        " a larger dot stands for more answers."
+        " a larger dot stands for more answers. Few answers stray from it by chance, so that the expected calibration error is"
+        " above zero even for a model whose probabilities are right."
     ),
     "abstention_title": msg("What if it kept silent when it is unsure?"),
     "abstention_note": msg(
@@ -293,7 +301,8 @@ PAGE: dict[str, Text] = {
     "read_compared": msg(
         "Differences are the second minus the first, on the samples that both were scored on, with 95 % intervals from"
         " resampling whole groups; the upright line is no difference. A difference is called better or worse only when its"
-        " interval excludes zero."
+        " interval excludes zero and its p-value, adjusted for all measures that were tried, is at most 0.05. McNemar's p takes"
+        " answers for independent and is not adjusted: where a patient has several questions it is too small."
     ),
     "all": msg("All"),
     "all_tasks": msg("All tasks"),

@@ -259,7 +259,7 @@ def test_subgroups_have_a_least_size_and_numbers_are_cut_into_thirds(tmp_path: P
     strict = EvaluationSettings(num_resamples=200, min_subgroup_samples=15)
     report = rescore(tmp_path / "run", dataset, strict)
     assert set(report.subgroups) == {"kind"}
-    assert "Subgroups by area_percent with fewer than 15 samples, not shown: 3." in templates(report)
+    assert "Subgroups by area_percent with fewer than 15 samples or 5 groups, not shown: 3." in templates(report)
     assert set(subgroup_labels(dataset.rows("test"), "modality").values()) == {"CT"}
 
 

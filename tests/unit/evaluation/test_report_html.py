@@ -307,7 +307,7 @@ def test_what_depends_on_the_picture_is_shown_for_each_control(tmp_path: Path) -
     assert "67 %" in text
     assert "50 % … 80 %" in text
     assert "the picture is used" in text
-    assert "most frequent training answer nothing shows that it is used" in text
+    assert "most frequent training answer n = 60 nothing shows that it is used" in text
 
 
 def test_findings_stand_with_sensitivity_and_precision(tmp_path: Path) -> None:
