@@ -55,13 +55,3 @@ def looking(listener: Listener) -> dict[str, Any]:  # noqa: ARG001
     from toy_evaluation import Looking
 
     return {"tuned": ("tuned", Looking())}
-
-
-def tiny(folder: str, listener: Listener) -> dict[str, Any]:
-    from medtune.generation.hf import HfGenerator
-    from medtune.models.config import ModelSettings
-    from medtune.models.encoder import load_encoder
-    from medtune.models.load import load_model
-
-    settings = ModelSettings(base=folder)
-    return {"base": ("base", HfGenerator(load_model(settings, device="cpu"), load_encoder(settings), listener=listener))}

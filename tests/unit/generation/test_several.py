@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -171,27 +170,3 @@ def test_a_reader_who_leaves_ends_the_processes(tmp_path: Path) -> None:
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
-
-
-@pytest.mark.slow
-def test_the_answers_are_those_of_one_process(tmp_path: Path) -> None:
-    """Greedy, with pictures: two processes, and one with another batch size and another order."""
-    from medtune.generation.hf import HfGenerator
-    from medtune.models.config import ModelSettings
-    from medtune.models.encoder import load_encoder
-    from medtune.models.load import load_model
-    from tiny_models import tiny_model
-
-    settings = ModelSettings(base=str(tiny_model(tmp_path / "model", "qwen3-vl")))
-    noise = np.random.default_rng(0)
-    requests = []
-    for number in range(5):
-        picture = Image.fromarray(noise.integers(0, 256, (40 + 8 * number, 64, 3), dtype=np.uint8))
-        requests.append(ask(f"r{number}", "What is this? " * (number % 3), picture, sampling=Sampling(max_new_tokens=8)))
-    alone = HfGenerator(load_model(settings, device="cpu"), load_encoder(settings), batch_size=3)
-    expected = {generation.id: generation.text for generation in alone.generate(requests[::-1])}
-    workers = Workers([None, None], "several_models:tiny", {"folder": settings.base}, logs=tmp_path)
-    found = list(SeveralProcesses(workers, "base", pytest.fail, last=True).generate(requests))
-    workers.close()
-    assert {generation.id: generation.text for generation in found} == expected
-    assert len(found) == len(requests)
