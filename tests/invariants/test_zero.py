@@ -16,6 +16,7 @@ from torch import Tensor
 from medtune.models.config import FullSettings, LoraSettings, ModelSettings
 from medtune.models.load import load_model
 from medtune.runs import Run
+from medtune.training.checkpoints import all_checkpoints
 from medtune.training.config import DeepSpeedSettings, TrainSettings
 from medtune.training.outer import accelerate_environment
 from medtune.types import Event
@@ -191,6 +192,32 @@ def test_a_run_under_zero_3_that_was_interrupted_goes_on_as_if_it_had_not_been(r
     assert sorted(losses(run)) == list(range(1, STOP_AFTER + 1))
     results = run_ranks(train_here, 2, runs.data("qwen3"), run.folder, "qwen3", {"resume": True}, environment=environment)
     check_equal((results, saved(run)), runs("qwen3", "zero-3"))
+
+
+def train_and_spoil(*arguments: Any) -> Any:
+    """As :func:`train_here`, and before the first checkpoint one number that the second process alone holds becomes NaN."""
+    from medtune.training.trainer import TokenWeightedTrainer
+
+    save = TokenWeightedTrainer._save_checkpoint
+
+    def spoiled(self: Any, *rest: Any) -> None:
+        if os.environ["RANK"] == "1":
+            weight = next(weight for weight in self._trained_weights() if weight.numel() == 0)  # what is whole now is no test
+            weight.ds_tensor.data[-1] = float("nan")
+        save(self, *rest)
+
+    TokenWeightedTrainer._save_checkpoint = spoiled  # type: ignore[method-assign]
+    return train_here(*arguments)
+
+
+def test_a_weight_that_is_no_number_on_one_device_is_seen_under_zero_3(runs: Runs) -> None:
+    run = runs.new("spoiled", "qwen3")
+    results = run_ranks(
+        train_and_spoil, 2, runs.data("qwen3"), run.folder, "qwen3", {"save_every": 1}, environment=runs.environment("zero-3")
+    )
+    assert ["the training has diverged" in str(result) for result in results] == [True, True], results
+    assert all_checkpoints(run.checkpoints) == []
+    assert run.record.status == "failed"
 
 
 def test_a_whole_model_that_was_tuned_under_zero_3_is_saved_whole(runs: Runs) -> None:

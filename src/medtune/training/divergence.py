@@ -11,6 +11,7 @@ from medtune.errors import TrainingError
 from medtune.language import msg
 from medtune.runs import Run
 from medtune.training.checkpoints import all_checkpoints
+from medtune.training.sharding import own_part
 from medtune.types import Event, Listener
 
 __all__ = ["DivergenceError", "all_finite", "check_worth_resuming", "diverged"]
@@ -46,14 +47,9 @@ def diverged(step: int, *, sample: str | None = None) -> DivergenceError:
 
 def all_finite(weights: Iterable[Tensor]) -> bool:
     """Whether no weight of this process is NaN or infinite. On a GPU this waits for it once."""
-    sums = [weight.detach().float().sum() for weight in _own_parts(weights) if weight.is_floating_point()]
+    sums = [weight.detach().float().sum() for weight in map(own_part, weights) if weight.is_floating_point()]
     # A NaN or an infinity makes the sum one; finite weights cannot overflow float32, their number would have to.
     return not sums or bool(torch.isfinite(torch.stack([each.to(sums[0].device) for each in sums])).all())
-
-
-def _own_parts(weights: Iterable[Tensor]) -> Iterable[Tensor]:
-    for weight in weights:
-        yield weight.to_local() if hasattr(weight, "to_local") else weight  # FSDP2's weights are spread
 
 
 def check_worth_resuming(run: Run, tell: Listener) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from medtune.training.weights import is_peft, trained
 
-__all__ = ["gather_trained", "keep_to_gloo", "mark_leaves", "put_trained", "weights_are_divided", "zero_stage"]
+__all__ = ["gather_trained", "keep_to_gloo", "mark_leaves", "own_part", "put_trained", "weights_are_divided", "zero_stage"]
 
 
 def weights_are_divided() -> bool:
@@ -74,6 +74,21 @@ def mark_leaves(model: nn.Module) -> int:
 
 def _ask_for_gradient(module: nn.Module, arguments: Any, output: Tensor) -> Tensor:  # noqa: ARG001
     return output.requires_grad_() if torch.is_grad_enabled() else output
+
+
+def own_part(weight: Any) -> Tensor:
+    """What this process holds of a weight: all of it, or its share where it is divided. Nothing is sent."""
+    if hasattr(weight, "to_local"):  # FSDP2
+        local: Tensor = weight.to_local()
+        return local
+    if not hasattr(weight, "ds_tensor"):
+        whole: Tensor = weight
+        return whole
+    # ZeRO-3's weight itself is empty, but for the time in which it is gathered. The shares are equally long, and what the last
+    # one has over was never written (deepspeed/runtime/zero/partition_parameters.py, 0.19.8, _partition_param): any bits.
+    share: Tensor = weight.ds_tensor.flatten()
+    before = share.numel() * torch.distributed.get_rank(group=weight.ds_process_group)
+    return share[: max(0, min(share.numel(), weight.ds_numel - before))]
 
 
 def gather_trained(model: nn.Module) -> dict[str, Tensor]:

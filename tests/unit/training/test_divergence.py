@@ -39,6 +39,16 @@ def test_a_single_number_is_seen(value: float) -> None:
     assert not all_finite([torch.tensor([float("inf"), -float("inf")])])
 
 
+@pytest.mark.parametrize(("rank", "finite"), [(0, True), (1, False), (2, True)])
+def test_of_a_weight_under_zero_3_the_share_is_looked_at(rank: int, finite: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five values in shares of two: what the third process has over is nobody's value, and the weight itself is empty."""
+    shares = [[1.0, 2.0], [3.0, float("inf")], [5.0, float("nan")]]
+    weight: Any = torch.nn.Parameter(torch.empty(0))
+    weight.ds_tensor, weight.ds_numel, weight.ds_process_group = torch.tensor(shares[rank]), 5, "all"
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda group: rank if group == "all" else None)
+    assert all_finite([weight]) == finite
+
+
 def diverge(setup: Setup, run: Run, *, resume: bool = False, after: int) -> DivergenceError:
     model = setup.model()
     spoil_gradient(model, after=after)
