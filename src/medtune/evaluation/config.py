@@ -63,7 +63,7 @@ class EvaluationSettings(Settings):
     """Metadata fields by which the results are told apart; ``task``, and ``modality`` of the first picture, too. Ages are binned
     (under 18, 18 to 39, 40 to 64, 65 and over), other numbers are cut into thirds."""
     min_subgroup_samples: Annotated[int, Field(ge=1)] = 20
-    """A subgroup with fewer samples is not reported: its interval would say nothing."""
+    """A subgroup with fewer samples, or of fewer than five groups, is not reported: its interval would say nothing."""
 
     @model_validator(mode="after")
     def _check(self) -> EvaluationSettings:

@@ -45,7 +45,7 @@ ITEMS = (
     Item("6b", _ANALYSIS, msg("How the model was built: architecture, tuning, alignment."), ("method", "training", "selection")),
     Item("6c", _ANALYSIS, msg("How text was generated: prompts, temperature, seed, length."), ("generation",)),
     Item("6d", _ANALYSIS, msg("What comes out first, and what is made of it."), ("output",)),
-    Item("6e", _ANALYSIS, msg("How classes, probabilities and thresholds were obtained.")),
+    Item("6e", _ANALYSIS, msg("How classes, probabilities and thresholds were obtained."), ("abstention",)),
     Item("7a", _OUTPUT, msg("Measures of the quality of texts against a standard, errors included."), ("metrics",)),
     Item("7b", _OUTPUT, msg("What the measures mean for the later use, and how they go with human judgement."), ("readers",)),
     Item("7c", _OUTPUT, msg("What exactly is the outcome, and how it is computed."), ("metrics", "uncertainty")),

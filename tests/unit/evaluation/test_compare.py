@@ -6,9 +6,11 @@ import pytest
 
 from medtune.data.dataset import Dataset
 from medtune.errors import EvaluationError
+from medtune.evaluation import overlaps
 from medtune.evaluation.compare import compare
 from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.evaluate import evaluate
+from medtune.language import Text
 from medtune.types import Generator, Report, Request
 from toy_evaluation import Guessing, Looking, make_dataset
 
@@ -178,3 +180,18 @@ def test_leakage_and_missing_patients_are_alerts(tmp_path: Path) -> None:
             "The data set has no patient id",
         ]
         assert set(map(str, alerts)) <= set(map(str, warnings))
+
+
+def test_leakage_that_was_found_after_one_of_the_runs_is_said_of_both(tmp_path: Path) -> None:
+    """The first run was evaluated before anybody validated the data, the second after."""
+    dataset = make_dataset(tmp_path / "data", num_groups=6)
+    first, second = run(dataset, tmp_path / "a", Guessing()), run(dataset, tmp_path / "b", Looking())
+    late = [
+        overlaps.validation_found(Text("Two pictures look alike.")),
+        overlaps.validation_found(Text("Three rows are the same.")),
+    ]
+    report = Report.model_validate_json((second / "report.json").read_bytes())
+    changed = report.model_copy(update={"warnings": (*report.warnings, *late)})
+    (second / "report.json").write_text(changed.model_dump_json(), encoding="utf-8")
+    assert list(compare(first, second, num_resamples=200).alerts) == late
+    assert list(compare(second, first, num_resamples=200).alerts) == late

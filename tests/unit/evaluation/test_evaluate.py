@@ -250,6 +250,20 @@ def test_measurements_by_task_and_a_metric_that_only_one_task_has(tmp_path: Path
     assert not any(entry.task == "other" and entry.metric == "closed/accuracy" for entry in report.conditions[0].measurements)
 
 
+def test_many_samples_of_few_patients_are_no_subgroup(tmp_path: Path) -> None:
+    def at_a_site(row: dict[str, object]) -> None:
+        few = int(str(row["group"])[1:]) < 4
+        row["metadata"] = {
+            "site": "few patients" if few else "many patients",
+            "sex": "F" if int(str(row["group"])[1:]) % 2 else "M",
+        }
+
+    dataset = make_dataset(tmp_path / "data", num_groups=16, per_group=6, change=at_a_site)
+    report = run(dataset, tmp_path / "run")
+    assert set(report.subgroups) == {"sex"}
+    assert "Subgroups by site with fewer than 4 samples or 5 groups, not shown: 1." in templates(report)
+
+
 def test_subgroups_have_a_least_size_and_numbers_are_cut_into_thirds(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path / "data", num_groups=18)
     report = run(dataset, tmp_path / "run")

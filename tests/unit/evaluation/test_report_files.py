@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from medtune.evaluation import claim_2024, tripod_llm
+from medtune.evaluation import claim_2024, overlaps, tripod_llm
 from medtune.evaluation.checklists import render_checklist
 from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.evaluate import evaluate
@@ -46,7 +47,7 @@ def test_claim_has_44_items_and_tripod_llm_the_49_that_its_table_prints() -> Non
 
 
 def test_every_subject_of_an_item_is_one_that_medtune_can_speak_of(known: Known) -> None:
-    can = {*facts(known), "subgroups", "selection", "compute", "readers"}
+    can = {*facts(known), "abstention", "subgroups", "selection", "compute", "readers"}
     for item in (*claim_2024.ITEMS, *tripod_llm.ITEMS):
         assert set(item.subjects) <= can, item
 
@@ -76,6 +77,19 @@ def test_claim_s_partitions_and_ethics(known: Known) -> None:
     assert "100 resamples" in items["29"]
     for unknown in ("11", "13", "14", "33", "34", "44"):
         assert items[unknown].strip() == "- (blank: medtune does not know this) ________"
+
+
+def test_splits_that_overlap_are_not_called_disjoint(known: Known) -> None:
+    told = "Splits share no group"
+    assert [text.template.startswith(told) for text in facts(known)["disjoint"]] == [True]
+    shared = overlaps.shared_groups(3, 31)
+    leaking = replace(known, report=known.report.model_copy(update={"alerts": (shared,)}))
+    assert facts(leaking)["disjoint"] == [shared]
+    item = (
+        render_checklist(claim_2024.TITLE, claim_2024.SOURCE, claim_2024.ITEMS, leaking, "en").split("**20**")[1].split("**21**")[0]
+    )
+    assert told not in item
+    assert "3 of the 31 evaluated groups are also in the training split" in item
 
 
 def test_less_is_known_without_data_set_and_run(known: Known) -> None:
