@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from medtune.types import Comparison, Difference, Issue, Manifest, MetricValue, 
 
 if TYPE_CHECKING:
     from medtune.api import DemoResult, RunView
+    from medtune.data.dataset import LeftOut
     from medtune.environment import Finding
     from medtune.recipe import Recipe, Setting, SettingDifference
     from medtune.runs import Run
@@ -95,8 +97,8 @@ def _pairs(pairs: Iterable[tuple[Text, object]]) -> Table:
     return table
 
 
-def print_manifest(folder: Path, manifest: Manifest) -> None:
-    """What a data set holds."""
+def print_manifest(folder: Path, manifest: Manifest, first_left_out: LeftOut | None = None) -> None:
+    """What a data set holds, and the first record that did not become a row."""
     left_out: dict[str, int] = {}
     for source in manifest.sources:
         for reason, count in source.left_out.items():
@@ -117,6 +119,13 @@ def print_manifest(folder: Path, manifest: Manifest) -> None:
         )
     )
     _warn(console, manifest.warnings)
+    if first_left_out is not None:
+        where = ", ".join(part for part in (first_left_out.file, first_left_out.id) if part)
+        console.print(f"  {escape(where)}: {escape(str(first_left_out.text))}", style="yellow")
+        if first_left_out.remedy is not None:
+            console.print(f"    {escape(str(first_left_out.remedy))}", style="dim")
+        command = f"medtune validate {shlex.quote(str(folder))}"
+        console.print(f"    {escape(str(msg('`{command}` lists all that were left out.', command=command)))}", style="dim")
 
 
 _GROUP_KINDS = {
@@ -316,8 +325,12 @@ def print_comparison(comparison: Comparison) -> None:
 def _warn(console: Console, warnings: Iterable[Text]) -> None:
     """One line for each kind of sentence: a hundred pictures that look alike are one warning."""
     from medtune.evaluation.kinds import in_short
+    from medtune.evaluation.overlaps import makes_unfit
 
-    for warning in in_short(warnings):
+    sentences = list(warnings)
+    for warning in in_short(text for text in sentences if makes_unfit(text)):
+        console.print(f"[bold red]{escape(str(warning))}[/bold red]")
+    for warning in in_short(text for text in sentences if not makes_unfit(text)):
         console.print(f"[yellow]{escape(str(warning))}[/yellow]")
 
 

@@ -252,6 +252,15 @@ def threshold_on_its_own_split() -> Text:
     )
 
 
+def few_to_choose(label: str, count: int) -> Text:
+    return msg(
+        "The threshold of {label} for abstaining was chosen by only {count} questions: other patients might have given"
+        " quite another.",
+        label=label,
+        count=count,
+    )
+
+
 def no_probabilities(label: str) -> Text:
     return msg(
         "evaluation.abstain was set, but no answer of {label} came with probabilities of yes and no: there is no threshold. The"

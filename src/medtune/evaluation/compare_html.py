@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from medtune.evaluation import cautions, overlaps, plots
+from medtune.evaluation.case_filters import case_filters
 from medtune.evaluation.cases import PICTURE_BYTES, QUOTA, Case, Side
 from medtune.evaluation.evaluate import read_report
-from medtune.evaluation.finding_filter import finding_filter
 from medtune.evaluation.kinds import by_kind
 from medtune.evaluation.page import render_page
 from medtune.evaluation.run_cases import Asked, cases_of, check_dataset
-from medtune.evaluation.table import Verdict, about, choose_headline, format_interval, format_value, verdict
+from medtune.evaluation.table import Verdict, about, choose_headline, format_interval, format_p, format_value, verdict
 from medtune.evaluation.wording import ABOUT, FATES, PAGE, TAGS, VERDICTS, task_title, unit_title, value_title
 from medtune.language import Language, Text, msg
 from medtune.runs import atomic_write
@@ -87,14 +87,13 @@ def render_comparisons(pairs: Sequence[Pair], dataset: Dataset | None, in_langua
         unit_title=unit_title,
         metric_text=lambda metric: Text(metric.title),
         value=format_value,
-        p_value=_format_p,
+        p_value=format_p,
         interval=format_interval,
         base=True,
         tuned=True,
         cases=cases,
-        finding_filter=finding_filter(cases),
+        case_filters=case_filters(cases),
         fates=FATES,
-        case_tags=[tag for tag in TAGS if any(tag in case.tags for case in cases)],
         side_titles={"base": PAGE["first_model"], "tuned": PAGE["second_model"]},
         answer_titles={"base": PAGE["first_answer"], "tuned": PAGE["second_answer"]},
         box_titles={"base": PAGE["first_box"], "tuned": PAGE["second_box"]},
@@ -164,13 +163,6 @@ def _shown(pair: Pair) -> _Shown:
     if not overall:
         summary = msg("No measure of what the pictures show was scored: the numbers are of wording alone.")
     return _Shown(pair, (read_report(pair.first), read_report(pair.second)), summary, headline, tuple(sections))
-
-
-def _format_p(value: float | None) -> str:
-    """Three decimals, and never 0: no test shows that chance is impossible."""
-    if value is None:
-        return "–"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _bar(entry: Difference) -> Markup:

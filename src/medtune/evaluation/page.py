@@ -12,6 +12,7 @@ from importlib import resources
 
 from markupsafe import Markup, escape
 
+from medtune.evaluation.table import about
 from medtune.language import Language, Text, language
 
 __all__ = ["both", "either", "render_page"]
@@ -37,6 +38,7 @@ def render_page(template: str, *, style: str, script: str, in_language: Language
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.tests["telling"] = lambda name: about(name) != "wording"
     code = _asset(script)
     return environment.get_template(template).render(
         lang=_HTML_LANGUAGE[in_language or language()],

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from medtune.errors import MedtuneError
 from medtune.evaluation import cautions, overlaps, plots
-from medtune.evaluation.finding_filter import finding_filter
+from medtune.evaluation.case_filters import case_filters
 from medtune.evaluation.kinds import by_kind
 from medtune.evaluation.page import render_page
 from medtune.evaluation.review_wording import ERRORS, SEVERITIES
@@ -25,6 +25,7 @@ from medtune.evaluation.table import (
     Verdict,
     about,
     format_interval,
+    format_p,
     format_share,
     format_value,
     headline_rows,
@@ -137,15 +138,15 @@ def render_report(report: Report, folder: Path, dataset: Dataset | None, in_lang
         value=format_value,
         interval=format_interval,
         percent=format_share,
+        p_value=format_p,
         verdict=verdict,
         metric_text=lambda metric: Text(metric.title),
         strip=_strip,
         record=_record(folder),
         loss=_loss_picture(folder),
         cases=cases,
-        finding_filter=finding_filter(cases),
+        case_filters=case_filters(cases),
         fates=FATES,
-        case_tags=[tag for tag in TAGS if any(tag in case.tags for case in cases)],
         side_titles={"base": PAGE["base"], "tuned": PAGE["tuned"]},
         answer_titles={"base": PAGE["base_answer"], "tuned": PAGE["tuned_answer"]},
         box_titles={"base": PAGE["base_box"], "tuned": PAGE["tuned_box"]},

@@ -16,6 +16,7 @@ __all__ = [
     "about",
     "choose_headline",
     "format_interval",
+    "format_p",
     "format_share",
     "format_value",
     "headline_rows",
@@ -203,6 +204,13 @@ def format_interval(low: float | None, high: float | None, metric: MetricValue, 
     if low is None or high is None:
         return ""
     return f"{format_value(low, metric, signed=signed)} … {format_value(high, metric, signed=signed)}"
+
+
+def format_p(value: float | None) -> str:
+    """Three decimals, and never 0: no test shows that chance is impossible."""
+    if value is None:
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def format_share(share: float, decimals: int = 0) -> str:

@@ -209,6 +209,7 @@ PAGE: dict[str, Text] = {
     "any_fate": msg("Any"),
     "too_large": msg("Left out to keep the page small."),
     "raw": msg("Prompt and raw text"),
+    "adjusted_p": msg("p, adjusted"),
     "tokens": msg("tokens"),
     "letters_hidden": msg("letters more are not shown"),
     "picture_title": msg("What depends on the picture"),
@@ -236,7 +237,8 @@ PAGE: dict[str, Text] = {
     "overall": msg("all samples (dashed line)"),
     "findings_title": msg("Findings"),
     "findings_note": msg(
-        "Counted from the words of reference and answer, with negation. Sensitivity is found among those of the reference;"
+        "Counted from the words of reference and answer, with negation; a rib fracture is counted as a fracture, too. Sensitivity"
+        " is found among those of the reference;"
         " precision is found among those that the answers state."
     ),
     "in_reference": msg("In the reference"),
@@ -265,11 +267,12 @@ PAGE: dict[str, Text] = {
     ),
     "threshold": msg("Threshold"),
     "on_validation": msg("Where it was chosen: validation"),
-    "kept": msg("Kept"),
-    "right_kept": msg("Right among the kept"),
-    "wrong_kept": msg("Wrong among the kept"),
+    "kept": msg("Kept (coverage)"),
+    "right_kept": msg("Right among the kept (selective accuracy)"),
+    "wrong_kept": msg("Wrong among the kept (risk)"),
     "right_all": msg("Right if all are answered"),
     "no_threshold": msg("none keeps the risk"),
+    "applied_here": msg("As it is, applied to the split"),
     "above_allowed": msg("more than allowed"),
     "review_title": msg("What readers preferred"),
     "review_note": msg(

@@ -37,22 +37,24 @@
     document.getElementById("count").textContent = String(count);
     document.getElementById("none").hidden = count > 0;
   };
-  document.getElementById("f-finding")?.addEventListener("change", (event) => {
-    wanted.finding = event.target.value;
-    filter();
-  });
-  for (const button of document.querySelectorAll("[data-filter]")) {
+  for (const list of document.querySelectorAll("select[data-filter]")) {
+    list.addEventListener("change", () => {
+      wanted[list.dataset.filter] = list.value;
+      filter();
+    });
+  }
+  for (const button of document.querySelectorAll("button[data-filter]")) {
     button.addEventListener("click", () => {
       wanted[button.dataset.filter] = button.dataset.value;
-      for (const other of document.querySelectorAll(`[data-filter="${button.dataset.filter}"]`)) {
+      for (const other of document.querySelectorAll(`button[data-filter="${button.dataset.filter}"]`)) {
         other.setAttribute("aria-pressed", String(other === button));
       }
       filter();
     });
   }
 
-  // A closed <details> prints closed: paper has nothing to click on.
+  // Paper has nothing to click on: short folds print open. Long ones (prompts, tables of all measures) print as they are.
   addEventListener("beforeprint", () => {
-    for (const details of document.querySelectorAll("details:not(.raw)")) details.open = true;
+    for (const details of document.querySelectorAll("details:not(.raw, .task)")) details.open = true;
   });
 })();
