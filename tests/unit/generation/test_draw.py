@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import RepetitionPenaltyLogitsProcessor
+from transformers import RepetitionPenaltyLogitsProcessor, TopPLogitsWarper
 
-from medtune.generation.draw import GumbelDraw, PaddingBlindPenalty, logits_processors
+from medtune.generation.draw import GumbelDraw, Nucleus, PaddingBlindPenalty, logits_processors
 from medtune.types import Sampling
 
 NO_IDS = torch.zeros((1, 0), dtype=torch.int64)
@@ -55,10 +55,35 @@ def test_padding_does_not_count_as_said() -> None:
         (Sampling(temperature=0.7), ["TemperatureLogitsWarper", "GumbelDraw"]),
         (
             Sampling(temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.1),
-            ["PaddingBlindPenalty", "TemperatureLogitsWarper", "TopKLogitsWarper", "TopPLogitsWarper", "GumbelDraw"],
+            ["PaddingBlindPenalty", "TemperatureLogitsWarper", "TopKLogitsWarper", "Nucleus", "GumbelDraw"],
         ),
     ],
 )
 def test_steps(sampling: Sampling, steps: list[str]) -> None:
     processors = logits_processors(sampling, ["a"], torch.ones(1, 3, dtype=torch.int64))
     assert [type(processor).__name__ for processor in processors] == steps
+
+
+@pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("candidates", [1, 16, 4000])
+def test_a_nucleus_is_that_of_a_sorted_vocabulary(top_p: float, candidates: int) -> None:
+    """Rows from nearly certain to nearly even: some end among the candidates, some do not."""
+    spread = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.2])[:, None]
+    scores = torch.randn(5, 3000, generator=torch.Generator().manual_seed(1)) * spread
+    scores[1, ::3] = -torch.inf  # what another filter has taken out
+    kept = Nucleus(top_p, candidates=candidates)(NO_IDS, scores)
+    assert torch.equal(kept, TopPLogitsWarper(top_p)(NO_IDS, scores))
+    assert (kept.isfinite().sum(dim=-1) >= 1).all()
+
+
+def test_the_least_probable_of_a_nucleus_brings_those_that_are_its_equals() -> None:
+    probabilities = torch.tensor([[0.4, 0.2, 0.2, 0.2]])
+    assert Nucleus(0.5)(NO_IDS, probabilities.log()).isfinite().tolist() == [[True] * 4]
+    assert Nucleus(0.3)(NO_IDS, probabilities.log()).isfinite().tolist() == [[True, False, False, False]]
+
+
+def test_a_nucleus_does_not_depend_on_the_rows_beside_it() -> None:
+    scores = torch.randn(4, 3000, generator=torch.Generator().manual_seed(2)) * torch.tensor([6.0, 0.1, 3.0, 0.1])[:, None]
+    together = Nucleus(0.95, candidates=64)(NO_IDS, scores)
+    for row in range(4):
+        assert torch.equal(together[row : row + 1], Nucleus(0.95, candidates=64)(NO_IDS, scores[row : row + 1]))
