@@ -32,8 +32,9 @@ from pydantic import JsonValue, ValidationError
 from medtune.data.images import ImageIndex, stays_inside
 from medtune.data.split import SPLITS
 from medtune.errors import DataError
+from medtune.imaging.part import read_part
 from medtune.language import Field, Text, msg
-from medtune.types import Document, Fault, ImageRef, Manifest, Message, Sample, SplitName
+from medtune.types import Document, Fault, FilePart, ImageRef, Manifest, Message, Sample, SplitName
 
 __all__ = [
     "Dataset",
@@ -289,28 +290,23 @@ class Dataset:
             raise DataError(msg("The picture {path} lies outside the data set's folder.", path=path), file=self.folder)
         return self.folder / path
 
+    def stored_picture(self, ref: ImageRef) -> Path | FilePart:
+        """Where a picture lies: its file, or the part of a shard. Nothing is read.
+
+        Raises:
+            DataError: Outside the folder.
+        """
+        file = self.image_path(ref)
+        return file if ref.shard is None else FilePart(file, ref.shard.offset, ref.shard.num_bytes)
+
     def picture(self, ref: ImageRef) -> Path | bytes:
         """A stored picture: its file, or its bytes when it lies in a shard.
 
         Raises:
             DataError: Outside the folder, or the shard is missing or cut short.
         """
-        file = self.image_path(ref)
-        if ref.shard is None:
-            return file
-        try:
-            with file.open("rb") as shard:
-                shard.seek(ref.shard.offset)
-                content = shard.read(ref.shard.num_bytes)
-        except OSError as error:
-            raise DataError(
-                msg("The file cannot be read: {error}", error=_first_line(error)),
-                file=file,
-                remedy=msg("Prepare the data set again."),
-            ) from error
-        if len(content) != ref.shard.num_bytes:
-            raise DataError(msg("The shard is cut short."), file=file, remedy=msg("Prepare the data set again."))
-        return content
+        stored = self.stored_picture(ref)
+        return read_part(stored) if isinstance(stored, FilePart) else stored
 
     def left_out(self) -> Iterator[LeftOut]:
         """The records that did not become rows."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medtune.types import IMAGE_MARK, ControlName, ImageRef, Message, Sample
+from medtune.types import IMAGE_MARK, ControlName, ImageRef, Message, Sample, StoredPicture
 
 __all__ = ["MID_GREY", "Presentation", "askable", "present", "shuffle_pictures"]
 
@@ -25,7 +25,7 @@ class Presentation:
     """What is really shown for a sample: the prompt, the picture files in the order of the marks, and their sha256."""
 
     messages: tuple[Message, ...]
-    images: tuple[Path | bytes, ...]
+    images: tuple[StoredPicture, ...]
     image_sha256: tuple[str, ...]
 
 
@@ -34,7 +34,7 @@ def present(
     samples: Sequence[Sample],
     *,
     pool: Sequence[Sample],
-    picture: Callable[[ImageRef], Path | bytes],
+    picture: Callable[[ImageRef], StoredPicture],
     seed: int,
     blank_folder: Path,
 ) -> dict[str, Presentation]:
@@ -114,7 +114,7 @@ def shuffle_pictures(samples: Sequence[Sample], *, seed: int) -> Mapping[str, Sa
     return donors
 
 
-def _shown(sample: Sample, images: Sequence[ImageRef], picture: Callable[[ImageRef], Path | bytes]) -> Presentation:
+def _shown(sample: Sample, images: Sequence[ImageRef], picture: Callable[[ImageRef], StoredPicture]) -> Presentation:
     return Presentation(sample.prompt, tuple(picture(image) for image in images), tuple(image.sha256 for image in images))
 
 

@@ -215,6 +215,10 @@ def read_report(folder: Path) -> Report:
     path = folder / "report.json"
     try:
         return Report.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise EvaluationError(
+            msg("This run has not been evaluated."), file=path, remedy=msg("Run `medtune evaluate {run}` first.", run=folder)
+        ) from error
     except (OSError, ValidationError) as error:
         raise EvaluationError(
             msg("The report cannot be read: {error}", error=str(error).splitlines()[0]),
@@ -269,13 +273,13 @@ _Shown = tuple[Sequence[Sample], Mapping[str, Presentation]]
 def _show_control(
     control: ControlName, samples: Sequence[Sample], pool: Sequence[Sample], dataset: Dataset, seed: int, folder: Path
 ) -> _Shown:
-    return samples, present(control, samples, pool=pool, picture=dataset.picture, seed=seed, blank_folder=folder)
+    return samples, present(control, samples, pool=pool, picture=dataset.stored_picture, seed=seed, blank_folder=folder)
 
 
 def _show_variant(variant: str, samples: Sequence[Sample], dataset: Dataset, folder: Path) -> _Shown:
     if variant == "general":
         return samples, present_general(samples, folder)
-    return samples, present_variant(variant, samples, picture=dataset.picture, folder=folder)
+    return samples, present_variant(variant, samples, picture=dataset.stored_picture, folder=folder)
 
 
 def _write_guesses(condition: Asked, samples: Sequence[Sample], dataset: Dataset, folder: Path, hear: Listener) -> None:

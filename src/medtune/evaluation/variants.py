@@ -16,7 +16,7 @@ from medtune.errors import UnreadableImageError
 from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.controls import Presentation
 from medtune.evaluation.paraphrases import paraphrase
-from medtune.types import ImageRef, Message, Sample, Sampling
+from medtune.types import ImageRef, Message, Sample, Sampling, StoredPicture
 
 __all__ = ["exchange_sides", "has_side", "is_variant", "present_variant", "variant_names", "variant_samples", "variant_sampling"]
 
@@ -78,7 +78,7 @@ def variant_sampling(variant: str, sampling: Sampling, settings: EvaluationSetti
 
 
 def present_variant(
-    variant: str, samples: Sequence[Sample], *, picture: Callable[[ImageRef], Path | bytes], folder: Path
+    variant: str, samples: Sequence[Sample], *, picture: Callable[[ImageRef], StoredPicture], folder: Path
 ) -> dict[str, Presentation]:
     """How each sample is shown, by sample id. Mirrored pictures are written into ``folder``.
 
@@ -107,7 +107,7 @@ def _has_laterality(sample: Sample) -> bool:
     return bool(sample.images) and sample.task != "detection" and (has_side(asked) or has_side(sample.target))
 
 
-def _mirror(image: Path | bytes, ref: ImageRef, folder: Path) -> tuple[Path, str]:
+def _mirror(image: StoredPicture, ref: ImageRef, folder: Path) -> tuple[Path, str]:
     """The picture turned left to right, as a PNG so that nothing else of it changes, and its sha256."""
     from PIL import Image
 

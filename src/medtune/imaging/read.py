@@ -18,8 +18,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from medtune.errors import UnreadableImageError, system_reason
 from medtune.imaging.config import Limits
+from medtune.imaging.part import read_part
 from medtune.language import Text, msg
-from medtune.types import TransformRecord, View
+from medtune.types import FilePart, StoredPicture, TransformRecord, View
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,11 +85,11 @@ class Header:
         return {"JPEG": ".jpg", "PNG": ".png"}.get(self.format)
 
 
-def read_header(picture: Path | bytes, *, name: str = "", view: View | None = None, limits: Limits | None = None) -> Header:
+def read_header(picture: StoredPicture, *, name: str = "", view: View | None = None, limits: Limits | None = None) -> Header:
     """Read a picture's header and check it against the limits. Decodes no pixel.
 
     Args:
-        picture: A file, or the bytes of one.
+        picture: A file, the bytes of one, or where they lie in a larger one.
         name: How messages call it; the file's path when empty.
         view: Which part of a DICOM or NIfTI file, and through which windows; other pictures have only one view.
         limits: See :class:`Limits`.
@@ -97,6 +98,8 @@ def read_header(picture: Path | bytes, *, name: str = "", view: View | None = No
         UnreadableImageError: Missing, not a picture of a known format, several frames, or beyond a limit.
     """
     called, limits = name or _called(picture), limits or Limits()
+    if isinstance(picture, FilePart):
+        picture = read_part(picture)
     match _kind(picture, called, limits):
         case "dicom":
             from medtune.imaging.dicom import read_dicom_header
@@ -110,7 +113,7 @@ def read_header(picture: Path | bytes, *, name: str = "", view: View | None = No
         return _header(image)
 
 
-def read_size(picture: Path | bytes, *, name: str = "", limits: Limits | None = None) -> tuple[int, int]:
+def read_size(picture: StoredPicture, *, name: str = "", limits: Limits | None = None) -> tuple[int, int]:
     """(width, height) in pixels after the Exif turn, from the header alone.
 
     Raises:
@@ -121,7 +124,7 @@ def read_size(picture: Path | bytes, *, name: str = "", limits: Limits | None = 
 
 
 def open_picture(
-    picture: Path | bytes,
+    picture: StoredPicture,
     *,
     name: str = "",
     view: View | None = None,
@@ -136,6 +139,8 @@ def open_picture(
         UnreadableImageError: As :func:`read_header`, or the pixels are damaged or cut short.
     """
     called, limits = name or _called(picture), limits or Limits()
+    if isinstance(picture, FilePart):
+        picture = read_part(picture)
     match _kind(picture, called, limits):
         case "dicom":
             from medtune.imaging.dicom import open_dicom
@@ -334,7 +339,9 @@ def _limit_remedy(field: str) -> Text:
     return msg("Make the picture smaller, or raise data.limits.{field}.", field=field)
 
 
-def _called(picture: Path | bytes) -> str:
+def _called(picture: StoredPicture) -> str:
+    if isinstance(picture, FilePart):
+        return f"{picture.file}[{picture.offset}:{picture.offset + picture.num_bytes}]"
     return str(picture) if isinstance(picture, Path) else "<bytes>"
 
 

@@ -25,8 +25,9 @@ from medtune.data.dataset import Dataset
 from medtune.data.keys import KeyTable
 from medtune.data.prepare import prepare, work_folder
 from medtune.data.split import SPLITS, digest_of, draw, draw_all, fill_strata
-from medtune.errors import DataError, RunError
-from medtune.imaging.read import open_picture
+from medtune.errors import DataError, RunError, UnreadableImageError
+from medtune.imaging.read import open_picture, read_size
+from medtune.types import FilePart
 
 
 def settings(path: Path, **more: Any) -> DataSettings:
@@ -111,6 +112,10 @@ def test_pictures_in_shards(rad: Path, tmp_path: Path) -> None:
             assert isinstance(data, bytes)
             assert data == files.image_path(one.images[0]).read_bytes()
             assert open_picture(data).size == (other.images[0].width, other.images[0].height)
+            unread = shards.stored_picture(other.images[0])
+            assert isinstance(unread, FilePart)
+            assert open_picture(unread).tobytes() == open_picture(data).tobytes()
+            assert read_size(unread) == (other.images[0].width, other.images[0].height)
     with tarfile.open(tmp_path / "shards" / "images" / "000000.tar") as shard:
         first = shard.getmembers()[0]
         ref = shards.images[first.name]
@@ -119,6 +124,12 @@ def test_pictures_in_shards(rad: Path, tmp_path: Path) -> None:
     (tmp_path / "shards" / "images" / "000000.tar").write_bytes(b"short")
     with pytest.raises(DataError, match="cut short"):
         shards.picture(ref)
+    lost = shards.stored_picture(ref)  # nothing is read until the picture is wanted
+    with pytest.raises(UnreadableImageError, match=r"cut short(.|\n)*000000\.tar"):
+        open_picture(lost)
+    (tmp_path / "shards" / "images" / "000000.tar").unlink()
+    with pytest.raises(UnreadableImageError, match="cannot be read"):
+        read_size(lost)
 
 
 def environment() -> dict[str, str]:

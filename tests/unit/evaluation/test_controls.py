@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from medtune.evaluation.controls import MID_GREY, askable, present, shuffle_pictures
-from medtune.types import ImageRef, Message, Sample
+from medtune.generation.wire import read_request, request_line
+from medtune.types import FilePart, ImageRef, InShard, Message, Request, Sample
 from toy_evaluation import make_dataset
 
 
@@ -107,3 +108,20 @@ def test_shuffled_pictures_of_a_part_are_those_of_the_whole(tmp_path: Path) -> N
 
     whole = show(pool)
     assert show(part) == {entry.id: whole[entry.id] for entry in part}
+
+
+def test_pictures_in_shards_are_not_read_before_they_are_asked_about(tmp_path: Path) -> None:
+    """A hundred thousand pictures are more than fits into memory, and the first answer would wait for the last picture."""
+    dataset = make_dataset(tmp_path / "data")
+    place = InShard(file="images/absent.tar", offset=512, num_bytes=100)
+    samples = [
+        row.model_copy(update={"images": tuple(image.model_copy(update={"shard": place}) for image in row.images)})
+        for row in dataset.rows("test")
+    ]
+    for control in ("none", "shuffled"):
+        shown = present(control, samples, pool=samples, picture=dataset.stored_picture, seed=0, blank_folder=tmp_path)
+        assert len(shown) == len(samples)
+        part = FilePart(dataset.folder / "images" / "absent.tar", 512, 100)
+        assert all(entry.images == (part,) for entry in shown.values())
+    request = Request(id="a", messages=samples[0].prompt, images=(part,))
+    assert read_request(request_line(request)) == request
