@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medtune.evaluation.bootstrap import cluster_bootstrap, paired_cluster_bootstrap
-from medtune.evaluation.metrics.additive import statistics_of
 from medtune.evaluation.permutation import mcnemar_exact, paired_cluster_permutation
+from medtune.evaluation.score_columns import ScoreColumns, parts_of, statistics_together
 from medtune.types import Difference, Measurement, Metric, Score
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ScoreTable:
     """The scores of one condition.
 
@@ -39,7 +39,7 @@ class ScoreTable:
         metrics: Metric value -> the metric that aggregates it.
     """
 
-    scores: Mapping[str, Mapping[str, Score]]
+    scores: ScoreColumns
     tasks: Mapping[str, str]
     groups: Mapping[str, str]
     metrics: Mapping[str, Metric]
@@ -57,10 +57,13 @@ class ScoreTable:
         num_resamples: int,
         seed: int,
     ) -> ScoreTable:
-        table: dict[str, dict[str, Score]] = {}
+        numbers: dict[str, int] = {}
+        found: dict[str, dict[int, Score]] = {}
         for score in scores:
-            table.setdefault(score.metric, {})[score.sample_id] = score
-        return cls(table, tasks, groups, metrics, num_resamples, seed)
+            found.setdefault(score.metric, {})[numbers.setdefault(score.sample_id, len(numbers))] = score
+        columns = ScoreColumns()
+        columns.add(list(numbers), parts_of(entry for column in found.values() for entry in sorted(column.items(), key=_place)))
+        return cls(columns, tasks, groups, metrics, num_resamples, seed)
 
     def tasks_of(self, metric: str) -> list[str]:
         """The tasks that have scores on ``metric``, in the order of the samples."""
@@ -68,9 +71,30 @@ class ScoreTable:
 
     def select(self, metric: str, *, task: str | None = None, among: Sequence[str] | None = None) -> list[str]:
         """Ids with a score (or an unscored mark) on ``metric``."""
-        have = self.scores.get(metric, {})
-        ids: Iterable[str] = have if among is None else (sample for sample in among if sample in have)
-        return [sample for sample in ids if task is None or self.tasks[sample] == task]
+        have = self.scores.get(metric)
+        if have is None:
+            return []
+        ids = list(have) if among is None else [name for name, row in zip(among, have.rows(among), strict=True) if row >= 0]
+        return ids if task is None else [sample for sample in ids if self.tasks[sample] == task]
+
+    def is_scored(self, metric: str, sample_ids: Sequence[str]) -> NDArray[np.bool_]:
+        """(n,) whether each sample has a number on ``metric``."""
+        have = self.scores.get(metric)
+        return np.zeros(len(sample_ids), dtype=bool) if have is None else ~np.isnan(have.values_of(sample_ids))
+
+    def groups_of(self, sample_ids: Sequence[str]) -> NDArray[np.int64]:
+        """(n,) the group of each sample as a number, in the order of the groups' names."""
+        numbers = self._group_numbers
+        return np.fromiter((numbers[self.groups[name]] for name in sample_ids), dtype=np.int64, count=len(sample_ids))
+
+    @cached_property
+    def _group_numbers(self) -> dict[str, int]:
+        # As numpy sorts them, by code points: numbers and names then give the same draws.
+        return {group: number for number, group in enumerate(sorted(set(self.groups.values())))}
+
+
+def _place(entry: tuple[int, Score]) -> int:
+    return entry[0]
 
 
 def _number(value: float | None) -> float | None:
@@ -84,13 +108,13 @@ def measure(table: ScoreTable, metric: str, *, task: str | None = None, among: S
     With one group only there is no interval: nothing is known of how groups differ.
     """
     ids = table.select(metric, task=task, among=among)
-    scored = [sample for sample in ids if table.scores[metric][sample].value is not None]
+    scored = [sample for sample, known in zip(ids, table.is_scored(metric, ids), strict=True) if known]
     if not scored:
         return Measurement(metric=metric, task=task, value=None, num_scored=0, num_unscored=len(ids), num_groups=0)
-    statistics = statistics_of([table.scores[metric][sample] for sample in scored])
-    groups = [table.groups[sample] for sample in scored]
+    statistics = statistics_together([table.scores[metric]], scored)[0]
+    groups = table.groups_of(scored)
     aggregate = partial(table.metrics[metric].aggregate, metric)
-    limits = (0.0, 1.0) if _is_share(table, metric) else None
+    limits = _limits(table, metric)
     value, low, high = cluster_bootstrap(
         statistics, groups, aggregate, num_resamples=table.num_resamples, seed=table.seed, limits=limits
     )
@@ -102,13 +126,18 @@ def measure(table: ScoreTable, metric: str, *, task: str | None = None, among: S
         high=_number(high),
         num_scored=len(scored),
         num_unscored=len(ids) - len(scored),
-        num_groups=len(set(groups)),
+        num_groups=len(np.unique(groups)),
     )
 
 
-def _is_share(table: ScoreTable, metric: str) -> bool:
-    """Whether ``metric`` is a number from 0 to 1."""
-    return any(known.name == metric and (known.low, known.high) == (0.0, 1.0) for known in table.metrics[metric].values)
+_SCALES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 100.0))
+
+
+def _limits(table: ScoreTable, metric: str) -> tuple[float, float] | None:
+    """The ends of ``metric``'s range, where it is a share, a correlation or a score without a unit: what has one (letters, reports)
+    has no end but on paper."""
+    known = next((known for known in table.metrics[metric].values if known.name == metric), None)
+    return (known.low, known.high) if known is not None and not known.unit and (known.low, known.high) in _SCALES else None
 
 
 def no_difference(metric: str, task: str | None, num_unscored: int) -> Difference:
@@ -134,10 +163,11 @@ def difference(first: ScoreTable, second: ScoreTable, metric: str, *, task: str 
     if not ids:
         return no_difference(metric, task, num_unscored)
     # Together: exchanging groups between the two needs the same columns in both.
-    left, right = np.split(statistics_of([table.scores[metric][sample] for table in (first, second) for sample in ids]), 2)
-    groups = [first.groups[sample] for sample in ids]
+    left, right = statistics_together([first.scores[metric], second.scores[metric]], ids)
+    groups = first.groups_of(ids)
     aggregate = partial(first.metrics[metric].aggregate, metric)
-    limits = (-1.0, 1.0) if _is_share(first, metric) else None
+    ends = _limits(first, metric)
+    limits = None if ends is None else (ends[0] - ends[1], ends[1] - ends[0])
     value, low, high = paired_cluster_bootstrap(
         left, right, groups, aggregate, num_resamples=first.num_resamples, seed=first.seed, limits=limits
     )
@@ -153,7 +183,7 @@ def difference(first: ScoreTable, second: ScoreTable, metric: str, *, task: str 
         high=_number(high),
         num_samples=len(ids),
         num_unscored=num_unscored,
-        num_groups=len(set(groups)),
+        num_groups=len(np.unique(groups)),
         p_value=p_value,
         discordant=discordant,
         p_mcnemar=None if discordant is None else mcnemar_exact(*discordant),
@@ -164,11 +194,8 @@ def common_samples(tables: Sequence[ScoreTable], metric: str, task: str | None) 
     """Ids that all ``tables`` have scored on ``metric``, in the order of the first, and how many that one at least has were not."""
     asked = dict.fromkeys(sample for table in tables for sample in table.select(metric) if sample in tables[0].tasks)
     wanted = [sample for sample in asked if task is None or tables[0].tasks[sample] == task]
-    scored = [
-        sample
-        for sample in wanted
-        if all((score := table.scores.get(metric, {}).get(sample)) is not None and score.value is not None for table in tables)
-    ]
+    by_all = np.logical_and.reduce([table.is_scored(metric, wanted) for table in tables])
+    scored = [sample for sample, known in zip(wanted, by_all, strict=True) if known]
     return scored, len(wanted) - len(scored)
 
 

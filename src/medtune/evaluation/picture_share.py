@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from medtune.evaluation.bootstrap import cluster_bootstrap
 from medtune.evaluation.measure import ScoreTable, common_samples
-from medtune.evaluation.metrics.additive import statistics_of
+from medtune.evaluation.score_columns import statistics_together
 from medtune.types import ControlName, Difference, MetricValue, PictureShare
 
 __all__ = ["picture_share"]
@@ -65,8 +65,7 @@ def _share(real: ScoreTable, without: ScoreTable, metric: MetricValue, task: str
     if not ids:
         return None, None, None
     aggregate = partial(real.metrics[metric.name].aggregate, metric.name)
-    left = statistics_of([real.scores[metric.name][sample] for sample in ids])
-    right = statistics_of([without.scores[metric.name][sample] for sample in ids])
+    left, right = statistics_together([real.scores[metric.name], without.scores[metric.name]], ids)
     width = left.shape[1]
 
     def part(totals: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -75,7 +74,7 @@ def _share(real: ScoreTable, without: ScoreTable, metric: MetricValue, task: str
         part_of_own: NDArray[np.float64] = np.divide(lost, own, out=np.full(own.shape, np.nan), where=own > 0)
         return part_of_own
 
-    groups = [real.groups[sample] for sample in ids]
+    groups = real.groups_of(ids)
     found = cluster_bootstrap(np.concatenate([left, right], axis=1), groups, part, num_resamples=real.num_resamples, seed=real.seed)
     if any(number is not None and not math.isfinite(number) for number in found):
         return None, None, None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from medtune.types import Score
 
-__all__ = ["Part", "ScoreColumn", "ScoreColumns", "parts_of"]
+__all__ = ["Part", "ScoreColumn", "ScoreColumns", "parts_of", "statistics_together"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +120,20 @@ class ScoreColumn(Mapping[str, Score]):
 
     def _row(self, sample_id: object) -> int | None:
         """The row of a sample: found by bisection, since the places ascend."""
-        number = self.numbers.get(sample_id) if isinstance(sample_id, str) else None
-        if number is None:
-            return None
-        row = int(np.searchsorted(self.whole.places, number))
-        return row if row < len(self.whole.places) and self.whole.places[row] == number else None
+        row = int(self.rows([sample_id])[0]) if isinstance(sample_id, str) else -1
+        return None if row < 0 else row
+
+    def rows(self, sample_ids: Sequence[str]) -> NDArray[np.int64]:
+        """(n,) the row of each sample in :attr:`whole`, -1 for one without a score."""
+        numbers = np.fromiter((self.numbers.get(name, -1) for name in sample_ids), dtype=np.int64, count=len(sample_ids))
+        rows = np.searchsorted(self.whole.places, numbers)
+        rows[rows == len(self.whole.places)] = 0  # behind the last: that of the first is another number
+        return np.where(self.whole.places[rows] == numbers, rows, -1)
+
+    def values_of(self, sample_ids: Sequence[str]) -> NDArray[np.float64]:
+        """(n,) the value of each sample, NaN for one that is unscored or has no score."""
+        rows = self.rows(sample_ids)
+        return np.where(rows < 0, np.nan, self.whole.values[rows])
 
     def __getitem__(self, sample_id: str) -> Score:
         row = self._row(sample_id)
@@ -154,3 +163,31 @@ class ScoreColumn(Mapping[str, Score]):
 
     def __len__(self) -> int:
         return len(self.whole.places)
+
+
+def statistics_together(columns: Sequence[ScoreColumn], sample_ids: Sequence[str]) -> list[NDArray[np.float64]]:
+    """(n, k) additive statistics of scored samples in each of ``columns``, with the same k and the same meaning of each.
+
+    What :func:`medtune.evaluation.metrics.additive.statistics_of` makes of the scores, without an object for each.
+    """
+    parts = [column.whole.statistics[column.rows(sample_ids)] for column in columns]
+    if not any(column.whole.placed for column in columns):
+        width = max(part.shape[1] for part in parts)
+        return [_widened(part, width) for part in parts]
+    width = max(int(part[:, 0].max(initial=1)) for part in parts)
+    entries = [_entries(part) for part in parts]
+    blocks = np.unique(np.concatenate([places // width for _, places, _ in entries]))
+    found = []
+    for rows, places, numbers in entries:
+        vectors = np.zeros((len(sample_ids), width * max(len(blocks), 1)))
+        vectors[rows, np.searchsorted(blocks, places // width) * width + places % width] = numbers
+        found.append(vectors)
+    return found
+
+
+def _entries(part: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """The statistics of rows that hold them with their places: their row, place and number."""
+    counts = part[:, 1].astype(np.int64)
+    rows = np.repeat(np.arange(len(part)), counts)
+    each = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return rows, part[rows, 2 + counts[rows] + each].astype(np.int64), part[rows, 2 + each]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from medtune.evaluation import score as scoring
+from medtune.evaluation.bootstrap import cluster_bootstrap
 from medtune.evaluation.measure import ScoreTable, measure
+from medtune.evaluation.metrics.additive import mean_of, statistics_of
 from medtune.evaluation.predictions import read_predictions, read_scores
 from medtune.evaluation.score import Metrics, load_metric, parse_generation, score_file, score_predictions
-from medtune.types import Generation, Message, Prediction, Sample
+from medtune.evaluation.score_columns import statistics_together
+from medtune.types import Generation, Message, Prediction, Sample, Score
 
 METRICS = Metrics(("closed", "rouge", "bleu"))
 
@@ -80,6 +84,43 @@ def test_columns_measure_as_objects_do(tmp_path: Path) -> None:
             )
     assert "s0" not in columns.scores["closed/specificity"], "a value that does not apply to a sample has no score"
     assert any(score.value is None for score in columns.scores["closed/accuracy"].values())
+
+
+def test_columns_give_the_statistics_of_the_objects() -> None:
+    """Two conditions that claim different findings, one sample unscored, one without a score."""
+    plain = [
+        [Score(sample_id="a", metric="m", value=1.0), Score(sample_id="b", metric="m", value=0.5, statistics=(1.0, 2.0))],
+        [Score(sample_id="b", metric="m", value=0.25), Score(sample_id="a", metric="m", value=0.0, statistics=(0.0, 3.0))],
+    ]
+    placed = [
+        [
+            Score(sample_id="a", metric="m", value=1.0, statistics=(1.0, 2.0), places=(7, 3), width=3),
+            Score(sample_id="b", metric="m", value=1.0, statistics=(4.0,), places=(2**52,), width=3),
+        ],
+        [
+            Score(sample_id="a", metric="m", value=0.0, statistics=(0.0,), places=(0,), width=3),
+            Score(sample_id="b", metric="m", value=1.0, statistics=(5.0, 6.0, 7.0), places=(20, 7, 8), width=3),
+        ],
+    ]
+    for pair in (plain, placed):
+        tables = [
+            ScoreTable.build([*scores, Score(sample_id="c", metric="m", value=None)], {}, {}, {}, num_resamples=1, seed=0)
+            for scores in pair
+        ]
+        columns = [table.scores["m"] for table in tables]
+        assert [table.is_scored("m", ["c", "b", "nobody", "a"]).tolist() for table in tables] == [[False, True, False, True]] * 2
+        objects = [{score.sample_id: score for score in scores} for scores in pair]
+        for ids in (["a", "b"], ["b", "a"], ["a"]):
+            expected = statistics_of([of[name] for of in objects for name in ids])
+            assert np.array_equal(np.concatenate(statistics_together(columns, ids)), expected)
+
+
+def test_groups_by_number_are_drawn_as_groups_by_name() -> None:
+    groups = {f"s{number}": name for number, name in enumerate(["b", "ä", "a10", "a9", "Z", "b", "中"] * 3)}
+    table = ScoreTable.build([], {}, groups, {}, num_resamples=1, seed=0)
+    statistics = np.array([[float(number % 5), 1.0] for number in range(len(groups))])
+    by_number = cluster_bootstrap(statistics, table.groups_of(list(groups)), mean_of, num_resamples=200, seed=3)
+    assert by_number == cluster_bootstrap(statistics, list(groups.values()), mean_of, num_resamples=200, seed=3)
 
 
 def test_nothing_is_written_when_scoring_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
