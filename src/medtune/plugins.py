@@ -81,7 +81,6 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "radbert-ct": "medtune.evaluation.metrics.radeval:RadBertCt",
         "green": "medtune.evaluation.metrics.radeval:Green",
         "ratescore": "medtune.evaluation.metrics.radeval:RaTEScore",
-        "radcliq": "medtune.evaluation.metrics.radeval:RadCliQ",
         "srrbert": "medtune.evaluation.metrics.radeval:SrrBert",
         "strict": "medtune.evaluation.metrics.protocols:Strict",
         "llava-med-v1": "medtune.evaluation.metrics.protocols:LlavaMedV1",

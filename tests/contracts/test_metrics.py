@@ -12,7 +12,7 @@ from medtune.evaluation.metrics.additive import statistics_of
 from medtune.plugins import names, resolve
 from medtune.types import Generation, ImageRef, Message, Metric, Prediction, Sample, Score
 
-ELSEWHERE = ("semantic", "radgraph", "chexbert", "radbert-ct", "green", "ratescore", "radcliq", "srrbert", "calibration")
+ELSEWHERE = ("semantic", "radgraph", "chexbert", "radbert-ct", "green", "ratescore", "srrbert", "calibration")
 """Metrics of optional packages with weights, and one that judges probabilities instead of texts: they have tests of their own."""
 NAMES = [name for name in names("metric") if name not in ELSEWHERE]
 

@@ -78,11 +78,22 @@ class _Package:
         assert constants.HF_HUB_OFFLINE, "no network connection by itself"
         if metrics == ["green"]:
             raise OSError("couldn't connect to the hub\nmore")
+        if metrics == ["f1radbert_ct"]:
+            raise ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
+        import nltk
+
+        assert nltk.download("punkt_tab", quiet=True) is False, "nor one by NLTK"
         self.metrics = metrics
 
     def __call__(self, refs: list[str], hyps: list[str]) -> dict[str, list[float]]:
         same = float(refs == hyps)
-        return {f"radgraph_{level}": [same] for level in ("simple", "partial", "complete")}
+        keys = {
+            "radgraph": ("radgraph_simple", "radgraph_partial", "radgraph_complete"),
+            "f1chexbert": ("f1chexbert_sample_acc_all", "f1chexbert_sample_acc_5"),
+            "ratescore": ("ratescore",),
+            "srrbert": ("srrbert_weighted_f1", "srrbert_weighted_precision", "srrbert_weighted_recall"),
+        }
+        return {key: [same] for key in keys[self.metrics[0]]}
 
 
 @pytest.fixture
@@ -101,8 +112,43 @@ def test_radevals_values_become_scores() -> None:
 
 @pytest.mark.usefixtures("_package")
 def test_missing_weights_are_named() -> None:
-    with pytest.raises(EvaluationError, match=r"green cannot load its weights: couldn't connect(?s:.*)GREEN-radllama2-7b"):
+    with pytest.raises(
+        EvaluationError, match=r"green cannot load its weights: couldn't connect(?s:.*)hf download \S+GREEN-radllama2-7b"
+    ):
         value(radeval.Green(), "Effusion.", "Effusion.")
+
+
+@pytest.mark.usefixtures("_package")
+def test_a_package_that_radeval_lacks_is_not_called_weights() -> None:
+    with pytest.raises(MissingDependencyError, match=r"radbert-ct needs the package sklearn.*\n.*medtune\[radeval\]"):
+        value(radeval.RadBertCt(), "Effusion.", "Effusion.")
+
+
+@pytest.mark.usefixtures("_package")
+def test_a_sentence_splitter_that_is_missing_is_named_before_the_first_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    import nltk
+
+    def find(name: str) -> None:
+        raise LookupError(f"\n****\n  Resource {name} not found.\n")
+
+    monkeypatch.setattr(nltk.data, "find", find)
+    with pytest.raises(EvaluationError, match=r"srrbert cannot load(?s:.*)python -m nltk.downloader punkt_tab"):
+        value(radeval.SrrBert(), "Effusion.", "Effusion.")
+
+
+@pytest.mark.usefixtures("_package")
+@pytest.mark.parametrize("metric", [radeval.RadGraph, radeval.CheXbert, radeval.RaTEScore])
+def test_every_value_has_its_key(metric: type[Metric]) -> None:
+    assert value(metric(), "Effusion.", "Effusion.") == 1.0
+    assert len(metric().values) == len(metric.keys)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "metric", [radeval.RadGraph, radeval.CheXbert, radeval.RadBertCt, radeval.Green, radeval.RaTEScore, radeval.SrrBert]
+)
+def test_what_to_fetch_is_commands(metric: Any) -> None:
+    assert metric.fetch
+    assert all(command.startswith(("hf download ", "python -m nltk.downloader ")) for command in metric.fetch)
 
 
 def test_bleu_sees_even_less() -> None:

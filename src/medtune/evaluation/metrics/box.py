@@ -44,26 +44,27 @@ class BoxOverlap:
     Labels do not matter here; sums add up over pictures.
 
     - ``iou`` (0 to 1, higher is better): g = area(t ∩ b) / area(t ∪ b) (Jaccard 1901).
-    - ``accuracy-0.1``, ``accuracy-0.3``, ``accuracy-0.5`` (0 to 1, higher): g = 1 where IoU reaches the threshold, else 0; 0.5 is
-      PASCAL VOC's (Everingham et al. 2010, doi:10.1007/s11263-009-0275-4, section 4.2), the lower ones are for small lesions, where
-      a shift of a few pixels costs half the overlap.
-    - ``giou`` (-1 to 1, higher): g = IoU - (area(c) - area(t ∪ b)) / area(c), c the smallest box around both (Rezatofighi et al.
-      2019, arXiv:1902.09630, algorithm 1), which also tells how far apart boxes are that do not meet; a box without a partner
-      counts -1.
-    - ``pointing`` (0 to 1, higher): the pointing game (Zhang et al. 2018, doi:10.1007/s11263-017-1059-x, section 4.1): g = 1 where
-      the centre of b lies in t.
+    - ``accuracy-0.1``, ``accuracy-0.3``, ``accuracy-0.5`` (0 to 1, higher is better): g = 1 where IoU reaches the threshold, else
+      0; 0.5 is PASCAL VOC's (Everingham et al. 2010, doi:10.1007/s11263-009-0275-4), the lower ones are for small lesions, where a
+      shift of a few pixels costs half the overlap.
+    - ``giou`` (-1 to 1, higher is better): g = IoU - (area(c) - area(t ∪ b)) / area(c), c the smallest box around both (Rezatofighi
+      et al. 2019, arXiv:1902.09630), which also tells how far apart boxes are that do not meet; a box without a partner counts -1.
+    - ``pointing`` (0 to 1, higher is better): the pointing game (Zhang et al. 2018, doi:10.1007/s11263-017-1059-x): g = 1 where the
+      centre of b lies in t.
 
-    - ``centre-error`` (0 to 1, lower is better): mean over true boxes of the distance from their centre to the nearest predicted
-      one, in pixels, divided by the diagonal of the original picture in pixels. A distance has no worst value, so a picture without
-      a predicted box is unscored: read this number together with its count.
-    - ``ap-50``, ``map`` (0 to 1, higher): average precision at IoU 0.5, and its mean over 0.50, 0.55, ..., 0.95, of each label over
-      all pictures, then the mean over the labels that have a true box: COCO's AP with its matching and its 101 recalls (Lin et al.
-      2014, arXiv:1405.0312; :mod:`.average_precision`). Two labels are the same where their words are
-      (:func:`.average_precision.category`); where the true boxes of a picture have no label, those of the answer are ignored.
-      ``ap-50-any-label``, ``map-any-label``: the same with all boxes under one label. Boxes are ranked by the confidence that the
-      answer states ("confidence" or "score", steps of 0.05). A model that states none has one operating point: AP is then at most
-      the precision there times the recall, and must not be compared with that of a detector.
-    - ``specificity`` (0 to 1, higher): of the pictures whose reference says that there is no box, those whose answer says so too.
+    - ``centre-error`` (0 to 1 of the diagonal, lower is better): mean over true boxes of the distance from their centre to the
+      nearest predicted one, in pixels, divided by the diagonal of the original picture in pixels. A distance has no worst value, so
+      a picture without a predicted box is unscored: read this number together with its count.
+    - ``ap-50``, ``map`` (0 to 1, higher is better): average precision at IoU 0.5, and its mean over 0.50, 0.55, ..., 0.95, of each
+      label over all pictures, then the mean over the labels that have a true box: COCO's AP with its matching and its 101 recalls
+      (Lin et al. 2014, arXiv:1405.0312; :mod:`.average_precision`). Two labels are the same where their words are
+      (:func:`.average_precision.category`); where the true boxes of a picture have no label, those of the answer are ignored. Boxes
+      are ranked by the confidence that the answer states ("confidence" or "score", steps of 0.05). A model that states none has one
+      operating point: AP is then the precision there for each recall up to the one reached and 0 beyond, and must not be compared
+      with that of a detector.
+    - ``ap-50-any-label``, ``map-any-label`` (0 to 1, higher is better): the same with all boxes under one label.
+    - ``specificity`` (0 to 1, higher is better): pictures whose answer says that there is no box / pictures whose reference does
+      (Altman & Bland 1994, doi:10.1136/bmj.308.6943.1552).
 
     Everything is as in pixels of the original picture: IoU, GIoU and the pointing game do not depend on the scale of the axes, so
     thousandths of the sides give what pixels give, and the distance is measured in pixels without borders that a transform has

@@ -24,17 +24,21 @@ _STEPS = 100
 
 
 class Calibration:
-    """Closed yes/no questions whose answer came with probabilities of its first token; all but ``told`` lower is better, 0 to 1.
+    """Closed yes/no questions whose answer came with probabilities of its first token.
 
     p is the probability of yes, of yes and no alone: the probabilities of the words that say yes, summed, divided by those of all
     that say yes or no (:func:`probability_of_yes`); y is 1 where the reference is yes. The confidence is max(p, 1 - p), and an
     answer counts as wrong where p is on the other side of one half than y.
 
-    * ``brier``: mean of (p - y)² (Brier 1950); 0.25 for a model that always says one half.
-    * ``ece``: expected calibration error (Naeini et al. 2015, doi:10.1609/aaai.v29i1.9602) of p over 15 bins of *equal width*: the
-      sum over bins of |sum of p - sum of y| / n. It is biased upwards in small samples.
-    * ``aurc``: area under the risk-coverage curve (Geifman & El-Yaniv 2017, arXiv:1705.08500): the share of wrong answers among the
-      k most confident, averaged over k; answers of one step of confidence (0.005) come in random order, in expectation.
+    - ``brier`` (0 to 1, lower is better): mean of (p - y)² (Brier 1950, doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2); 0.25
+      for a model that always says one half.
+    - ``ece`` (0 to 1, lower is better): expected calibration error (Naeini et al. 2015, doi:10.1609/aaai.v29i1.9602) of p over 15
+      bins of *equal width*: the sum over bins of abs(sum of p - sum of y) / n. It is biased: upwards in small samples, where even
+      true probabilities leave a gap of about sqrt(2 p (1 - p) / (pi m)) in a bin of m answers, and downwards where p too high and p
+      too low share a bin (Kumar, Liang & Ma 2019, arXiv:1909.10155). No interval of it holds 0: compare models by it.
+    - ``aurc`` (0 to 1, lower is better): area under the risk-coverage curve (Geifman & El-Yaniv 2017, arXiv:1705.08500): the share
+      of wrong answers among the k most confident, averaged over k; answers of one step of confidence (0.005) come in random order,
+      in expectation.
 
     Additive statistics: sums per bin, so that intervals come from the bootstrap as everywhere. A sample whose generator told no
     probabilities has no score; one of which yes or no was not told is unscored.

@@ -31,22 +31,27 @@ class ReportFindings:
     coarser answer is half right. Per sample and finding: *found* (both claim it), *missed* (the reference alone), *invented* or
     hallucinated (the answer alone). Over a set of samples, with the sums of these:
 
-    - ``micro-precision`` = found / (found + invented), ``micro-recall`` = found / (found + missed), ``micro-f1`` =
-      2 found / (2 found + missed + invented), over all findings together (0 to 1, higher is better);
-    - ``macro-f1``: the plain mean of the F1 of every finding that at least one reference or answer claims: a rare finding counts as
-      much as a common one (0 to 1);
-    - ``invented``, ``missed``: mean number of such findings in a report (from 0, lower is better). An empty answer has invented
-      nothing and is unscored there;
-    - ``contradicted``: of the findings that both texts speak of, present or denied, the share on which one claims what the other
-      denies (0 to 1, lower is better). Embeddings and n-grams hardly see these;
-    - ``side-accuracy``: of the references' claimed findings with a side that the answer claims too, the share with the same side
-      (left, right, both); a side left out is wrong;
-    - ``certainty-accuracy``: of the findings that both claim, the share that is present in both or possible in both.
+    - ``micro-precision`` (0 to 1, higher is better): found / (found + invented), over all findings together.
+    - ``micro-recall`` (0 to 1, higher is better): found / (found + missed).
+    - ``micro-f1`` (0 to 1, higher is better): 2 found / (2 found + missed + invented).
+    - ``macro-f1`` (0 to 1, higher is better): the plain mean of the F1 of every finding that at least one reference or answer
+      claims (Yang 1999, doi:10.1023/A:1009982220290): a rare finding counts as much as a common one.
+    - ``invented``, ``missed`` (0 to 1000 per report, lower is better): mean number of such findings in a report. An empty answer
+      has invented nothing and is unscored there.
+
+    Conventions of medtune, likewise of sums:
+
+    - ``contradicted`` (0 to 1, lower is better): findings on which one text claims what the other denies / findings that both texts
+      speak of, present or denied. Embeddings and n-grams hardly see these.
+    - ``side-accuracy`` (0 to 1, higher is better): those with the same side (left, right, both) / the references' claimed findings
+      with a side that the answer claims too; a side left out is wrong.
+    - ``certainty-accuracy`` (0 to 1, higher is better): those that are present in both or possible in both / findings that both
+      claim.
 
     A sample's own value of the F1s is that of the sample, and 1 where there was nothing to find and nothing was claimed. A
-    reference in which the tables see neither a finding nor a statement of normality is unscored: the number of scored samples
-    says how far the tables reach. Indication, technique and comparison sections are not read. What the tables cannot see is said
-    in ``docs/metrics-report-content.md``; a model-based metric (RadGraph, GREEN) sees more, and has errors of its own.
+    reference in which the tables see neither a finding nor a statement of normality is unscored: the number of scored samples says
+    how far the tables reach. Indication, technique and comparison sections are not read. What the tables cannot see is said in
+    ``docs/metrics-report-content.md``; a model-based metric (RadGraph, GREEN) sees more, and has errors of its own.
     """
 
     name = "findings"

@@ -21,9 +21,15 @@ __all__ = ["JsonRecordValidity"]
 
 
 class JsonRecordValidity:
-    """``valid``: the answer holds a JSON object. ``key-f1``: F1 of its keys, summed over all samples. ``value-match``: share of the
-    reference's keys whose values agree (the same words after the VQA normalisation, the same number, the same truth value);
-    ``value-f1``: the same with the F1 of the words, since a description is seldom repeated word for word. All 0 to 1.
+    """JSON records. Conventions of medtune; F1 as in van Rijsbergen 1979, Information Retrieval, chapter 7.
+
+    - ``valid`` (0 to 1, higher is better): answers that hold a JSON object (RFC 8259) / answers.
+    - ``key-f1`` (0 to 1, higher is better): 2 c / (a + r), c keys of both, a of the answers, r of the references, summed over
+      samples.
+    - ``value-match`` (0 to 1, higher is better): keys of the references whose values agree / keys of the references: the same words
+      after the VQA normalisation, the same number, the same truth value.
+    - ``value-f1`` (0 to 1, higher is better): sum over the references' keys of the F1 of the values' words / keys of the
+      references, since a description is seldom repeated word for word.
 
     Only the outermost object's keys count. An answer that is no JSON object has no keys and no values: 0 everywhere. A sample whose
     reference is no JSON object is unscored.

@@ -34,8 +34,13 @@ __all__ = ["LlamaFactoryMetric", "bleu_4", "predict_timing", "rouge"]
 
 
 class LlamaFactoryMetric:
-    """BLEU-4 (both newline modes) and ROUGE-1/2/L as LLaMA-Factory computes them: 0 to 100, each sample rounded to four decimals,
-    the run's number the mean of those.
+    """BLEU-4 (both newline modes) and ROUGE-1/2/L as LLaMA-Factory computes them (hiyouga/LLaMA-Factory,
+    ``src/llamafactory/train/sft/metric.py``, 2024 to 2026): the mean over samples of numbers that are rounded to four decimals.
+
+    - ``bleu-4``, ``bleu-4-newline`` (0 to 100, higher is better): mean of :func:`bleu_4` over characters, without and with the
+      newline that newer Qwen templates put behind the reference (smoothing: Chen & Cherry 2014, doi:10.3115/v1/W14-3346, method 3).
+    - ``rouge-1``, ``rouge-2``, ``rouge-l`` (0 to 100, higher is better): mean of :func:`rouge`, F = 2 p r / (p + r + 1e-8) over
+      jieba's words (rouge-chinese 1.0.3).
 
     The prediction is the raw generation. As there, every sample counts: an empty prediction or reference is 0, never unscored.
     """

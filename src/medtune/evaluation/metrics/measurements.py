@@ -33,11 +33,15 @@ RELATIVE_TOLERANCE = 0.1
 class Measurements:
     """Numbers with a unit (:func:`medtune.tasks.reading.quantities.read_quantities`), converted to one unit for each kind.
 
-    Measurements of one kind are paired one to one where they differ by at most 10 % of the reference or by :data:`TOLERANCE`
-    (1 mm, 1 percentage point, ...), whichever is more; no pairing has more pairs. Summed over samples, with *found* pairs:
-    ``precision`` = found / written, ``recall`` = found / wanted, ``f1`` = 2 found / (written + wanted); ``exact-f1`` is the same
-    for values that are equal after conversion (to 1e-6 of themselves); ``error`` is the mean distance of the two of a pair, as a
-    share of the wanted one, so at most 0.1 but for small values. All from 0; higher is better, but for the error.
+    Measurements of one kind are paired one to one where they differ by at most 10 % of the reference or by :data:`TOLERANCE` (1 mm,
+    1 percentage point, ...), whichever is more, both conventions of medtune; no pairing has more pairs. Precision, recall and F1
+    (van Rijsbergen 1979, Information Retrieval, chapter 7) of sums over samples: *found* pairs, *written* and *wanted* ones.
+
+    - ``precision`` (0 to 1, higher is better): found / written.
+    - ``recall`` (0 to 1, higher is better): found / wanted.
+    - ``f1`` (0 to 1, higher is better): 2 found / (written + wanted).
+    - ``exact-f1`` (0 to 1, higher is better): the same for values that are equal after conversion (to 1e-6 of themselves).
+    - ``error`` (0 to 10, lower is better): mean over pairs of abs(written - wanted) / wanted, so at most 0.1 but for small values.
 
     It is not asked *what* is measured: two sizes that change places are not noticed. A sample without a measurement on either side
     has no score; one whose reference is empty is unscored.

@@ -17,13 +17,16 @@ __all__ = ["ModalityOrgan"]
 
 
 class ModalityOrgan:
-    """``modality-accuracy`` and ``organ-accuracy`` (0 to 1, higher is better): the first two fields of MedTrinity-25M's captions
-    (arXiv:2408.02900, section 3.2); the others, position, area and what is unusual, are those of ``region``.
+    """The first two fields of MedTrinity-25M's captions (Xie et al. 2024, arXiv:2408.02900, section 3.2); the others, position,
+    area and what is unusual, are those of ``region``.
+
+    - ``modality-accuracy`` (0 to 1, higher is better): answers that name the true kind of picture, and no other / judged answers.
+    - ``organ-accuracy`` (0 to 1, higher is better): answers whose first organ is the true one or lies in it (a liver where the
+      abdomen is true) / judged answers.
 
     The truth is ``metadata["modality"]`` (a DICOM code or a name), else that of the first picture, and ``metadata["organ"]``. As in
-    ``region``, a fact is judged where the data know it *and* the reference answer states it; a judged fact that the answer does
-    not state, or of which it names several, is wrong. An organ is right where the answer's first one is the true one or lies in
-    it (a liver where the abdomen is true). A sample without either fact has no score.
+    ``region``, a fact is judged where the data know it *and* the reference answer states it; a judged fact that the answer does not
+    state, or of which it names several, is wrong. A sample without either fact has no score.
     """
 
     name = "modality-organ"

@@ -43,10 +43,18 @@ class _Protocol:
 
 
 class Strict(_Protocol):
-    """Closed questions as :class:`.vqa.ClosedAccuracy` reads them, open ones over :func:`.words.answer_words`; 0 to 1, means.
+    """Closed questions as :class:`.vqa.ClosedAccuracy` reads them, open ones over :func:`.words.answer_words`.
 
-    ``accuracy`` is over all questions, an open one being right when it matches exactly. Precision and recall count a word as often
-    as it stands on both sides. Every sample with a reference counts, whatever the answer looks like.
+    Every sample with a reference counts, whatever the answer looks like. c words are on both sides, each as often as it stands on
+    both; a words in the answer, r in the reference. Formulas as in :mod:`.vqa`, where their sources are.
+
+    - ``accuracy`` (0 to 1, higher is better): right answers / answers to all questions, an open one being right when it matches
+      exactly.
+    - ``closed-accuracy`` (0 to 1, higher is better): right answers / answers to closed questions (Lau et al. 2018,
+      doi:10.1038/sdata.2018.251).
+    - ``open-exact`` (0 to 1, higher is better): mean of (answer = reference, word for word), open questions.
+    - ``open-precision``, ``open-recall``, ``open-f1`` (0 to 1, higher is better): means of c / a, c / r and 2 c / (a + r), open
+      questions (Rajpurkar et al. 2016, arXiv:1606.05250).
     """
 
     name = "strict"
@@ -78,7 +86,16 @@ class Strict(_Protocol):
 
 
 class LlavaMedV1(_Protocol):
-    """LLaVA-Med's ``llava/eval/run_eval.py`` (microsoft/LLaVA-Med, commit ad758b68; ``run_eval_pvqa.py`` of the tag v1.0.0 alike).
+    """LLaVA-Med's ``llava/eval/run_eval.py`` (microsoft/LLaVA-Med, commit ad758b68; ``run_eval_pvqa.py`` of the tag v1.0.0 alike;
+    Li et al. 2023, arXiv:2306.00890).
+
+    Means over the samples that count, a word being counted as below; shares where the script prints per cent.
+
+    - ``closed-accuracy`` (0 to 1, higher is better): answers that hold the reference / answers that are counted.
+    - ``open-exact`` (0 to 1, higher is better): mean of distinct reference words in the answer / words of the answer.
+    - ``open-precision``, ``open-recall`` (0 to 1, higher is better): mean of h / words of the answer and of h / (h + missed), h
+      being the answer's words that the reference has, missed the reference's words that the answer has not.
+    - ``open-f1`` (0 to 1, higher is better): mean of 2 p r / (p + r) of the two.
 
     Its defects, kept:
 
@@ -91,7 +108,7 @@ class LlavaMedV1(_Protocol):
     * The "open accuracy" of that script needs a list of candidate answers that was never published; it is not reproduced.
 
     Words after its normalisation, less its list of contractions (dont = don't), which only matters where one side has the
-    apostrophe and the other has not. Shares 0 to 1, where the script prints per cent.
+    apostrophe and the other has not.
     """
 
     name = "llava-med-v1"
@@ -130,7 +147,17 @@ class LlavaMedV1(_Protocol):
 
 
 class MedEvalKitNoJudge(_Protocol):
-    """MedEvalKit's scoring of VQA-RAD, SLAKE and PathVQA without its GPT judge (alibaba-damo-academy/MedEvalKit, ``utils.py``).
+    """MedEvalKit's scoring of VQA-RAD, SLAKE and PathVQA without its GPT judge (alibaba-damo-academy/MedEvalKit, ``utils.py``,
+    2026; Xu et al. 2025, arXiv:2506.07044).
+
+    Means over samples. p and r are distinct words of both sides / distinct words of the answer, and / those of the reference.
+
+    - ``accuracy`` (0 to 1, higher is better): right answers / answers to all questions.
+    - ``closed-accuracy`` (0 to 1, higher is better): right answers / answers where the reference is yes or no.
+    - ``open-exact`` (0 to 1, higher is better): mean of (answer = reference, letter for letter in lower case).
+    - ``open-precision`` (0 to 1, higher is better): in fact the mean of 2 p r / (p + r).
+    - ``open-recall`` (0 to 1, higher is better): in fact the mean of p.
+    - ``open-f1`` (0 to 1, higher is better): in fact the mean of r.
 
     Its defects, kept:
 
@@ -139,9 +166,11 @@ class MedEvalKitNoJudge(_Protocol):
     * Open: an answer is right when it is the reference letter for letter, in lower case, with its full stop.
     * Open: the function returns (F1, precision, recall) and is read as (precision, recall, F1), so that ``open-precision`` is F1,
       ``open-recall`` is precision and ``open-f1`` is recall.
+    * With the judge, closed hits of SLAKE are counted twice in the overall accuracy. Not reproduced: without the judge they are
+      not.
 
-    Words are distinct words between blanks. Where that code ends with an exception (an empty answer) the sample counts 0. Its
-    BLEU and ROUGE are not reproduced. Published tables of Lingshu were made *with* the judge and cannot be compared.
+    Words are distinct words between blanks. Where that code ends with an exception (an empty answer) the sample counts 0. Its BLEU
+    and ROUGE are not reproduced. Published tables of Lingshu were made *with* the judge and cannot be compared.
     """
 
     name = "medevalkit-nojudge"

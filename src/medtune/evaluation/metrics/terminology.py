@@ -25,14 +25,18 @@ _PARTS = re.compile(r",|\bor\b|\([^)]*\)|、|或|（[^）]*）|，")
 
 
 class Terminology:
-    """Terms of the profession in the answer, 0 to 1, higher is better.
+    """Terms of the profession in the answer. Conventions of medtune; the terms have the public sources of ``data/terms`` (RadLex,
+    the Fleischner glossary, ...).
 
-    A *term* is a suggestion of the tables in ``data/terms`` (each with its public source: RadLex, the Fleischner glossary, ...) or
-    the name of a finding; a *phrase to avoid* is what these tables advise against ("differing density", "bright spot"), as
-    ``medtune validate`` reports it. ``share`` = terms / (terms + phrases to avoid), occurrences summed over samples. ``recall``:
-    of the different terms of the reference, those that the answer uses too. They judge how a text is worded, not whether it is
-    right. An answer with neither is unscored in ``share``, a reference without a term in ``recall``, and an empty reference in
-    both.
+    A *term* is a suggestion of the tables in ``data/terms`` or the name of a finding; a *phrase to avoid* is what these tables
+    advise against ("differing density", "bright spot"), as ``medtune validate`` reports it.
+
+    - ``share`` (0 to 1, higher is better): terms / (terms + phrases to avoid), occurrences in the answers, summed over samples.
+    - ``recall`` (0 to 1, higher is better): different terms of the reference that the answer uses too / different terms of the
+      reference, summed over samples.
+
+    They judge how a text is worded, not whether it is right. An answer with neither is unscored in ``share``, a reference without a
+    term in ``recall``, and an empty reference in both.
     """
 
     name = "terminology"

@@ -27,7 +27,10 @@ _ORDERS = 4
 
 
 class CorpusBleu:
-    """Corpus BLEU (Papineni et al. 2002) of sacrebleu 2 (Post 2018, arXiv:1804.08771), 0 to 100.
+    """Corpus BLEU of sacrebleu 2 (Post 2018, arXiv:1804.08771).
+
+    - ``corpus`` (0 to 100, higher is better): 100 min(1, exp(1 - r / a)) (p1 p2 p3 p4)^(1/4), p_n = matched n-grams / n-grams of
+      the answers, a and r the lengths of all answers and references (Papineni et al. 2002, doi:10.3115/1073083.1073135).
 
     Signature: nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp, ``tok:zh`` for samples whose reference holds Chinese characters.
     Statistics: matched n-grams of order 1 to 4, n-grams of order 1 to 4, prediction length, reference length. They add up over
@@ -94,12 +97,15 @@ def _sentence_bleu(matched: tuple[int, ...], possible: tuple[int, ...], written:
 
 
 class ChrF:
-    """chrF2 (Popović 2015, doi:10.18653/v1/W15-3049) of sacrebleu 2, 0 to 100: F of character n-grams, recall weighs double.
+    """chrF2 of sacrebleu 2 (Post 2018, arXiv:1804.08771): character n-grams, recall weighs double.
 
-    Signature: nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no. Precision and recall are averaged over the orders 1 to 6 that both
-    sides are long enough for, F is (1 + 4) p r / (4 p + r). Statistics: for each order the n-grams of the answer (0 where the
-    reference has none), of the reference, and those in common; the run's number is computed from their sums over samples. It
-    needs no words, so it serves Chinese as it serves English. A sample with an empty reference is unscored.
+    - ``chrf2`` (0 to 100, higher is better): 100 (1 + 4) p r / (4 p + r), p and r the means over n = 1..6 of common n-grams /
+      n-grams of the answers, and of the references, over the n that both sides are long enough for (Popović 2015,
+      doi:10.18653/v1/W15-3049).
+
+    Signature: nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no. Statistics: for each order the n-grams of the answer (0 where the
+    reference has none), of the reference, and those in common; the run's number is computed from their sums over samples. It needs
+    no words, so it serves Chinese as it serves English. A sample with an empty reference is unscored.
     """
 
     name = "chrf"
@@ -153,10 +159,14 @@ def _chrf(statistics: list[float]) -> float:
 
 
 class Rouge:
-    """ROUGE-1, ROUGE-2 and ROUGE-L F1 (Lin 2004), 0 to 1, the mean over samples.
+    """ROUGE-1, ROUGE-2 and ROUGE-L as F1 (Lin 2004, aclanthology.org/W04-1013), the mean over samples.
 
-    Over the words of :mod:`.words`, in lower case, without stemming. N-grams are *counted* (a repeated word matches as often as it
-    occurs on both sides), precision and recall weigh the same, and ROUGE-L takes the whole answer as one sequence. A reference
+    - ``rouge-1``, ``rouge-2`` (0 to 1, higher is better): mean of 2 c / (a + r), c common n-grams (each as often as it stands on
+      both sides), a those of the answer, r those of the reference (section 2).
+    - ``rouge-l`` (0 to 1, higher is better): mean of 2 l / (a + r), l the longest common subsequence of words, a and r the words of
+      the two (section 3).
+
+    Over the words of :mod:`.words`, in lower case, without stemming; ROUGE-L takes the whole answer as one sequence. A reference
     shorter than the n-gram has no ROUGE-N, and an empty one no ROUGE at all: unscored. An empty answer is 0.
     """
 

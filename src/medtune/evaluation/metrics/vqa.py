@@ -23,17 +23,29 @@ _ALTERNATIVE = re.compile(r"\bor\b|/|或|还是", re.IGNORECASE)
 
 
 class ClosedAccuracy:
-    """Closed questions. Every sample with a reference counts in ``accuracy``, whatever the answer looks like.
+    """Closed questions: yes or no, or a choice among words.
 
-    A reference that is yes or no is compared with what the answer *says* (:func:`medtune.tasks.reading.yes_no.read_yes_no`:
-    whole words, so that "abnormal" holds no "no"). Any other reference has to stand in the answer as whole words, and an
-    answer that offers alternatives ("CT or MRI") has to be the reference exactly.
+    A reference that is yes or no is compared with what the answer *says* (:func:`medtune.tasks.reading.yes_no.read_yes_no`: whole
+    words, so that "abnormal" holds no "no"). Any other reference has to stand in the answer as whole words, and an answer that
+    offers alternatives ("CT or MRI") has to be the reference exactly. Every sample with a reference counts, whatever the answer
+    looks like; one without is unscored.
 
-    Over yes/no references alone: ``sensitivity`` (of those with yes), ``specificity`` (of those with no), ``mcc`` (Matthews
-    1975; it is 0 for a model that always says the same), ``yes-rate``: the share of yes among the answers, and ``yes-bias``: how
-    far that is from the share among the references. An answer that is neither yes nor no (or both) counts as the wrong one in the
-    first three, as not yes in the next two, and by itself in ``parse-failure``. All are functions of sums over samples: of (true
-    yes, false yes, true no, false no), or of hits and counts. A sample without a reference is unscored.
+    - ``accuracy`` (0 to 1, higher is better): right answers / answers, as VQA-RAD reports closed questions (Lau et al. 2018,
+      doi:10.1038/sdata.2018.251).
+
+    The others are over yes/no references alone. TP, FP, TN, FN count yes as positive; an answer that is neither yes nor no, or
+    both, is the wrong one, so FN or FP.
+
+    - ``sensitivity`` (0 to 1, higher is better): TP / (TP + FN) (Altman & Bland 1994, doi:10.1136/bmj.308.6943.1552).
+    - ``specificity`` (0 to 1, higher is better): TN / (TN + FP) (the same).
+    - ``mcc`` (-1 to 1, higher is better): (TP TN - FP FN) / sqrt((TP + FP)(TP + FN)(TN + FP)(TN + FN)) (Matthews 1975,
+      doi:10.1016/0005-2795(75)90109-9); 0 for a model that always says the same (Chicco & Jurman 2020,
+      doi:10.1186/s12864-019-6413-7).
+    - ``yes-rate`` (0 to 1, neither end is better): answers that say yes / answers, the "yes ratio" of POPE (Li et al. 2023,
+      arXiv:2305.10355).
+    - ``yes-bias`` (0 to 1, lower is better): abs(answers that say yes - references that are yes) / answers, a convention of
+      medtune.
+    - ``parse-failure`` (0 to 1, lower is better): answers that are neither yes nor no, or both / answers, a convention of medtune.
     """
 
     name = "closed"
@@ -97,11 +109,15 @@ class ClosedAccuracy:
 
 
 class ChoiceLetter:
-    """Multiple choice: whether the answer is the letter of the right option, 0 to 1.
+    """Multiple choice: whether the answer is the letter of the right option.
 
-    It judges the samples whose reference is a letter from A to J, alone or before its option ("B", "(B)", "B. pneumonia").
-    The letter is read by :func:`medtune.tasks.reading.choice.read_choice`, by the words of the options where the question lists
-    them; an answer that names none, or several, is wrong, and counted in ``parse-failure``. Others get no score.
+    It judges the samples whose reference is a letter from A to J, alone or before its option ("B", "(B)", "B. pneumonia"); others
+    get no score. The letter is read by :func:`medtune.tasks.reading.choice.read_choice`, by the words of the options where the
+    question lists them.
+
+    - ``accuracy`` (0 to 1, higher is better): right letters / answers, as in PMC-VQA (Zhang et al. 2023, arXiv:2305.10415); an
+      answer that names no option, or several, is wrong.
+    - ``parse-failure`` (0 to 1, lower is better): answers that name no option, or several / answers, a convention of medtune.
     """
 
     name = "choice"
@@ -132,11 +148,17 @@ class ChoiceLetter:
 
 
 class OpenAnswer:
-    """Open questions: ``exact`` match, ``f1`` and ``recall`` over words, 0 to 1, means over samples.
+    """Open questions over words; means over samples.
 
-    Words after the VQA normalisation (:func:`.words.answer_words`). A word counts as often as it stands on *both* sides:
-    with the prediction's multiplicity alone, "right right right" would have recall 1 where "right lung" was asked. A sample
-    without a reference is unscored; an empty answer is 0.
+    Words after the VQA normalisation (:func:`.words.answer_words`), c in the answer and reference, a in the answer, r in the
+    reference. A word counts in c as often as it stands on *both* sides: with the answer's multiplicity alone, "right right right"
+    would have recall 1 where "right lung" was asked. A sample without a reference is unscored; an empty answer is 0.
+
+    - ``exact`` (0 to 1, higher is better): mean of (answer = reference, word for word) (Rajpurkar et al. 2016, arXiv:1606.05250,
+      section 6.1).
+    - ``f1`` (0 to 1, higher is better): mean of 2 c / (a + r) (the same).
+    - ``recall`` (0 to 1, higher is better): mean of c / r, what LLaVA-Med reports for open questions (Li et al. 2023,
+      arXiv:2306.00890), without its defect (:mod:`.protocols`).
     """
 
     name = "open"
