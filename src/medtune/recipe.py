@@ -145,7 +145,7 @@ def find_recipe(path_or_name: str | Path) -> Path:
     name = str(path_or_name)
     if name in shipped:
         return shipped[name]
-    if path.suffix in (".yaml", ".yml") or path.is_dir():
+    if path.suffix in (".yaml", ".yml") or path.is_dir() or len(path.parts) > 1:
         raise RecipeError(
             msg("There is no recipe in this place."), file=path, remedy=msg("`medtune recipe list` shows the shipped recipes.")
         )
@@ -262,9 +262,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark is not None else 0
         raise RecipeError(
-            msg("Line {line} is not sound YAML: {detail}", line=line, detail=str(error.problem or error.context)), file=path
+            msg("Line {line} is not sound YAML: {detail}", line=line, detail=str(error.problem or error.context)),
+            file=path,
+            remedy=msg("Look for an open bracket or quote, a missing colon, or a tab in that line and those above it."),
         ) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except UnicodeDecodeError as error:
+        raise RecipeError(msg("The recipe is not UTF-8 text."), file=path, remedy=msg("Save it as UTF-8.")) from error
+    except (OSError, yaml.YAMLError) as error:
         raise RecipeError(msg("The recipe cannot be read: {detail}", detail=str(error)), file=path) from error
     if not isinstance(data, dict):
         raise RecipeError(msg("A recipe is a group of settings (key: value), and this file is not."), file=path)

@@ -195,7 +195,8 @@ def _sentence(kind: str, detail: str, context: Mapping[str, Any], given: Any) ->
         case "union_tag_not_found":
             return msg("This setting is needed.")
         case "literal_error" | "enum":
-            return msg("{given} is not one of {known}.", given=shown, known=str(context["expected"]).replace("'", ""))
+            known = str(context["expected"]).replace("'", "").replace(" or ", ", ")
+            return msg("{given} is not one of {known}.", given=shown, known=known)
         case "string_type":
             return msg("Text is expected, not {given}. Numbers and yes/no words that are meant as text need quotes.", given=shown)
         case "string_pattern_mismatch":
@@ -221,7 +222,7 @@ def _sentence(kind: str, detail: str, context: Mapping[str, Any], given: Any) ->
         case "less_than_equal":
             return msg("{given} must be at most {limit}.", given=shown, limit=_plain(context["le"]))
         case "too_short":
-            return msg("At least {limit} entries are needed.", limit=context["min_length"])
+            return msg("{limit} or more entries are needed.", limit=context["min_length"])
         case "value_error" | "assertion_error":
             cause = context.get("error")
             # A room's own validator: ValueError(msg(...)) keeps its translation, a plain ValueError its words.

@@ -179,6 +179,19 @@ def test_a_file_that_is_no_recipe(tmp_path: Path, content: str, said: str) -> No
         load_recipe(path)
 
 
+def test_a_recipe_in_another_encoding_is_told_so(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes("title: 脑".encode("utf-16"))
+    with pytest.raises(RecipeError, match="not UTF-8 text") as caught:
+        load_recipe(path)
+    assert caught.value.remedy is not None
+
+
+def test_a_path_that_leads_nowhere_is_no_name(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no recipe in this place"):
+        load_recipe(tmp_path / "elsewhere" / "mine")
+
+
 def test_a_digit_revision_without_quotes_asks_for_quotes(small: Path) -> None:
     assert "quotes" in faults_of(small, "model.revision=1234567")["model.revision"]
 

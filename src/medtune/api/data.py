@@ -97,6 +97,9 @@ def validate(
         keep(dataset, report)
         assembly.show_findings(dataset, report, faults, html=html, fix=fix, fix_terms=fix_terms, listener=listener)
         return report
+    if isinstance(target, (str, Path)) and len(Path(target).parts) > 1 and not Path(target).exists():
+        what = msg("There is neither a data set nor a recipe in this place.")
+        raise DataError(what, file=Path(target), remedy=msg("`medtune prepare RECIPE` makes a data set."))
     from medtune.models.encoder import load_encoder
 
     loaded = recipe_of(target, overrides)

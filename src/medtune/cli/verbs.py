@@ -73,7 +73,7 @@ def prepare(
     with Progress() as listener:
         chosen = [*(overrides or ()), *([] if engine is None else [f"data.engine={engine}"])]
         dataset = api.prepare(recipe, chosen, overwrite=overwrite, listener=listener)
-    print_manifest(dataset.folder, dataset.manifest)
+    print_manifest(dataset.folder, dataset.manifest, next(iter(dataset.left_out()), None))
 
 
 def validate(

@@ -225,7 +225,8 @@ class _Preparation:
         totals = merge(self.work, self.settings, self.labels, num_shards)
         for index, label in enumerate(self.labels):
             if index not in totals.sources or not totals.sources[index].num_rows:
-                raise _nothing(label, totals.sources.get(index), f"data.sources.{index}")
+                path = getattr(self.sources[index], "path", None)
+                raise _nothing(label, totals.sources.get(index), f"data.sources.{index}", path)
         records = tuple(
             SourceRecord(
                 card=_card(source),
@@ -337,10 +338,11 @@ def _without_folder(key: str, value: JsonValue) -> JsonValue:
     return Path(value).name if is_path else value
 
 
-def _nothing(label: str, totals: SourceTotals | None, key: str) -> DataError:
+def _nothing(label: str, totals: SourceTotals | None, key: str, path: Path | None) -> DataError:
     if totals is None or totals.first is None:
         return DataError(
             msg("The source {source} has no records.", source=label),
+            file=path,
             key=key,
             remedy=msg("Check its options; is this the right file?"),
         )

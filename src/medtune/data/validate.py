@@ -76,6 +76,7 @@ _STOPPING = frozenset(
         "picture-missing",
         "image-marks",
         "answer-empty",
+        "duplicate-id",
     }
 )
 """Reasons for leaving a record out that the user should put right: these are errors."""

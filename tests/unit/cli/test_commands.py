@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
+import source_files
 from medtune import api
 from medtune.cli import _take_language, main
-from medtune.errors import DataError
+from medtune.errors import DataError, MedtuneError
 from medtune.language import msg
 
 pytestmark = pytest.mark.usefixtures("workplace")
@@ -321,6 +322,32 @@ def test_prepare_says_what_the_data_set_holds(capsys: pytest.CaptureFixture[str]
         manifest.num_samples["test"]
     )
     assert lines["hash"].strip() == manifest.hash
+
+
+def test_prepare_names_the_first_record_that_was_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = "image,question,answer,patient_id\nmissing.png,Where?,left,1\n" + "".join(
+        f",Where {n}?,left,{n}\n" for n in range(2, 30)
+    )
+    (tmp_path / "asked.csv").write_text(rows, encoding="utf-8")
+    recipe = tmp_path / "mine.yaml"
+    source = f"{{source: csv, options: {{path: {tmp_path / 'asked.csv'}, already_deidentified: true}}, task: open-vqa}}"
+    recipe.write_text(
+        f"data:\n  folder: {tmp_path / 'set'}\n  sources: [{source}]\nmodel: {{base: medtune-nano}}\n", encoding="utf-8"
+    )
+    assert run("prepare", str(recipe)) == 0
+    out = capsys.readouterr().out
+    assert "asked.csv:1, asked-1: The picture is missing." in out
+    assert f"`medtune validate {tmp_path / 'set'}` lists all" in out
+    assert run("validate", str(tmp_path / "nowhere")) == 2
+    assert "neither a data set nor a recipe" in capsys.readouterr().err
+
+
+def test_a_run_that_was_not_evaluated_is_told_so(tmp_path: Path) -> None:
+    from medtune.evaluation.evaluate import read_report
+
+    with pytest.raises(MedtuneError, match="has not been evaluated") as caught:
+        read_report(tmp_path)
+    assert str(tmp_path) in str(caught.value.remedy)
 
 
 def test_evaluate_prints_the_table_and_where_the_report_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,6 +128,18 @@ def test_what_is_no_table_is_an_error(tmp_path: Path, text: str) -> None:
         list(table(write(tmp_path / "a.csv", text)).samples())
 
 
+def test_a_text_of_a_million_characters_is_read(tmp_path: Path) -> None:
+    file = write(tmp_path / "t.csv", f"question,answer\na,{'x' * 1_000_000}\nb,c\n")
+    assert [len(str(row.values["answer"])) for row in read_delimited(file)] == [1_000_000, 1]
+
+
+def test_an_open_quote_is_told_with_its_line_and_what_to_do(tmp_path: Path) -> None:
+    file = write(tmp_path / "t.csv", 'question,answer\na,b\nc,"d\n')
+    with pytest.raises(DataError, match="not valid CSV, in line 3 or before") as caught:
+        list(read_delimited(file))
+    assert (caught.value.file, "close every quote" in str(caught.value.remedy)) == (str(file), True)
+
+
 def test_an_option_that_names_no_column_is_an_error_with_the_nearest(tmp_path: Path) -> None:
     file = write(tmp_path / "a.csv", "question,answer,patient\na,b,c\n")
     with pytest.raises(DataError) as caught:

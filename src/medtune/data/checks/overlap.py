@@ -152,7 +152,7 @@ class Overlap(Check):
             if kind.name == "volume-overlap":
                 self._name_volumes(column, kind)
             if not len(column.keys):
-                skipped[kind.name] = msg("No row names any.")
+                skipped[kind.name] = msg("No row names any; groups were compared.")
         self._compare("image-overlap", self._pictures, _pictures, _picture)
         if len(self._links.keys):
             self._compare_links()

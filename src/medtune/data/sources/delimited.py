@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 
 from medtune.data.sources.hub import open_data
-from medtune.data.sources.rows import Row
+from medtune.data.sources.rows import Row, allow_long_fields, not_csv
 from medtune.errors import DataError
 from medtune.language import msg
 from medtune.types import Fault
@@ -68,19 +68,21 @@ def read_delimited(
                     "It reads as {likely}: set {key}, or save it as UTF-8.", likely=_likely(head), key=f"{options}.encoding"
                 ),
             ) from error
-        except csv.Error as error:
-            raise DataError(
-                msg("This is not valid CSV: {error}", error=str(error)),
-                file=file,
-                remedy=msg("Quote fields that hold commas or line ends."),
-            ) from error
 
 
 def _rows(file: Path, text: io.TextIOWrapper, delimiter: str | None) -> Iterator[Row]:
+    allow_long_fields()
     line = text.readline()
     text.seek(0)
     used = delimiter or max(_DELIMITERS, key=lambda mark: len(next(csv.reader([line], delimiter=mark), [])))
     reader = csv.reader(text, delimiter=used, strict=True)
+    try:
+        yield from _below_head(file, reader)
+    except csv.Error as error:
+        raise not_csv(file, reader.line_num, error) from error
+
+
+def _below_head(file: Path, reader: Iterator[list[str]]) -> Iterator[Row]:
     names = [name.strip() for name in next(reader, [])]
     twice = sorted({name for name in names if names.count(name) > 1})
     if not names or twice:

@@ -32,10 +32,12 @@ __all__ = [
     "SUFFIXES",
     "RecordFault",
     "Row",
+    "allow_long_fields",
     "data_files",
     "faulty",
     "file_state",
     "metadata_value",
+    "not_csv",
     "parts_of",
     "picture_group",
     "picture_of",
@@ -286,16 +288,27 @@ def _object(file: Path, number: int, values: Any) -> Row:
 
 
 def _csv(file: Path) -> Iterator[Row]:
+    allow_long_fields()
     with io.TextIOWrapper(open_data(file), encoding="utf-8-sig", newline="") as text:
+        reader = csv.DictReader(text, strict=True)
         try:
-            for number, values in enumerate(csv.DictReader(text, strict=True), start=1):
-                yield Row(file, number, values)
+            yield from (Row(file, number, values) for number, values in enumerate(reader, start=1))
         except csv.Error as error:
-            raise DataError(
-                msg("This is not valid CSV: {error}", error=str(error)),
-                file=file,
-                remedy=msg("Quote fields that hold commas or line ends."),
-            ) from error
+            raise not_csv(file, reader.line_num, error) from error
+
+
+def allow_long_fields() -> None:
+    """Let the csv module read fields up to 16 MiB instead of 128 KiB: one long text is a fault of its row, not of the file."""
+    csv.field_size_limit(max(csv.field_size_limit(), 16 * 2**20))
+
+
+def not_csv(file: Path, line: int, error: csv.Error) -> DataError:
+    """What is said of a file that the csv module cannot read on after ``line``."""
+    return DataError(
+        msg("This is not valid CSV, in line {line} or before: {error}", line=line, error=str(error)),
+        file=file,
+        remedy=msg("Quote fields that hold commas or line ends, and close every quote."),
+    )
 
 
 def _parquet(file: Path, start: int = 0, stop: int | None = None, columns: Sequence[str] | None = None) -> Iterator[Row]:
