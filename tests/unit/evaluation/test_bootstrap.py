@@ -184,7 +184,7 @@ def test_large_sets_are_drawn_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None
         return mean_of(totals)
 
     whole = cluster_bootstrap(statistics, groups, aggregate, num_resamples=25, seed=1)
-    monkeypatch.setattr(bootstrap, "_MAX_CELLS", 100)
+    monkeypatch.setattr(bootstrap, "_BLOCK_CELLS", 100)
     pieces = cluster_bootstrap(statistics, groups, aggregate, num_resamples=25, seed=1)
     # All draws at once, and the number without each of the ten groups; then the draws in pieces.
     assert sizes == [25, 10, 10, 10, 5, 10]
@@ -213,7 +213,7 @@ def test_the_same_draws_are_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return draw(rng, num_groups, num_rows)
 
     monkeypatch.setattr(bootstrap, "_draw", count)
-    bootstrap._kept_draws.cache_clear()
+    bootstrap._kept.clear()
     for _ in range(3):
         assert cluster_bootstrap(statistics, groups, mean_of, num_resamples=70, seed=6)[1:] == pytest.approx(expected)
         paired_cluster_bootstrap(statistics, statistics, groups, mean_of, num_resamples=70, seed=6)
@@ -221,3 +221,19 @@ def test_the_same_draws_are_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster_bootstrap(statistics, groups, mean_of, num_resamples=71, seed=6)
     cluster_bootstrap(statistics, groups, mean_of, num_resamples=70, seed=7)
     assert drawn == [(11, 70), (11, 71), (11, 70)]
+
+
+def test_many_groups_are_drawn_one_by_one_and_kept_within_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    number = bootstrap._DRAWN_SINGLY
+    monkeypatch.setattr(bootstrap, "_KEPT_BYTES", 3 * 40 * number // 2)
+    bootstrap._kept.clear()
+    first = np.concatenate(list(bootstrap.draw_counts(number, 40, 0)))
+    assert first.shape == (40, number)
+    assert (first.sum(axis=1) == number).all()
+    # Binomial(G, 1 / G): variance 1 - 1 / G; 160,000 draws put the estimate within 0.02 of it.
+    assert first.var() == pytest.approx(1 - 1 / number, abs=0.02)
+    assert np.array_equal(first, np.concatenate(list(bootstrap.draw_counts(number, 40, 0))))
+    other = np.concatenate(list(bootstrap.draw_counts(number, 40, 1)))
+    assert not np.array_equal(first, other)
+    assert list(bootstrap._kept) == [(number, 40, 1)]  # there is room for one and a half
+    assert np.array_equal(first, np.concatenate(list(bootstrap.draw_counts(number, 40, 0))))
