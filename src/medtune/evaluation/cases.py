@@ -35,6 +35,7 @@ __all__ = [
     "compare_words",
     "describe_case",
     "embed_picture",
+    "predicted_boxes",
 ]
 
 Side = Literal["base", "tuned"]
@@ -306,7 +307,7 @@ def describe_case(
         )
         if sample.images:
             width, height = sample.images[0].width, sample.images[0].height
-            boxes += [Box(model, *corners) for corners in _predicted_boxes(prediction.answer, width, height)]
+            boxes += [Box(model, *corners) for corners in predicted_boxes(prediction.answer, width, height)]
     pictures = []
     for place, image in enumerate(sample.images[:MAX_PICTURES]):
         try:
@@ -381,7 +382,7 @@ def _true_boxes(value: JsonValue) -> list[tuple[float, float, float, float]]:
     return [_corner_and_size(box) for box in map(_box, boxes) if box is not None]
 
 
-def _predicted_boxes(answer: JsonValue, width: int, height: int) -> list[tuple[float, float, float, float]]:
+def predicted_boxes(answer: JsonValue, width: int, height: int) -> list[tuple[float, float, float, float]]:
     """(x, y, width, height) in pixels of an answer's ``boxes``, which are in thousandths of the picture's sides."""
     boxes = answer.get("boxes") if isinstance(answer, dict) else None
     if not isinstance(boxes, list):

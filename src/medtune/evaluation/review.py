@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medtune.errors import EvaluationError, UnreadableImageError
-from medtune.evaluation.cases import embed_picture
+from medtune.evaluation.cases import embed_picture, predicted_boxes
 from medtune.evaluation.evaluate import read_report
 from medtune.evaluation.page import render_page
 from medtune.evaluation.predictions import read_index, read_predictions
 from medtune.evaluation.review_key import CaseKey, ReviewKey, answers_digest, review_folder
 from medtune.evaluation.review_wording import ERRORS, REVIEW, SEVERITIES
 from medtune.evaluation.run_cases import Asked, check_dataset
+from medtune.evaluation.score import parse_generation
 from medtune.evaluation.table import main_pair
 from medtune.language import Language, msg
 from medtune.runs import atomic_write
@@ -56,6 +57,10 @@ class _Shown:
     pictures: tuple[str | None, ...]
     question: str
     answers: tuple[str, str]
+    size: tuple[int, int] = (0, 0)
+    boxes: tuple[tuple[str, tuple[float, float, float, float]], ...] = ()
+    """(``a`` or ``b``, (x, y, width, height)) in pixels of the first picture as it is stored, ``size``: nobody judges a box by its
+    numbers."""
 
 
 def sides_of(run: Path, against: Path | None) -> tuple[Asked, Asked, tuple[str, str]]:
@@ -148,7 +153,7 @@ def make_review(
         swapped = draw.random() < 0.5
         case = f"{number:03d}"
         keys.append(CaseKey(case=case, sample_id=name, group=groups[name], a="second" if swapped else "first"))
-        shown.append(_show(case, samples[name], dataset, [side[name].text.strip() for side in answers], swapped=swapped))
+        shown.append(_show(case, samples[name], dataset, [side[name] for side in answers], swapped=swapped))
     _check_size(shown, folder)
     digest = answers_digest(answers, chosen)
     key = ReviewKey(
@@ -193,7 +198,7 @@ def _answers(side: Asked) -> dict[str, Generation]:
     }
 
 
-def _show(case: str, sample: Sample, dataset: Dataset, texts: Sequence[str], *, swapped: bool) -> _Shown:
+def _show(case: str, sample: Sample, dataset: Dataset, answers: Sequence[Generation], *, swapped: bool) -> _Shown:
     pictures: list[str | None] = []
     for place in range(min(len(sample.images), MAX_PICTURES)):
         try:
@@ -201,8 +206,13 @@ def _show(case: str, sample: Sample, dataset: Dataset, texts: Sequence[str], *, 
         except UnreadableImageError:
             pictures.append(None)
     turns = [message.content.replace(IMAGE_MARK, "").strip() for message in sample.prompt if message.role != "system"]
-    first, second = texts
-    return _Shown(case, tuple(pictures), "\n\n".join(filter(None, turns)), (second, first) if swapped else (first, second))
+    first, second = reversed(answers) if swapped else answers
+    boxes: list[tuple[str, tuple[float, float, float, float]]] = []
+    size = (sample.images[0].width, sample.images[0].height) if sample.images else (0, 0)
+    for name, answer in (("a", first), ("b", second)):
+        boxes += [(name, box) for box in predicted_boxes(parse_generation(answer, sample).answer, *size)]
+    question = "\n\n".join(filter(None, turns))
+    return _Shown(case, tuple(pictures), question, (first.text.strip(), second.text.strip()), size, tuple(boxes) if size[0] else ())
 
 
 def _check_size(shown: Sequence[_Shown], folder: Path) -> None:

@@ -57,6 +57,8 @@ REVIEW: dict[str, Text] = {
     "no_answer": PAGE["no_answer"],
     "answer_a": msg("Answer A"),
     "answer_b": msg("Answer B"),
+    "box_a": msg("box of answer A"),
+    "box_b": msg("box of answer B"),
     "errors": msg("Errors"),
     "severity": msg("Worst error"),
     "preference": msg("Which answer is better?"),
