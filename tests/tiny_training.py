@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from PIL import Image
 
@@ -92,8 +94,10 @@ class Setup:
         listener: Callable[[Event], None] | None = None,
         resume: bool = False,
         model: Any = None,
+        plot: bool = False,
         **settings: Any,
     ) -> RunRecord:
+        """``plot``: draw the loss curve, which takes longer than the steps do."""
         defaults: dict[str, Any] = {
             "max_steps": 4,
             "batch_size": 2,
@@ -101,17 +105,18 @@ class Setup:
             "log_every": 1,
             "warmup_steps": 1,
         }
-        return train(
-            run,
-            model=model or self.model(adapter),
-            encoder=self.encoder,
-            train_rows=self.train_rows if train_rows is None else train_rows,
-            validation_rows=self.validation_rows if validation_rows is None else validation_rows,
-            picture=self.image_path,
-            settings=TrainSettings(**{**defaults, **settings}),
-            listener=listener,
-            resume=resume,
-        )
+        with contextlib.nullcontext() if plot else mock.patch("medtune.training.finish.plot_losses"):
+            return train(
+                run,
+                model=model or self.model(adapter),
+                encoder=self.encoder,
+                train_rows=self.train_rows if train_rows is None else train_rows,
+                validation_rows=self.validation_rows if validation_rows is None else validation_rows,
+                picture=self.image_path,
+                settings=TrainSettings(**{**defaults, **settings}),
+                listener=listener,
+                resume=resume,
+            )
 
 
 def losses(run: Run) -> dict[int, float]:

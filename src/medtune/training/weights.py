@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from medtune.errors import TrainingError
 from medtune.language import msg
+from medtune.models.replaced import replaced
 
 __all__ = ["is_peft", "load_weights", "other_weights", "put_weights", "read_weights", "save_weights", "trained"]
 
@@ -40,10 +40,10 @@ def save_weights(model: nn.Module, folder: Path, weights: Mapping[str, Tensor] |
     """
     folder.mkdir(parents=True, exist_ok=True)
     if is_peft(model):
-        # "auto" would ask the hub for the base model's config, to compare vocabulary sizes; medtune never resizes them.
-        model.save_pretrained(folder, save_embedding_layers=False, state_dict=weights)  # type: ignore[operator]
-        with contextlib.suppress(FileNotFoundError):
-            (folder / "README.md").unlink()
+        # PEFT's own model card is for its hub, and takes longer to write than a small adapter.
+        with replaced(model, "create_or_update_model_card", lambda _: None):
+            # "auto" would ask the hub for the base model's config, to compare vocabulary sizes; medtune never resizes them.
+            model.save_pretrained(folder, save_embedding_layers=False, state_dict=weights)  # type: ignore[operator]
         return
     from safetensors.torch import save_file
 

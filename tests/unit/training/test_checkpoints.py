@@ -236,3 +236,17 @@ def test_a_checkpoint_can_be_the_beginning_of_another_run(setup: Setup, straight
 
     saved = read_weights(checkpoint)
     assert all((value == saved[name]).all() for name, value in get_peft_model_state_dict(model).items())
+
+
+def test_no_card_of_another_hub_is_written(setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from peft import PeftModel
+
+    from medtune.training.weights import save_weights
+
+    model = setup.model()
+    with monkeypatch.context() as watched:
+        watched.setattr(PeftModel, "create_or_update_model_card", lambda *_: pytest.fail("PEFT writes its card"))
+        save_weights(model, tmp_path / "adapter")
+        with pytest.raises(pytest.fail.Exception, match="card"):
+            model.create_or_update_model_card(tmp_path)  # back as it was
+    assert {path.name for path in (tmp_path / "adapter").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}

@@ -27,7 +27,7 @@ def test_a_run_leaves_what_the_run_folder_promises(setup: Setup, tmp_path: Path,
     run, heard = setup.run(tmp_path / "run"), list[Event]()
     model = setup.model()
     before = frozen_of(model)
-    record = setup.train(run, model=model, max_steps=None, epochs=2, listener=heard.append, save_total_limit=1)
+    record = setup.train(run, model=model, max_steps=None, epochs=2, listener=heard.append, save_total_limit=1, plot=True)
 
     assert record.status == "trained"
     assert (record.num_steps, record.num_steps_planned, record.num_epochs) == (6, 6, 2.0)
@@ -276,7 +276,7 @@ def test_ctrl_c_finishes_the_step_and_saves_it(setup: Setup, tmp_path: Path) -> 
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        setup.train(run, max_steps=50, save_every="never", evaluate_every="never", listener=press)
+        setup.train(run, max_steps=50, save_every="never", evaluate_every="never", listener=press, plot=True)
     assert signal.getsignal(signal.SIGINT) is before
     assert run.record.status == "interrupted"
     assert run.record.num_steps == 2
