@@ -19,7 +19,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from medtune import assembly
 from medtune.data.dataset import Dataset
+from medtune.generation.ahead import EncodedRequest, Encoding
 from medtune.generation.hf import HfGenerator
+from medtune.generation.sight import Sight
 from medtune.models.decoder import Decoder
 from medtune.recipe import dataset_folder, load_recipe
 from medtune.runs import find_run
@@ -56,9 +58,20 @@ def each_ms(device: torch.device, work: Any, times: int) -> float:
     return 1000 * (time.perf_counter() - started) / times
 
 
+def kernel_table(work: Any) -> list[tuple[float, int, str]]:
+    """Milliseconds, launches and name of each kernel that ``work`` runs, the most expensive first."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        work()
+        torch.cuda.synchronize()
+    rows = [(row.self_device_time_total / 1000, row.count, row.key[:120]) for row in seen.key_averages()]
+    return sorted(rows, reverse=True)[:40]
+
+
 @torch.inference_mode()
-def steps_alone(generator: HfGenerator, rows: int, tokens: int) -> dict[str, float]:
-    """Steps without graphs, and attention alone, over ``tokens`` slots."""
+def steps_alone(generator: HfGenerator, rows: int, tokens: int, *, kernels: bool) -> dict[str, Any]:
+    """Steps without graphs, and attention alone, over ``tokens`` slots; with ``kernels`` also what the GPU ran in a step."""
     assert generator.fast is not None
     with generator._ready():
         decoder = Decoder(generator._model, use_adapter=generator._use_adapter)
@@ -67,7 +80,7 @@ def steps_alone(generator: HfGenerator, rows: int, tokens: int) -> dict[str, flo
         ids = torch.zeros(rows, dtype=torch.int64, device=device)
         where = torch.full_like(ids, tokens - 1)
         times = 5 if device.type == "cuda" else 2
-        found = {"eager_step_ms": each_ms(device, lambda: decoder.step(cache, ids, where, where, slots), times)}
+        found: dict[str, Any] = {"eager_step_ms": each_ms(device, lambda: decoder.step(cache, ids, where, where, slots), times)}
         heads = (rows, decoder.num_key_heads, decoder.num_heads // decoder.num_key_heads, decoder.head_dim)
         query = torch.zeros(heads, device=device, dtype=decoder.dtype)
         mask = torch.zeros(rows, 1, 1, slots, device=device, dtype=decoder.dtype)
@@ -83,8 +96,36 @@ def steps_alone(generator: HfGenerator, rows: int, tokens: int) -> dict[str, flo
 
         found["attention_ms"] = each_ms(device, attention, times)
         found["attention_by_products_ms"] = each_ms(device, products, times)
+        if kernels and device.type == "cuda":
+            found["kernels"] = kernel_table(lambda: decoder.step(cache, ids, where, where, slots))
         last = torch.zeros(rows, decoder._text.config.hidden_size, device=device, dtype=decoder.dtype)
         found["head_ms"] = each_ms(device, lambda: decoder._scores(last).argmax(-1), times)
+    return found
+
+
+@torch.inference_mode()
+def reading_alone(generator: HfGenerator, requests: list[Request], *, kernels: bool) -> dict[str, Any]:
+    """One reading of prompts, as many as are read at once: their encoding, the vision tower alone, and all of it on the device."""
+    assert generator.fast is not None
+    requests = requests[:28]
+    encoder, device = generator._encoder, generator._model.device
+    started = time.perf_counter()
+    with Encoding(encoder, requests, ahead=len(requests), dtype=generator._model.dtype) as encoding:
+        encoded = [taken for _ in requests if isinstance(taken := encoding.take(), EncodedRequest)]
+    found: dict[str, Any] = {"encode_ms": 1000 * (time.perf_counter() - started) / len(encoded)}
+    longest = max(len(each.features.input_ids) for each in encoded) + 1
+    decoder = generator.fast._decoder()
+    once = Sampling(max_new_tokens=1)  # an answer is done with its first token, so that rows are free again
+    batch = generator.fast.batch(decoder, lambda _: 1, len(encoded), longest, once)
+    times = 3 if device.type == "cuda" else 1
+    found["read_ms"] = each_ms(device, lambda: batch.admit(encoded), times) / len(encoded)
+    pictures = [picture for each in encoded for picture in each.pictures]
+    if pictures:
+        sight = Sight(generator._model, lambda _: 1)
+        with generator.fast._working():
+            found["tower_ms"] = each_ms(device, lambda: sight.features(pictures, device), times) / len(pictures)
+    if kernels and device.type == "cuda":
+        found["read_kernels"] = kernel_table(lambda: batch.admit(encoded))
     return found
 
 
@@ -94,6 +135,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--rows", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--new-tokens", type=int, default=256)
+    parser.add_argument("--kernels", action="store_true", help="write down the kernels of a step too")
     options = parser.parse_args()
     opened = find_run(options.run)
     recipe = load_recipe(opened.recipe_path, [])
@@ -135,7 +177,11 @@ def main() -> None:
                 "peak_gib": peak,
                 **spent,
             }
-            row |= steps_alone(generator, len(requests), round(row["prompt_tokens"]) + options.new_tokens // 2)
+            row |= steps_alone(
+                generator, len(requests), round(row["prompt_tokens"]) + options.new_tokens // 2, kernels=options.kernels
+            )
+            row |= reading_alone(generator, requests, kernels=options.kernels)
+            row["operations"] = type(generator.fast._decoder().operations).__name__
             found.append(row)
             print(json.dumps(row), flush=True)
             options.out.write_text(json.dumps(found), encoding="utf-8")

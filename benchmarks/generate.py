@@ -111,6 +111,8 @@ class Benchmark(Stages):
             "--new-tokens",
             str(self.options.new_tokens),
         ]
+        if self.options.kernels:
+            command.append("--kernels")
         fault = run([*command, "--rows", *map(str, self.options.rows_inside)], self.work / "inside.log", **self.given())
         rows: list[dict[str, Any]] = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else []
         return [{"setting": f"{row['model_asked']}, {row['rows']} rows", "fault": fault, **row} for row in rows] or [
@@ -236,6 +238,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=560, help="pictures")
     parser.add_argument("--samples", type=int, default=512, help="of the stage batch-auto")
     parser.add_argument("--rows-inside", type=int, nargs="+", default=[16, 64, 128, 256], help="of the stage inside")
+    parser.add_argument("--kernels", action="store_true", help="stage inside: write down the kernels of a step too")
     parser.add_argument("--new-tokens", type=int, default=256)
     parser.add_argument("--limit", type=float, default=600, help="seconds for a stage")
     parser.add_argument("--budget", type=float, default=86_400, help="seconds for all of it; no stage runs longer")

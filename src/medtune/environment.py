@@ -15,7 +15,7 @@ from typing import Literal
 
 from medtune.errors import system_reason
 from medtune.language import Text, msg
-from medtune.training.compiler import c_compiler, missing_for_compiling
+from medtune.models.compiler import c_compiler, missing_for_compiling
 from medtune.types import Document
 
 __all__ = ["Finding", "examine"]

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from medtune.environment import Finding, examine
-from medtune.training.compiler import c_compiler, missing_for_compiling
+from medtune.models.compiler import c_compiler, missing_for_compiling
 
 
 @pytest.fixture

@@ -35,7 +35,8 @@ _SHORTEST_OF_WAVE = 0.5
 """Requests share one cache down to this part of its rows' length: a shorter one would leave more than half of its row empty."""
 
 _REFILL = 8
-"""Rows are filled again when one in so many is free: prompts that are read together cost less than one by one."""
+"""Rows are filled again when one in so many is free, and then all of them: prompts that are read together cost less than one by
+one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +231,7 @@ class _Wave:
         self._encoding = encoding
         self._rows = rows
         self._taken: list[EncodedRequest] = []
+        self._filling = True
         self._batch: ContinuousBatch | None = None
         self.ran_out = False
         self.lost: list[Request] = []
@@ -271,7 +273,8 @@ class _Wave:
         assert self._batch is not None
         free = self._batch.num_free
         refused: list[Refused] = []
-        if free * _REFILL < self._rows and free < self._rows:
+        self._filling = free > 0 and (self._filling or free * _REFILL >= self._rows)
+        if not self._filling:
             return refused
         tokens = 0
         while len(self._encoding) and len(self._taken) < free and tokens < PREFILL_TOKENS:

@@ -131,6 +131,8 @@ class DecodingSteps:
         """
         if not 0 < steps <= LOOK_EVERY:
             raise ValueError(f"steps must be 1 to {LOOK_EVERY}")
+        if not self._decoder.operations.reads_all_slots:
+            num_slots = self.slots  # one graph then serves texts of every length
         with self._ready() if self._pool is None else contextlib.nullcontext():
             for number in range(steps):
                 self._once(rows, num_slots)

@@ -1,9 +1,8 @@
 """The decoder of the Qwen families for generation: its own modules and weights, with keys and values in fixed slots.
 
 transformers' forward passes grow a cache by a token each step, and launch some sixty kernels a layer for it. Here the cache is
-as large from the start as it will be, so that a step has the same shapes every time and a CUDA graph can repeat it, a root mean
-square norm is one kernel instead of eight, and the groups of query heads that share a key head (Ainslie et al. 2023,
-arXiv:2305.13245) are handed to the attention as rows of one query, so that no key is copied.
+as large from the start as it will be, so that a step has the same shapes every time and a CUDA graph can repeat it; and what
+lies between the matrix products is few operations (:mod:`medtune.models.step_operations`), on a GPU few kernels.
 """
 
 from __future__ import annotations
@@ -14,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
+from medtune.models.compiler import missing_for_compiling
 from medtune.models.packed_forward import causal_model
 from medtune.models.packing import attend_rows, can_pack
 from medtune.models.projections import Projections
+from medtune.models.step_operations import StepOperations, TorchOperations
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,7 +59,8 @@ class SlotCache:
 
 
 class Decoder:
-    """Prefill and decoding steps. Made anew for each call of a generator, because it keeps casts of the adapter's weights.
+    """Prefill and decoding steps. Made anew for each call of a generator, because it keeps casts of the adapter's weights
+    and copies of others.
 
     Args:
         model: A model that :func:`can_decode`; in eval mode while this is used.
@@ -79,7 +80,9 @@ class Decoder:
         self.head_dim = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
         self.vocab_size: int = int(causal.lm_head.weight.shape[0]) if hasattr(causal.lm_head, "weight") else config.vocab_size
         self.reads_pictures = hasattr(self._inner, "visual")
-        self._layers = [_Layer.of(layer, use_adapter=use_adapter) for layer in self._text.layers]
+        copied = _room_for_copies(self._text.layers)
+        self._layers = [_Layer.of(layer, use_adapter=use_adapter, copied=copied) for layer in self._text.layers]
+        self.operations: StepOperations = _operations(self._text, self.device, self.dtype, self.head_dim)
 
     @property
     def bytes_per_slot(self) -> int:
@@ -136,10 +139,7 @@ class Decoder:
         """
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            cache.keys[layer][rows, :, slots] = key[0]
-            cache.values[layer][rows, :, slots] = value[0]
-            scaling = self._layers[layer].scaling
-            return attend_rows(query[0], key[0], value[0], borders, longest, scaling=scaling, causal=True)[None]
+            return attend_rows(query, key, value, borders, longest, scaling=self._layers[layer].scaling, causal=True)
 
         hidden: Tensor = self._text.embed_tokens(input_ids)
         levels: list[Tensor] = []
@@ -147,7 +147,7 @@ class Decoder:
             features = features.to(hidden.dtype)
             hidden = hidden.index_copy(1, places, features[None, :, 0])
             levels = list(features[:, 1:].unbind(1))
-        hidden = self._pass(hidden, position_ids, attend, levels, places)
+        hidden = self._pass(hidden, position_ids, attend, cache, rows, slots, levels, places)
         return self._scores(hidden[0, borders[1:].long() - 1])
 
     def step(self, cache: SlotCache, tokens: Tensor, slots: Tensor, positions: Tensor, num_slots: int) -> Tensor:
@@ -158,85 +158,105 @@ class Decoder:
             tokens: (B,), the last ones of the texts.
             slots: (B,), how many tokens of its row come before each.
             positions: (B,), their places as the rotary embedding counts them.
-            num_slots: Only so many are looked at; more than any of ``slots``.
+            num_slots: More than any of ``slots``; only so many are looked at.
 
         Returns:
             (B, vocabulary) float32: the scores of the tokens that follow.
         """
         count = len(tokens)
         each = torch.arange(count, device=self.device)
-        unseen = torch.arange(num_slots, device=self.device) > slots[:, None]
-        mask = torch.zeros(unseen.shape, device=self.device, dtype=self.dtype).masked_fill_(unseen, float("-inf"))[:, None, None]
+        seen = self.operations.seen(slots, num_slots, self.dtype)
 
-        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            keys, values = cache.keys[layer][:count, :, :num_slots], cache.values[layer][:count, :, :num_slots]
-            keys[each, :, slots] = key[:, 0]
-            values[each, :, slots] = value[:, 0]
-            grouped = query.view(count, self.num_key_heads, -1, self.head_dim)
-            attended = scaled_dot_product_attention(grouped, keys, values, attn_mask=mask, scale=self._layers[layer].scaling)
-            return attended.reshape(count, 1, self.num_heads, self.head_dim)
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # noqa: ARG001
+            return self.operations.attend(query, cache.keys[layer], cache.values[layer], seen, self._layers[layer].scaling)
 
         hidden = self._text.embed_tokens(tokens[:, None])
         position_ids = positions[:, None]
         if self.reads_pictures:
             position_ids = position_ids.expand(3, count, 1)
-        return self._scores(self._pass(hidden, position_ids, attend)[:, 0])
+        return self._scores(self._pass(hidden, position_ids, attend, cache, each, slots)[:, 0])
 
     def _pass(
         self,
         hidden: Tensor,
         position_ids: Tensor,
         attend: Callable[[int, Tensor, Tensor, Tensor], Tensor],
+        cache: SlotCache,
+        rows: Tensor,
+        slots: Tensor,
         levels: Sequence[Tensor] = (),
         places: Tensor | None = None,
     ) -> Tensor:
-        """The layers and the last norm: (B, T, hidden) -> the same."""
-        cos, sin = self._text.rotary_emb(hidden, position_ids)
-        half = self.head_dim // 2
-        # rotate_half(x) * sin is the two halves changed about, times sin with its first half negative.
-        cos, sin = cos.unsqueeze(2), torch.cat((-sin[..., :half], sin[..., half:]), dim=-1).unsqueeze(2)
-        heads = (*hidden.shape[:2], -1, self.head_dim)
+        """The layers and the last norm: (B, T, hidden) -> the same. ``attend`` sees its tokens one behind the other."""
+        operations = self.operations
+        cos, sin = (part.reshape(-1, self.head_dim) for part in self._text.rotary_emb(hidden, position_ids))
+        added: Tensor | None = None
         for number, layer in enumerate(self._layers):
-            query, key, value = (part.view(heads) for part in layer.qkv(_normed(layer.attention_norm, hidden)))
-            if layer.query_norm is not None:
-                query, key = _normed(layer.query_norm, query), _normed(layer.key_norm, key)
-            query, key = (torch.addcmul(part * cos, part.roll(half, -1), sin) for part in (query, key))
-            attended = attend(number, query, key, value)
-            hidden = hidden + layer.output(attended.flatten(2))[0]
-            hidden = hidden + layer.mlp(_normed(layer.mlp_norm, hidden))
+            hidden, normed = operations.add_norm(hidden, added, layer.attention_norm)
+            query, key, value = (part.view(len(cos), -1, self.head_dim) for part in layer.qkv(normed))
+            keys, values = cache.keys[number], cache.values[number]
+            query, key = operations.rotate_and_keep(query, key, value, layer.head_norms, cos, sin, keys, values, rows, slots)
+            attended = attend(number, query, key, value).view(*hidden.shape[:2], -1)
+            hidden, normed = operations.add_norm(hidden, layer.output(attended)[0], layer.mlp_norm)
+            added = layer.mlp(normed, operations)
             if places is not None and number < len(levels):
                 # DeepStack (Meng et al. 2024, arXiv:2406.04334).
-                hidden = hidden.index_add(1, places, levels[number][None])
-        return _normed(self._text.norm, hidden)
+                added = added.index_add(1, places, levels[number][None])
+        return operations.add_norm(hidden, added, self._text.norm)[1]
 
     def _scores(self, hidden: Tensor) -> Tensor:
         scores: Tensor = self._head(hidden)
         return scores.float()
 
 
+def _operations(text: Any, device: torch.device, dtype: torch.dtype, head_dim: int) -> StepOperations:
+    """Triton's kernels where they can be built and do what the model's layers do."""
+    if device.type == "cuda" and missing_for_compiling() is None:
+        from medtune.models import step_kernels
+
+        if step_kernels.serves(list(text.layers), head_dim=head_dim, dtype=dtype) and step_kernels.can_run(device, dtype):
+            return step_kernels.TritonOperations()
+    return TorchOperations()
+
+
+_LEFT_BY_COPIES = 8
+"""Copies may take one in so many of the bytes that a GPU has left: more would cost more rows than it saves time."""
+
+
+def _room_for_copies(layers: Any) -> bool:
+    """Whether queries, keys and values of every layer may be one product, of copied weights. Measured on an H100, the three
+    apart take twice as long at 16 rows: two of them are too small to keep the card's memory busy."""
+    if layers[0].self_attn.q_proj.weight.device.type != "cuda":
+        return False
+    names = ("q_proj", "k_proj", "v_proj")
+    weights = [getattr(layer.self_attn, name).weight for layer in layers for name in names]
+    free, _ = torch.cuda.mem_get_info(weights[0].device)
+    free += torch.cuda.memory_reserved(weights[0].device) - torch.cuda.memory_allocated(weights[0].device)
+    copies: int = sum(weight.numel() * weight.element_size() for weight in weights)
+    return _LEFT_BY_COPIES * copies <= free
+
+
 @dataclass(frozen=True, slots=True)
 class _Layer:
     attention_norm: Any
     qkv: Projections
-    query_norm: Any
-    key_norm: Any
+    head_norms: tuple[Any, Any]
     scaling: float
     output: Projections
     mlp_norm: Any
-    mlp: Callable[[Tensor], Tensor]
+    mlp: Callable[[Tensor, StepOperations], Tensor]
 
     @classmethod
-    def of(cls, layer: Any, *, use_adapter: bool) -> _Layer:
+    def of(cls, layer: Any, *, use_adapter: bool, copied: bool) -> _Layer:
         attention = layer.self_attn
         return cls(
             attention_norm=layer.input_layernorm,
-            qkv=Projections([attention.q_proj, attention.k_proj, attention.v_proj], use_adapter=use_adapter),
-            query_norm=getattr(attention, "q_norm", None),
-            key_norm=getattr(attention, "k_norm", None),
+            qkv=Projections([attention.q_proj, attention.k_proj, attention.v_proj], use_adapter=use_adapter, copied=copied),
+            head_norms=(getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)),
             scaling=float(attention.scaling),
             output=Projections([attention.o_proj], use_adapter=use_adapter),
             mlp_norm=layer.post_attention_layernorm,
-            mlp=_Gated(layer.mlp, use_adapter=use_adapter) if hasattr(layer.mlp, "gate_proj") else layer.mlp,
+            mlp=_Gated(layer.mlp, use_adapter=use_adapter) if hasattr(layer.mlp, "gate_proj") else _Experts(layer.mlp),
         )
 
 
@@ -248,16 +268,17 @@ class _Gated:
         self._in = Projections([mlp.gate_proj, mlp.up_proj], use_adapter=use_adapter)
         self._out = Projections([mlp.down_proj], use_adapter=use_adapter)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, operations: StepOperations) -> Tensor:
         gate, up = self._in(x)
-        return self._out(self._act(gate) * up)[0]
+        return self._out(operations.gated(gate, up, self._act))[0]
 
 
-def _normed(norm: Any, x: Tensor) -> Tensor:
-    """transformers' RMSNorm (Zhang and Sennrich 2019, arXiv:1910.07467) in one kernel, which rounds once instead of twice."""
-    weight = getattr(norm, "weight", None)
-    eps = getattr(norm, "variance_epsilon", None)
-    if weight is None or eps is None or weight.dtype != x.dtype:
-        other: Tensor = norm(x)
-        return other
-    return rms_norm(x, (x.shape[-1],), weight, eps)
+class _Experts:
+    """A mixture of experts, by its own forward pass."""
+
+    def __init__(self, mlp: Any) -> None:
+        self._mlp = mlp
+
+    def __call__(self, x: Tensor, operations: StepOperations) -> Tensor:  # noqa: ARG002
+        mixed: Tensor = self._mlp(x)
+        return mixed

@@ -1,9 +1,8 @@
 """Linear layers with one input, for weights that do not change while they are used.
 
 A LoRA layer (Hu et al. 2021, arXiv:2106.09685, equation 3) adds two thin products to a wide one. At one token a row they cost what
-their launches cost, so the first matrices of all layers that read one input are one product, and the second product adds itself
-to the wide one's result. The base weights stay apart from the adapter: merging them would round the sum, and in 16 bits most of a
-small adapter would be rounded away.
+their launches cost, so the first matrices of all layers that read one input are one product, and so are the second ones. The base
+weights stay apart from the adapter: merging them would round the sum, and in 16 bits most of a small adapter would be rounded away.
 """
 
 from __future__ import annotations
@@ -26,43 +25,87 @@ class Projections:
         members: Linear layers, or what an adapter has put around them. A plain LoRA layer's own weights are copied in the type
             of the base weight; other modules are called as they are.
         use_adapter: False leaves adapters out.
+        copied: Where all members are linear layers of 16 or 32 bits, copy their weights into one, so that they are one product.
     """
 
-    def __init__(self, members: Sequence[nn.Module], *, use_adapter: bool) -> None:
+    def __init__(self, members: Sequence[nn.Module], *, use_adapter: bool, copied: bool = False) -> None:
         self._calls: list[nn.Module] = []
-        self._second: list[tuple[Tensor, float] | None] = []
-        first: list[Tensor] = []
+        loras: list[_Lora | None] = []
         for member in members:
             lora = _plain_lora(member) if use_adapter else None
             self._calls.append(member if lora is None and use_adapter else _base(member))
-            self._second.append(None if lora is None else (lora.second, lora.scaling))
-            if lora is not None:
-                first.append(lora.first)
-        self._first = torch.cat(first) if first else None
-        self._ranks = [len(matrix) for matrix in first]
+            loras.append(lora)
+        adapted = [lora for lora in loras if lora is not None]
+        self._second = [None if lora is None else lora.second for lora in loras]
+        self._ranks = [len(lora.first) for lora in adapted]
+        self._first = torch.cat([lora.first for lora in adapted]) if adapted else None
+        # Zeros where one member's first product would meet another's second: then the wide results stand side by side, and one
+        # product adds to all of them. It is as cheap as a thin one, since both read little.
+        whole = len(adapted) == len(members) > 1
+        self._joined = torch.block_diag(*[lora.second for lora in adapted]) if whole else None  # type: ignore[no-untyped-call]
+        self._weight: Tensor | None = None
+        plain = [call for call in self._calls if type(call) is nn.Linear]
+        if copied and len(plain) == len(members) > 1 and len(adapted) in (0, len(members)):
+            self._widths = [call.out_features for call in plain]
+            self._weight, self._bias = _side_by_side(plain, self._first)
 
     def __call__(self, x: Tensor) -> list[Tensor]:
-        """(..., in) -> one (..., out) for each member."""
-        results: list[Tensor] = [call(x) for call in self._calls]
+        """(..., in) -> one (..., out) for each member; the last dimension is contiguous, the others may not be."""
+        flat = x.reshape(-1, x.shape[-1])
+        if self._weight is not None:
+            wide = nn.functional.linear(flat, self._weight, self._bias)
+            results, low = wide[:, : sum(self._widths)], wide[:, sum(self._widths) :]
+            if self._joined is not None:
+                results.addmm_(low[:, : len(self._joined)], self._joined)
+            return [part.view(*x.shape[:-1], -1) for part in torch.split(results, self._widths, dim=-1)]
         if self._first is None:
-            return results
-        low = iter(torch.split(nn.functional.linear(x.reshape(-1, x.shape[-1]), self._first), self._ranks, dim=-1))
-        for result, second in zip(results, self._second, strict=True):
+            return [call(x) for call in self._calls]
+        low = nn.functional.linear(flat, self._first)
+        if self._joined is not None and all(type(call) is nn.Linear for call in self._calls):
+            widths = [second.shape[1] for second in self._second if second is not None]
+            parts = torch.split(torch.mm(low, self._joined), widths, dim=-1)
+            for call, part in zip(self._calls, parts, strict=True):
+                assert isinstance(call, nn.Linear)
+                if call.bias is not None:
+                    part += call.bias
+                part.addmm_(flat, call.weight.t())
+            return [part.view(*x.shape[:-1], -1) for part in parts]
+        found: list[Tensor] = [call(x) for call in self._calls]
+        each = iter(torch.split(low, self._ranks, dim=-1))
+        for result, second in zip(found, self._second, strict=True):
             if second is not None:
-                matrix, scaling = second
-                result.view(-1, result.shape[-1]).addmm_(next(low), matrix, alpha=scaling)
-        return results
+                result.view(-1, result.shape[-1]).addmm_(next(each), second)
+        return found
+
+
+_ALIGNED = 8
+"""Numbers of 16 bits in 16 bytes: a matrix whose rows begin at such multiples is read in the widest pieces."""
+
+
+def _side_by_side(layers: Sequence[nn.Linear], first: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """One weight for ``layers`` and an adapter's first matrices, with rows of zeros at its end up to a multiple of eight."""
+    parts = [layer.weight.detach() for layer in layers] + ([] if first is None else [first])
+    rows = sum(map(len, parts))
+    weight = torch.cat([*parts, parts[0].new_zeros(-rows % _ALIGNED, parts[0].shape[1])])
+    if all(layer.bias is None for layer in layers):
+        return weight, None
+    bias = weight.new_zeros(len(weight))
+    start = 0
+    for layer in layers:
+        if layer.bias is not None:
+            bias[start : start + layer.out_features] = layer.bias.detach()
+        start += layer.out_features
+    return weight, bias
 
 
 class _Lora:
-    """``first`` (rank, in), ``second`` (rank, out)."""
+    """``first`` (rank, in), ``second`` (rank, out) with the adapter's scale in it."""
 
     def __init__(self, layer: Any) -> None:
         name = layer.active_adapters[0]
         dtype = layer.base_layer.weight.dtype
         self.first: Tensor = layer.lora_A[name].weight.detach().to(dtype)
-        self.second: Tensor = layer.lora_B[name].weight.detach().to(dtype).t().contiguous()
-        self.scaling = float(layer.scaling[name])
+        self.second: Tensor = (float(layer.scaling[name]) * layer.lora_B[name].weight.detach()).to(dtype).t().contiguous()
 
 
 def _plain_lora(member: Any) -> _Lora | None:

@@ -13,13 +13,13 @@ from medtune.data.dataset import Dataset
 from medtune.errors import TrainingError
 from medtune.language import Text, msg
 from medtune.models.adapter_size import AdapterSize, adapter_size
+from medtune.models.compiler import missing_for_compiling
 from medtune.models.config import AdapterSettings, FullSettings, LoraSettings, ModelSettings, QloraSettings
 from medtune.models.encoder import Encoder, load_encoder
 from medtune.models.packing import PACKED_TYPES
 from medtune.models.size import ModelSize, read_size
 from medtune.training.choice import EngineChoice
 from medtune.training.choose import Chosen, Room, choose
-from medtune.models.compiler import missing_for_compiling
 from medtune.training.config import DdpSettings, DistributedSettings, FsdpSettings, NoDistribution, TrainSettings
 from medtune.training.data import measure_lengths
 from medtune.training.devices import Device, find_device, free_memory, this_device

@@ -173,6 +173,25 @@ def test_rows_are_filled_again_and_moved_together(tiny: Loaded, monkeypatch: pyt
     assert moves
 
 
+def test_all_rows_are_filled_before_the_first_step(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the last ones, though they are fewer than would be filled again later."""
+    model, encoder = tiny
+    monkeypatch.setattr(fast, "PREFILL_TOKENS", 1)  # one prompt is read at a time
+    requests = [
+        Request(f"r{number}", (Message(role="user", content="word"),), (), Sampling(max_new_tokens=3)) for number in range(16)
+    ]
+    free: list[int] = []
+    advance = continuous.ContinuousBatch.advance
+
+    def seen(batch: continuous.ContinuousBatch) -> list[continuous.Answer]:
+        free.append(batch.num_free)
+        return advance(batch)
+
+    monkeypatch.setattr(continuous.ContinuousBatch, "advance", seen)
+    answered(HfGenerator(model, encoder, fast=True, batch_size=16), requests)
+    assert free[0] == 0
+
+
 def test_a_picture_of_two_questions_is_seen_once(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     real = sight.Sight._tower

@@ -17,7 +17,7 @@ from medtune.language import msg
 from medtune.models.config import FullSettings, LoraSettings, ModelSettings
 from medtune.models.size import read_size
 from medtune.training import forecast
-from medtune.training.compiler import Missing
+from medtune.models.compiler import Missing
 from medtune.training.config import DdpSettings, NoDistribution, TrainSettings
 from medtune.training.data import measure_lengths
 from medtune.training.devices import DEVICES, Device

@@ -1,0 +1,128 @@
+"""The kernels of a decoding step beside torch's operations. Triton interprets them on a CPU (``TRITON_INTERPRET=1``), in a process
+of its own because it reads that variable when it is imported."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+from medtune.models.step_operations import TorchOperations
+
+if find_spec("triton") is None:
+    pytest.skip("triton is not installed", allow_module_level=True)
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+CUDA = torch.cuda.is_available()
+
+if not INTERPRETED and not CUDA:
+
+    def test_interpreted() -> None:
+        environment = {**os.environ, "TRITON_INTERPRET": "1"}
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", __file__]
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        assert " passed" in ended.stdout
+        assert "skipped" not in ended.stdout
+
+else:
+    from medtune.models.step_kernels import TritonOperations, can_run, serves
+
+    DEVICE = torch.device("cuda" if CUDA else "cpu")
+    TYPES = [torch.float32, torch.bfloat16] if CUDA else [torch.float32]
+
+    class Norm(torch.nn.Module):
+        """As transformers' are."""
+
+        def __init__(self, width: int, dtype: torch.dtype, eps: float = 1e-6) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.rand(width, device=DEVICE, dtype=dtype) + 0.5)
+            self.variance_epsilon = eps
+
+    def close(found: torch.Tensor, wanted: torch.Tensor) -> None:
+        loose = {} if found.dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
+        torch.testing.assert_close(found, wanted, **loose)
+
+    def drawn(*shape: int, dtype: torch.dtype) -> torch.Tensor:
+        return torch.randn(*shape, device=DEVICE, dtype=dtype)
+
+    @pytest.mark.parametrize("dtype", TYPES)
+    @pytest.mark.parametrize("width", [48, 64, 2048])
+    def test_add_norm(width: int, dtype: torch.dtype) -> None:
+        torch.manual_seed(0)
+        hidden, added, norm = drawn(2, 3, width, dtype=dtype), drawn(2, 3, width, dtype=dtype), Norm(width, dtype)
+        with torch.inference_mode():
+            for more in (None, added):
+                wanted = TorchOperations().add_norm(hidden, more, norm)
+                found = TritonOperations().add_norm(hidden.clone(), more, norm)
+                close(found[0], wanted[0])
+                close(found[1], wanted[1])
+
+    @pytest.mark.parametrize("dtype", TYPES)
+    @pytest.mark.parametrize("normed", [False, True])
+    def test_rotate_and_keep(normed: bool, dtype: torch.dtype) -> None:
+        """Of a part of a wider matrix, as side by side projections give it."""
+        torch.manual_seed(0)
+        tokens, heads, key_heads, width = 5, 4, 2, 16
+        wide = drawn(tokens, (heads + 2 * key_heads) * width, dtype=dtype)
+        norms = (Norm(width, dtype), Norm(width, dtype, 1e-2)) if normed else (None, None)
+        angles = torch.rand(tokens, width, device=DEVICE, dtype=dtype)
+        rows = torch.tensor([0, 0, 0, 2, 2], device=DEVICE)
+        slots = torch.tensor([0, 1, 2, 0, 7], device=DEVICE)
+
+        def run(operations: TorchOperations | TritonOperations) -> list[torch.Tensor]:
+            parts = wide.clone().split([heads * width, key_heads * width, key_heads * width], dim=-1)
+            query, key, value = (part.view(tokens, -1, width) for part in parts)
+            kept = torch.zeros(3, key_heads, 8, width, device=DEVICE, dtype=dtype)
+            also = torch.zeros_like(kept)
+            turned = operations.rotate_and_keep(query, key, value, norms, angles.cos(), angles.sin(), kept, also, rows, slots)
+            return [*turned, kept, also]
+
+        with torch.inference_mode():
+            for found, wanted in zip(run(TritonOperations()), run(TorchOperations()), strict=True):
+                close(found, wanted)
+
+    @pytest.mark.parametrize("dtype", TYPES)
+    @pytest.mark.parametrize(("rows", "heads", "key_heads", "width"), [(3, 8, 2, 16), (1, 2, 2, 32), (300, 2, 2, 16)])
+    def test_attend(rows: int, heads: int, key_heads: int, width: int, dtype: torch.dtype) -> None:
+        """Rows of very different length; over several parts, and where there are so many rows that none is split."""
+        torch.manual_seed(0)
+        slots = 320 if rows < 10 else 64
+        keys, values = drawn(rows + 1, key_heads, slots, width, dtype=dtype), drawn(rows + 1, key_heads, slots, width, dtype=dtype)
+        query = drawn(rows, heads, width, dtype=dtype)
+        last = torch.tensor([[0, 63, 64, slots - 1][row % 4] % slots for row in reversed(range(rows))], device=DEVICE)
+        for row, slot in enumerate(last.tolist()):
+            keys[row, :, slot + 1 :] = float("nan")  # what lies behind a row's last token is anything
+        with torch.inference_mode():
+            plain, fused = TorchOperations(), TritonOperations()
+            wanted = plain.attend(query, keys.nan_to_num(), values, plain.seen(last, slots, dtype), 0.3)
+            found = fused.attend(query, keys, values, fused.seen(last, slots, dtype), 0.3)
+        close(found, wanted)
+
+    @pytest.mark.parametrize("dtype", TYPES)
+    def test_gated(dtype: torch.dtype) -> None:
+        torch.manual_seed(0)
+        gate, up = drawn(2, 3, 2 * 1500, dtype=dtype).split(1500, dim=-1)
+        act = torch.nn.SiLU()
+        with torch.inference_mode():
+            close(TritonOperations().gated(gate, up, act), TorchOperations().gated(gate, up, act))
+
+    def test_which_layers_are_served() -> None:
+        from types import SimpleNamespace
+
+        norm = Norm(16, torch.float32)
+        attention = SimpleNamespace(q_norm=norm, k_norm=norm)
+        mlp = SimpleNamespace(gate_proj=None, act_fn=torch.nn.SiLU())
+        layer = SimpleNamespace(input_layernorm=norm, post_attention_layernorm=norm, self_attn=attention, mlp=mlp)
+        assert serves([layer], head_dim=16, dtype=torch.float32)
+        assert not serves([layer], head_dim=24, dtype=torch.float32)
+        assert not serves([layer], head_dim=16, dtype=torch.bfloat16)
+        mlp.act_fn = torch.nn.GELU()
+        assert not serves([layer], head_dim=16, dtype=torch.float32)
+
+    def test_it_can_run() -> None:
+        assert can_run(DEVICE, torch.float32)
