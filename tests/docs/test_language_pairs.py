@@ -23,6 +23,8 @@ WANTED = {
     "deidentify",
     "dicom",
     "distributed",
+    "evaluation",
+    "generation",
     "generators",
     "installation",
     "metrics-report-content",

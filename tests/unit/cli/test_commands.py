@@ -326,8 +326,9 @@ def test_prepare_says_what_the_data_set_holds(capsys: pytest.CaptureFixture[str]
 
 def test_prepare_names_the_first_record_that_was_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = "image,question,answer,patient_id\nmissing.png,Where?,left,1\n" + "".join(
-        f",Where {n}?,left,{n}\n" for n in range(2, 30)
+        f"here.png,Where {n}?,left,{n}\n" for n in range(2, 30)
     )
+    source_files.picture(0).save(tmp_path / "here.png")
     (tmp_path / "asked.csv").write_text(rows, encoding="utf-8")
     recipe = tmp_path / "mine.yaml"
     source = f"{{source: csv, options: {{path: {tmp_path / 'asked.csv'}, already_deidentified: true}}, task: open-vqa}}"
@@ -336,7 +337,7 @@ def test_prepare_names_the_first_record_that_was_left_out(tmp_path: Path, capsys
     )
     assert run("prepare", str(recipe)) == 0
     out = capsys.readouterr().out
-    assert "asked.csv:1, asked-1: The picture is missing." in out
+    assert "missing.png, asked-1: The picture is missing." in out
     assert f"`medtune validate {tmp_path / 'set'}` lists all" in out
     assert run("validate", str(tmp_path / "nowhere")) == 2
     assert "neither a data set nor a recipe" in capsys.readouterr().err
