@@ -19,70 +19,150 @@ from medtune.evaluation.several_runs import averaged_difference
 from medtune.types import MetricValue, Prediction, Sample, Score
 
 Numbers = NDArray[np.float64]
-Simulation = Callable[[np.random.Generator, int], Numbers]
-"""(generator, number of groups) -> (groups, k) statistics summed by group."""
+Simulation = Callable[[np.random.Generator, int], tuple[Numbers, NDArray[np.int64]]]
+"""(generator, number of groups) -> (groups, k) statistics summed by group, and (groups,) numbers of samples."""
 
 NUM_SETS = 1000
 
 
 def f1_of(totals: Numbers) -> Numbers:
     hits, extra, missed = np.moveaxis(totals, -1, 0)
-    return np.asarray(2 * hits / np.maximum(2 * hits + extra + missed, 1e-9))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(2 * hits / (2 * hits + extra + missed))
 
 
-def scores_of_patients(rng: np.random.Generator, num: int) -> Numbers:
+def bleu_of(totals: Numbers) -> Numbers:
+    """Corpus BLEU of (length, length of the references, matched and possible n-grams of the orders 1 to 4)."""
+    length, wanted, matched, possible = totals[..., 0], totals[..., 1], totals[..., 2::2], totals[..., 3::2]
+    return np.asarray(np.exp(np.log(matched / possible).mean(axis=-1) + np.minimum(1 - wanted / length, 0)))
+
+
+def some(rng: np.random.Generator, num: int) -> NDArray[np.int64]:
+    """One sample of a patient, four on average."""
+    return 1 + rng.poisson(3, num)
+
+
+def very_unequal(rng: np.random.Generator, num: int) -> NDArray[np.int64]:
+    """One or two samples of most patients, a hundred of some: 100 patients tell as much as 22 with equally many."""
+    return np.maximum(1, np.exp(rng.normal(0.5, 1.5, num)).round()).astype(np.int64)
+
+
+def scores_of_patients(rng: np.random.Generator, num: int) -> tuple[Numbers, NDArray[np.int64]]:
     """2 to 6 samples of each patient around the patient's own mean; the truth is 0."""
     sizes = rng.integers(2, 7, size=num)
-    return np.stack([sizes * rng.normal(0, 1, num) + np.sqrt(sizes) * rng.normal(0, 0.5, num), sizes], axis=1)
+    return np.stack([sizes * rng.normal(0, 1, num) + np.sqrt(sizes) * rng.normal(0, 0.5, num), sizes], axis=1), sizes
 
 
-def right_answers(share: float) -> Simulation:
+def right_answers(share: float, sizes_of: Callable[[np.random.Generator, int], NDArray[np.int64]] = some) -> Simulation:
     """Right or wrong, the patients' shares beta distributed with mean ``share`` (correlation within a patient: 1 in 4)."""
 
-    def draw(rng: np.random.Generator, num: int) -> Numbers:
-        sizes = 1 + rng.poisson(3, num)
+    def draw(rng: np.random.Generator, num: int) -> tuple[Numbers, NDArray[np.int64]]:
+        sizes = sizes_of(rng, num)
         own = rng.beta(3 * share, 3 * (1 - share), num)
-        return np.stack([rng.binomial(sizes, own), sizes], axis=1).astype(np.float64)
+        return np.stack([rng.binomial(sizes, own), sizes], axis=1).astype(np.float64), sizes
 
     return draw
 
 
-def findings(rng: np.random.Generator, num: int) -> Numbers:
+def findings(present_in: float) -> Simulation:
     """True positives, false positives, misses: for F1, a ratio that is no mean."""
-    sizes, skill = 2 + rng.poisson(4, num), rng.beta(2, 2, num)
-    present = rng.binomial(sizes, 0.4)
-    hits = rng.binomial(present, skill)
-    return np.stack([hits, rng.binomial(sizes - present, (1 - skill) * 0.4), present - hits], axis=1).astype(np.float64)
+
+    def draw(rng: np.random.Generator, num: int) -> tuple[Numbers, NDArray[np.int64]]:
+        sizes, skill = 2 + some(rng, num), rng.beta(2, 2, num)
+        present = rng.binomial(sizes, present_in)
+        hits = rng.binomial(present, skill)
+        invented = rng.binomial(sizes - present, (1 - skill) * present_in)
+        return np.stack([hits, invented, present - hits], axis=1).astype(np.float64), sizes
+
+    return draw
 
 
-F1_TRUTH = float(f1_of(findings(np.random.default_rng(99), 400_000).sum(axis=0)))
+def texts(rng: np.random.Generator, num: int) -> tuple[Numbers, NDArray[np.int64]]:
+    """Answers of some 20 words, a little shorter than their references, of patients who are described more or less well."""
+    sizes, skill = some(rng, num), 0.3 + 0.5 * rng.beta(4, 4, num)
+    length, wanted = 4 * sizes + rng.poisson(20 * sizes), 4 * sizes + rng.poisson(22 * sizes)
+    columns = [length, wanted]
+    for order in range(4):
+        possible = length - order * sizes
+        columns += [rng.binomial(possible, skill ** (order + 1)), possible]
+    return np.stack(columns, axis=1).astype(np.float64), sizes
 
 
-def coverage(draw: Simulation, aggregate: Callable[[Numbers], Numbers], truth: float, num_groups: int, seed: int) -> float:
-    rng = np.random.default_rng(seed)
-    names = np.arange(num_groups)
-    held = 0
+def truth_of(draw: Simulation, aggregate: Callable[[Numbers], Numbers]) -> float:
+    return float(aggregate(draw(np.random.default_rng(99), 400_000)[0].sum(axis=0)))
+
+
+COMMON, RARE = findings(0.4), findings(0.05)
+
+
+def coverage(
+    draw: Simulation, aggregate: Callable[[Numbers], Numbers], truth: float, num_groups: int, *, limits: tuple[float, float] | None
+) -> tuple[float, float]:
+    """(share of the intervals that hold the truth, share of the data sets that have no interval)."""
+    rng = np.random.default_rng(5)
+    held = without = 0
     for number in range(NUM_SETS):
-        _, low, high = cluster_bootstrap(draw(rng, num_groups), names, aggregate, num_resamples=1000, seed=number % 8)
+        sums, sizes = draw(rng, num_groups)
+        groups = np.repeat(np.arange(num_groups), sizes)
+        _, low, high = cluster_bootstrap(
+            (sums / sizes[:, None])[groups], groups, aggregate, num_resamples=1000, seed=number % 8, limits=limits
+        )
         assert low is not None
         assert high is not None
+        without += bool(np.isnan(low))
         held += low <= truth <= high
-    return held / NUM_SETS
+    return held / max(NUM_SETS - without, 1), without / NUM_SETS
 
 
 @pytest.mark.parametrize("num_groups", [30, 50, 100])
 @pytest.mark.parametrize(
-    ("draw", "aggregate", "truth"),
+    ("draw", "aggregate", "truth", "limits"),
     [
-        pytest.param(scores_of_patients, mean_of, 0.0, id="mean"),
-        pytest.param(right_answers(0.7), mean_of, 0.7, id="accuracy"),
-        pytest.param(findings, f1_of, F1_TRUTH, id="f1"),
+        pytest.param(scores_of_patients, mean_of, 0.0, None, id="mean"),
+        pytest.param(right_answers(0.7), mean_of, 0.7, (0.0, 1.0), id="accuracy"),
+        pytest.param(COMMON, f1_of, truth_of(COMMON, f1_of), (0.0, 1.0), id="f1"),
     ],
 )
 def test_intervals_hold_the_truth_95_times_in_100(
-    draw: Simulation, aggregate: Callable[[Numbers], Numbers], truth: float, num_groups: int
+    draw: Simulation,
+    aggregate: Callable[[Numbers], Numbers],
+    truth: float,
+    limits: tuple[float, float] | None,
+    num_groups: int,
 ) -> None:
-    assert 0.93 <= coverage(draw, aggregate, truth, num_groups, seed=5) <= 0.97
+    held, without = coverage(draw, aggregate, truth, num_groups, limits=limits)
+    assert 0.93 <= held <= 0.97
+    assert without == 0
+
+
+@pytest.mark.parametrize(
+    ("draw", "aggregate", "truth", "limits"),
+    [
+        pytest.param(right_answers(0.95), mean_of, 0.95, (0.0, 1.0), id="accuracy near 1"),
+        pytest.param(texts, bleu_of, truth_of(texts, bleu_of), None, id="corpus BLEU"),
+    ],
+)
+def test_so_do_those_of_shares_near_one_and_of_corpus_bleu(
+    draw: Simulation, aggregate: Callable[[Numbers], Numbers], truth: float, limits: tuple[float, float] | None
+) -> None:
+    held, without = coverage(draw, aggregate, truth, 50, limits=limits)
+    assert 0.93 <= held <= 0.97
+    assert without == 0
+
+
+@pytest.mark.parametrize(("share", "num_groups"), [(0.7, 30), (0.9, 100)])
+def test_groups_of_very_different_size_do_not_make_intervals_too_sure(share: float, num_groups: int) -> None:
+    """Counting patients alone they held the truth in 88 of 100 data sets; by their effective number in 92 to 94."""
+    held, _ = coverage(right_answers(share, very_unequal), mean_of, share, num_groups, limits=(0.0, 1.0))
+    assert 0.905 <= held <= 0.97
+
+
+@pytest.mark.parametrize("num_groups", [10, 30])
+def test_a_rare_finding_has_an_interval_that_holds_or_none(num_groups: int) -> None:
+    """In ten patients it is often in one or two: what interval there would be held the truth in 69 of 100."""
+    held, without = coverage(RARE, f1_of, truth_of(RARE, f1_of), num_groups, limits=(0.0, 1.0))
+    assert held >= 0.93
+    assert (0.15 < without < 0.4) if num_groups == 10 else without < 0.01
 
 
 def test_drawing_samples_instead_of_groups_would_not_hold_it() -> None:

@@ -105,8 +105,8 @@ def test_tests_stand_beside_the_intervals(tmp_path: Path) -> None:
     # Half of the 80 answers became right and none wrong; 20 of 40 patients changed, all for the better.
     assert accuracy.discordant == (0, 40)
     assert accuracy.p_mcnemar == pytest.approx(2 / 2**40)
-    assert accuracy.p_value == 1 / 201
-    assert accuracy.p_adjusted == 2 / 201
+    assert accuracy.p_value == 1 / 2001, "ten times as many exchanges, since none of the first 200 was as extreme"
+    assert accuracy.p_adjusted == 2 / 2001
     # Letters too many are no answers that are right or wrong.
     assert (letters.discordant, letters.p_mcnemar) == (None, None)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from medtune.evaluation import permutation
 from medtune.evaluation.metrics.additive import mean_of
 from medtune.evaluation.permutation import EXACT_GROUPS, adjust, holm, mcnemar_exact, paired_cluster_permutation
 from medtune.evaluation.student import t_quantile, t_two_sided
@@ -45,7 +48,7 @@ def test_drawn_exchanges_come_near_the_exact_ones_and_are_never_zero() -> None:
     assert exact is not None
     assert drawn == pytest.approx(exact, abs=0.015)
     sure = paired_cluster_permutation(statistics([0] * 40), statistics([1] * 40), np.arange(40), mean_of, num_permutations=999)
-    assert sure == 1 / 1000
+    assert sure == 1 / 9991, "ten times as many are drawn when none is as extreme"
 
 
 def test_a_difference_that_is_not_there_has_no_p() -> None:
@@ -103,3 +106,29 @@ def test_students_distribution_between_whole_degrees() -> None:
             t_two_sided(1.0, wrong)
     with pytest.raises(ValueError, match="quantile"):
         t_quantile(0.5, 3)
+
+
+def test_a_clear_difference_survives_the_adjustment_for_hundreds_of_others() -> None:
+    """2000 exchanges alone give no less than 1 / 2001, and 125 times that is 0.06: nothing could ever be called better."""
+    before, after = np.stack([np.zeros(60), np.ones(60)], axis=1), np.ones((60, 2))
+    p = paired_cluster_permutation(before, after, np.arange(60), mean_of, num_permutations=2000)
+    assert p is not None
+    assert p == pytest.approx(1 / 20_001)
+    assert holm({place: p if place == 0 else 0.5 for place in range(125)})[0] < 0.05
+
+
+def test_an_unclear_difference_is_not_drawn_for_any_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    stages: list[int] = []
+    exchanges = permutation._exchanges
+
+    def count(num_groups: int, num_permutations: int, seed: int, stage: int) -> Iterator[NDArray[np.float64]]:
+        stages.append(stage)
+        return exchanges(num_groups, num_permutations, seed, stage)
+
+    monkeypatch.setattr(permutation, "_exchanges", count)
+    rng = np.random.default_rng(0)
+    first, second = (np.stack([rng.normal(0, 1, 40), np.ones(40)], axis=1) for _ in range(2))
+    p = paired_cluster_permutation(first, second, np.arange(40), mean_of, num_permutations=2000)
+    assert p is not None
+    assert p > 0.005
+    assert stages == [0]
