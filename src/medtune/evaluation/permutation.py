@@ -31,7 +31,7 @@ FEW_EXTREME = 10
 
 _MAX_CELLS = 8_000_000
 _MOST_CELLS = 60_000_000
-"""Groups times exchanges for one p-value, about a second on one core: 2000 exchanges become ten times as many up to 3,000 groups."""
+"""Groups times exchanges for one p-value, about a second on a core: 2000 exchanges become ten times as many up to 3,000 groups."""
 _KEPT_DRAWS = 32
 """Matrices of exchanges that are kept, at one byte a cell: 256 MB at the very most."""
 
