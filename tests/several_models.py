@@ -49,9 +49,3 @@ class Telling:
 
 def telling(listener: Listener, seconds: float = 0.0) -> dict[str, Any]:
     return {label: (label, lambda label=label: Telling(label, listener, seconds)) for label in ("base", "tuned")}
-
-
-def looking(listener: Listener) -> dict[str, Any]:  # noqa: ARG001
-    from toy_evaluation import Looking
-
-    return {"tuned": ("tuned", Looking())}
