@@ -10,7 +10,9 @@ import warnings
 
 import pytest
 
+from medtune.evaluation.metrics.jieba_words import jieba_words
 from medtune.evaluation.metrics.llamafactory import LlamaFactoryMetric, bleu_4, predict_timing, rouge
+from medtune.evaluation.metrics.unseen_words import unseen_words
 from medtune.types import Generation, Message, Prediction, Sample
 
 SAME = object()
@@ -238,3 +240,19 @@ def test_words_equal_jiebas_on_random_text() -> None:
             for _ in range(draw.randrange(25))
         )
         assert jieba_words(text) == list(jieba.cut(text))
+
+
+def test_unseen_characters_are_cut_as_jieba_cuts_them() -> None:
+    from jieba import finalseg
+
+    rng = random.Random(0)
+    pieces = ["肺", "结", "见", "是", "无", "鞫", "㐀", "CT", "3.5%", " ", "，", "肿", "占", "约"]
+    for _ in range(400):
+        text = "".join(rng.choices(pieces, k=rng.randint(1, 40)))
+        assert unseen_words(text, finalseg) == list(finalseg.cut(text)), text
+
+
+@pytest.mark.parametrize("character", ["是", "无"])
+def test_a_run_of_unseen_characters_takes_time_in_proportion(character: str) -> None:
+    """jieba's own cutting takes 100 times as long."""
+    assert "".join(jieba_words(character * 100_000)) == character * 100_000

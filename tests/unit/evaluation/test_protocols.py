@@ -93,6 +93,20 @@ def test_medevalkits_exact_match_stumbles_over_a_full_stop() -> None:
     assert numbers(KIT, [("Right lung", "right lung")])["open-exact"] == 1.0
 
 
+def test_medevalkit_gives_nothing_for_an_empty_answer() -> None:
+    """That code ends with a TypeError there, and all numbers of the run are lost; here the sample counts 0, as in strict."""
+    for metric in (KIT, STRICT):
+        assert set(numbers(metric, [("", "right lung")]).values()) == {0.0}
+
+
+def test_medevalkit_takes_closed_questions_without_yes_or_no_for_open_ones() -> None:
+    answers = [("Axial.", "axial")]
+    assert numbers(STRICT, answers, answer_type="CLOSED") == {"accuracy": 1.0, "closed-accuracy": 1.0}
+    printed = numbers(KIT, answers, answer_type="CLOSED")
+    assert "closed-accuracy" not in printed
+    assert printed["open-exact"] == 0.0
+
+
 @pytest.mark.parametrize(
     "text", ["the final answer is right lung", "so \\boxed{right lung}.", "<think>left</think><answer>Right lung</answer>"]
 )

@@ -13,9 +13,11 @@ import re
 import tempfile
 import threading
 import warnings
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from math import log
 from typing import Any
+
+from medtune.evaluation.metrics.unseen_words import unseen_words
 
 __all__ = ["jieba_words"]
 
@@ -117,7 +119,7 @@ class _Lexicon:
         self.unknown = log(1) - total
         self.weight = cache(lambda count: log(count) - total)
         self.words_at = lru_cache(maxsize=_KEPT_RUNS)(self._words_at)
-        self.unseen = lru_cache(maxsize=_KEPT_RUNS // 4)(lambda characters: list(unseen(characters)))
+        self.unseen = lru_cache(maxsize=_KEPT_RUNS // 4)(unseen)
 
     def _words_at(self, piece: str) -> tuple[tuple[tuple[int, float], ...], bool]:
         """(length, weight) of the words that ``piece`` begins with, and whether longer ones may begin so too."""
@@ -155,4 +157,4 @@ def _loaded() -> _Lexicon:
             tokenizer.initialize()
         finally:
             log_of_jieba.setLevel(level)
-    return _Lexicon(tokenizer, finalseg.cut)
+    return _Lexicon(tokenizer, partial(unseen_words, model=finalseg))
