@@ -1,7 +1,7 @@
 """jieba's cutting of characters that its dictionary does not know, in steps in proportion to their number.
 
 ``jieba.finalseg`` tags each character as beginning, middle or end of a word, or a word of its own, by the most probable path
-through a hidden Markov model. It copies the path so far at every character: a run of 40,000 takes 10 to 16 seconds, one of a million
+through a hidden Markov model. It copies the path so far at every character: a run of 40,000 takes 10 to 16 s, one of a million
 hours. Here each character keeps where it came from. Sums are made in the same order and ties go to the same state, so the words are
 the same.
 """
