@@ -307,12 +307,22 @@ def append_prediction(path: Path, prediction: Prediction) -> None:
 
 def order_predictions(path: Path, order: Sequence[str]) -> None:
     """Put the lines of a finished file into the order of the samples, so that neither batches nor devices show in it. A line that
-    is of none of them stays, at the end."""
+    is of none of them stays, at the end. No more than a line is in memory at a time."""
     place = {sample: number for number, sample in enumerate(order)}
-    lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line]
-    ordered = sorted(lines, key=lambda line: place.get(json.loads(line)["sample_id"], len(place)))
-    if ordered != lines:
-        atomic_write(path, "".join(f"{line}\n" for line in ordered))
+    found: list[tuple[int, int, int]] = []  # place among the samples, offset and length of the line
+    offset = 0
+    with path.open("rb") as file:
+        for line in file:
+            if line.strip():
+                found.append((place.get(json.loads(line)["sample_id"], len(place)), offset, len(line)))
+            offset += len(line)
+        ordered = sorted(found)  # lines of one place stay in the order of the file
+        if ordered == found:
+            return
+        with atomic_file(path) as rewritten:
+            for _, offset, length in ordered:
+                file.seek(offset)
+                rewritten.write(file.read(length).rstrip(b"\n") + b"\n")
 
 
 def read_asked(folder: Path) -> Asked:
