@@ -102,7 +102,8 @@ class ScheduleCallback(TrainerCallback):
     """Decides when to evaluate, to save and to stop. Keeps no state of its own: a resumed run decides alike.
 
     All of it happens at the end of a step, and a step's validation comes before its checkpoint. So a checkpoint lies between
-    two steps, with nothing of the one before it left to do: whoever goes on from it repeats nothing and misses nothing.
+    two steps, with nothing of the one before it left to do: whoever goes on from it repeats nothing and misses nothing. The one
+    exception is a checkpoint that was saved because memory ran out in a validation, which is then made up for.
     """
 
     def __init__(self, settings: TrainSettings, *, has_validation: bool, stop: StopRequest) -> None:
@@ -112,6 +113,10 @@ class ScheduleCallback(TrainerCallback):
         self.trainer: TokenWeightedTrainer | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:  # noqa: ARG002
+        if state.global_step and self._validates_after(state) and not _is_validated(state) and self.trainer is not None:
+            self.trainer.evaluate()
+            if self.trainer.control.should_save:
+                self.trainer.save_again()
         if state.global_step and (state.global_step >= state.max_steps or out_of_patience(self._settings, state.log_history)):
             # The trainer would make one more step before it looks.
             raise NothingLeft
@@ -135,7 +140,7 @@ class ScheduleCallback(TrainerCallback):
                 self.trainer.spare_the_collector()
         last = state.global_step >= state.max_steps
         if self._has_validation:
-            control.should_evaluate = last or _is_due(self._settings.evaluate_every, state)
+            control.should_evaluate = self._validates_after(state)
         if self._settings.save_every != "never":
             control.should_save = last or _is_due(self._settings.save_every, state)
         if self._asked_to_stop():
@@ -152,12 +157,20 @@ class ScheduleCallback(TrainerCallback):
             control.should_training_stop = True
         return control
 
+    def _validates_after(self, state: TrainerState) -> bool:
+        last = state.global_step >= state.max_steps
+        return self._has_validation and (last or _is_due(self._settings.evaluate_every, state))
+
     def _asked_to_stop(self) -> bool:
         trainer = self.trainer
         if trainer is not None and trainer.accelerator.num_processes > 1:
             # A signal reaches the processes at different steps; all must stop at the same one.
             self._stop.requested = trainer.agreement.sum(float(self._stop.requested))[0] > 0
         return self._stop.requested
+
+
+def _is_validated(state: TrainerState) -> bool:
+    return any("eval_loss" in entry and entry["step"] == state.global_step for entry in state.log_history)
 
 
 def _is_due(every: str | int, state: TrainerState) -> bool:

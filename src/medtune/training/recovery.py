@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,10 +23,22 @@ from medtune.training.plan import Plan, world_size
 from medtune.training.trainer import TokenWeightedTrainer
 from medtune.types import Event
 
-__all__ = ["free_memory", "is_out_of_memory", "make_smaller", "note_choice", "out_of_memory", "remembered", "rescue", "words_for"]
+__all__ = [
+    "allocator_words",
+    "free_memory",
+    "is_out_of_memory",
+    "make_smaller",
+    "memory_explained",
+    "note_choice",
+    "out_of_memory",
+    "remembered",
+    "rescue",
+    "words_for",
+]
 
-_WORDS = ("can't allocate memory", "CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""Of errors that are no ``torch.OutOfMemoryError``: torch's CPU allocator, an extension's own message, and cuBLAS's workspace."""
+_WORDS = ("can't allocate memory", "out of memory", "_STATUS_ALLOC_FAILED")
+"""Of errors that are no ``torch.OutOfMemoryError``: torch's CPU allocator; one that torch's compiler met and put into an error of
+its own; what the CUDA runtime, NCCL or Triton could not have beside torch's allocator; and the workspaces of cuBLAS and cuDNN."""
 
 _ASKED = ("packing", "micro_batch_tokens", "gradient_checkpointing", "vision_cache", "compile", "optimizer")
 
@@ -33,7 +47,37 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, of the GPU or of this process."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
+    return isinstance(error, RuntimeError) and any(map(_says_so, str(error).splitlines()))
+
+
+def allocator_words(error: BaseException) -> str:
+    """The sentence of an error that says that memory ran out."""
+    line = next(filter(_says_so, str(error).splitlines()), "") or str(error)
+    return line.strip().split(". ")[0].rstrip(".") or type(error).__name__
+
+
+def _says_so(line: str) -> bool:
+    return any(words in line for words in _WORDS)
+
+
+@contextlib.contextmanager
+def memory_explained(run: Run) -> Iterator[None]:
+    """Turn memory that ran out where nothing smaller is tried, such as while the model is loaded, into an error with a remedy.
+
+    Raises:
+        TrainingError: Memory ran out.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        remedy = msg(
+            "Something else may hold the memory: `nvidia-smi` shows what. adapter.kind=qlora and a lower model.max_pixels need"
+            " less. Then `medtune train {folder} --resume`.",
+            folder=run.folder,
+        )
+        raise TrainingError(msg("Memory ran out: {error}", error=allocator_words(error)), file=run.folder, remedy=remedy) from error
 
 
 def free_memory() -> None:

@@ -31,7 +31,15 @@ from medtune.training.finish import conclude, finish, save, save_last
 from medtune.training.forecast import Forecast, forecast_events
 from medtune.training.outcome import check_average
 from medtune.training.plan import Measured, Plan, make_plan, measure
-from medtune.training.recovery import free_memory, is_out_of_memory, make_smaller, note_choice, remembered
+from medtune.training.recovery import (
+    allocator_words,
+    free_memory,
+    is_out_of_memory,
+    make_smaller,
+    memory_explained,
+    note_choice,
+    remembered,
+)
 from medtune.training.session import cpu_threads, failures_noted, left_as_it_came, quiet_libraries
 from medtune.training.space import check_space, full_disk_explained
 from medtune.training.trackers import tracked
@@ -105,7 +113,8 @@ def train(
             return conclude(run, journal) if is_first else run.record
         if resume:
             check_worth_resuming(run, journal)
-        with failures_noted(run, enabled=is_first), quiet_libraries(), cpu_threads(), tracked(run, settings), stop.listening():
+        noted = failures_noted(run, enabled=is_first)
+        with noted, memory_explained(run), quiet_libraries(), cpu_threads(), tracked(run, settings), stop.listening():
             measured = measure(
                 run,
                 encoder=encoder,
@@ -230,7 +239,7 @@ def _train(trainer: TokenWeightedTrainer, events: EventCallback, plan: Plan) -> 
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        return str(error).split(".")[0] or type(error).__name__
+        return allocator_words(error)
     return None
 
 

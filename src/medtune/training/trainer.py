@@ -360,6 +360,10 @@ class TokenWeightedTrainer(Trainer):
         num_steps = self.state.global_step - self._globalstep_last_logged
         if num_steps:
             self.log({"loss": float(self._tr_loss) / num_steps, "learning_rate": self._get_learning_rate()})
+        self.save_again()
+
+    def save_again(self) -> None:
+        """Save a checkpoint of this step outside of the loop, in place of one that is there already."""
         self._save_checkpoint(self.model_wrapped, None)
         self.callback_handler.on_save(self.args, self.state, self.control)
 

@@ -30,7 +30,7 @@ from medtune.models.vision_layout import vision_layout
 from medtune.runs import Run, atomic_write
 from medtune.training.agreement import Agreement
 from medtune.training.data import EncodedRows
-from medtune.training.recovery import is_out_of_memory
+from medtune.training.recovery import allocator_words, is_out_of_memory
 from medtune.types import Event, ImageRef, Sample
 
 __all__ = ["FEATURES_FILE", "VisionCache", "can_keep", "distinct_pictures", "keep_features", "remove_features"]
@@ -299,7 +299,7 @@ def keep_features(
         if not is_out_of_memory(error):
             raise
         fault = TrainingError(
-            msg("Memory ran out while the vision features were computed: {error}", error=str(error).split(".")[0]),
+            msg("Memory ran out while the vision features were computed: {error}", error=allocator_words(error)),
             key="train.vision_cache",
             remedy=msg("Write train.vision_cache=none, or make the pictures smaller with model.max_pixels."),
         )

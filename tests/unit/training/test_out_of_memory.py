@@ -13,7 +13,7 @@ from medtune.errors import TrainingError
 from medtune.runs import Run
 from medtune.training.checkpoints import all_checkpoints
 from medtune.training.choice import Checkpointing, EngineChoice, smaller
-from medtune.training.recovery import is_out_of_memory
+from medtune.training.recovery import allocator_words, is_out_of_memory
 from tiny_training import Setup, eval_losses, losses
 
 SETTINGS: dict[str, Any] = {
@@ -71,6 +71,12 @@ def test_without_packing_fewer_rows() -> None:
         (MemoryError(), True),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("CUDA error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be reported later."), True),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), True),
+        (RuntimeError("backend='inductor' raised:\nOutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB."), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (RuntimeError("DataLoader worker is killed by signal: Bus error. Your workers may be out of shared memory."), False),
         (RuntimeError("shape"), False),
         (ValueError("can't allocate memory"), False),
     ],
@@ -204,3 +210,79 @@ def test_what_was_asked_for_anew_is_chosen_anew(setup: Setup, tmp_path: Path) ->
     note_choice(run, TrainSettings(), small)
     assert remembered(run, TrainSettings(learning_rate=1.0), large) == small
     assert remembered(run, TrainSettings(micro_batch_tokens=128), large) == large
+
+
+def test_the_words_of_the_allocator_are_found_in_the_words_of_others() -> None:
+    plain = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 79 GiB.")
+    compiled = RuntimeError("backend='inductor' raised:\nOutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB.\n\nSet x=1")
+    assert allocator_words(plain) == "CUDA out of memory"
+    assert allocator_words(compiled) == "OutOfMemoryError: CUDA out of memory"
+    assert allocator_words(MemoryError()) == "MemoryError"
+
+
+def refuse(place: str, model: Any) -> dict[str, int]:
+    """Let memory run out once, in the third optimizer step and the second of its micro-batches or in what follows them."""
+    seen = {"passes": 0, "refused": 0}
+
+    def count(*_: Any) -> None:
+        seen["passes"] += torch.is_grad_enabled()
+
+    def once(error: Exception) -> None:
+        if seen["passes"] >= PASSES_BEFORE and not seen["refused"]:
+            seen["refused"] = 1
+            raise error
+
+    def in_backward(gradient: torch.Tensor) -> torch.Tensor:
+        once(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."))
+        return gradient
+
+    def in_forward(*_: Any) -> None:
+        if torch.is_grad_enabled():
+            once(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."))
+
+    def in_compiled_code(*_: Any) -> None:
+        once(RuntimeError("backend='inductor' raised:\nOutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB."))
+
+    def in_evaluation(*_: Any) -> None:
+        if not torch.is_grad_enabled():
+            once(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."))
+
+    embeddings = model.get_input_embeddings()
+    embeddings.register_forward_hook(count)
+    if place == "backward":
+        next(value for value in model.parameters() if value.requires_grad).register_hook(in_backward)
+    else:
+        hooks = {"forward": in_forward, "compiled code": in_compiled_code, "evaluation": in_evaluation}
+        embeddings.register_forward_hook(hooks[place])
+    return seen
+
+
+PASSES_BEFORE = 6
+"""Rows go through the model one by one, two a step: the second pass of the third step."""
+
+
+@pytest.mark.parametrize("place", ["forward", "backward", "compiled code", "evaluation"])
+def test_wherever_memory_runs_out_what_was_half_done_counts_nothing(setup: Setup, tmp_path: Path, place: str) -> None:
+    """The gradient of a step's first micro-batch is there already when its second one fails."""
+    settings = {**SETTINGS, "packing": False, "batch_size": 1, "gradient_accumulation_steps": 2, "log_every": 1}
+    straight, run, model = setup.run(tmp_path / "straight"), setup.run(tmp_path / "run"), setup.model()
+    setup.train(straight, **settings)
+    seen = refuse(place, model)
+    record = setup.train(run, model=model, **settings)
+    assert seen["refused"] == 1
+    assert record.status == "trained"
+    assert losses(run) == pytest.approx(losses(straight), abs=1e-5)
+    assert eval_losses(run) == pytest.approx(eval_losses(straight), abs=1e-5)
+
+
+def test_memory_that_runs_out_while_the_model_is_loaded_says_what_to_do(setup: Setup, tmp_path: Path) -> None:
+    run = setup.run(tmp_path / "run")
+
+    def load() -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with pytest.raises(TrainingError, match="CUDA out of memory") as caught:
+        setup.train(run, model=load, **SETTINGS)
+    assert "nvidia-smi" in caught.value.render("en")
+    assert run.record.status == "failed"
+    assert setup.train(run, **SETTINGS).status == "trained"
