@@ -105,6 +105,60 @@ def test_rows_that_stand_in_for_others_do_not_count_in_the_balancing_loss(tmp_pa
     assert two == pytest.approx(one, abs=1e-5)
 
 
+def train_until_memory_runs_out(folder: Path, run: Path, refused: str, resume: bool) -> dict[int, float]:
+    """Memory runs out on the second device alone, in the third step: in a pass, or while the optimizer changes weights."""
+    import torch
+
+    setup = make_setup(folder)
+    model = setup.model()
+    seen = {"forward": 0, "optimizer": 0}
+    step = torch.optim.AdamW.step
+
+    def refuse(place: str) -> None:
+        seen[place] += 1
+        if os.environ["RANK"] == "1" and place == refused and seen[place] == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    def in_forward(*_: Any) -> None:
+        if torch.is_grad_enabled():
+            refuse("forward")
+
+    def in_optimizer(self: Any, *given: Any, **options: Any) -> Any:
+        refuse("optimizer")
+        return step(self, *given, **options)
+
+    model.get_input_embeddings().register_forward_hook(in_forward)
+    torch.optim.AdamW.step = in_optimizer  # type: ignore[method-assign]
+    setup.train(
+        Run(run),
+        model=model,
+        train_rows=setup.rows[:8],
+        validation_rows=(),
+        max_steps=4,
+        batch_size=2,
+        gradient_accumulation_steps=1,
+        save_every=2,
+        resume=resume,
+    )
+    return losses(Run(run))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["forward", "optimizer"])
+def test_memory_that_runs_out_on_one_device_ends_all_and_the_run_goes_on_smaller(folder: Path, tmp_path: Path, place: str) -> None:
+    setup = make_setup(folder)
+    straight, run = setup.run(tmp_path / "straight"), setup.run(tmp_path / "run")
+    whole = run_ranks(train_until_memory_runs_out, 2, folder, straight.folder, "nowhere", False)[0]
+    first, second = run_ranks(train_until_memory_runs_out, 2, folder, run.folder, place, False)
+    assert "Memory ran out: CUDA out of memory" in second
+    assert "RuntimeError" in first, "it waits for the other no longer than until its connection closes"
+    chosen: Any = run.record.engine["chosen"]
+    assert chosen["micro_batch_tokens"] < Run(straight.folder).record.engine["chosen"]["micro_batch_tokens"]  # type: ignore[index,call-overload]
+    again = run_ranks(train_until_memory_runs_out, 2, folder, run.folder, "nowhere", True)[0]
+    assert again == pytest.approx(whole, abs=1e-5)
+    assert run.record.status == "trained"
+
+
 def _let_accelerate_divide_on_a_cpu() -> None:
     """accelerate keeps FSDP for accelerators; torch's own ``fully_shard`` runs on a CPU just as well."""
     from accelerate import state

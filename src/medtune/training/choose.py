@@ -95,8 +95,11 @@ def choose(
 
     Raises:
         TrainingError: Nothing fits, and the remedy names the settings nearest to these that do; or packing is asked for, and
-            the model cannot.
+            the model cannot; or something is to be divided that cannot be.
     """
+    undivided = _undivided(settings, setup)
+    if undivided is not None:
+        raise undivided
     if settings.packing is True and not can_pack:
         raise cannot_pack()
     found = _best(settings, setup, room, can_pack=can_pack)
@@ -117,7 +120,30 @@ def cannot_pack() -> TrainingError:
     )
 
 
+def _undivided(settings: TrainSettings, setup: Setup) -> TrainingError | None:
+    """What cannot be divided among devices, though it should.
+
+    accelerate leaves bitsandbytes' 4-bit layers out of what FSDP2 divides (``accelerate/utils/fsdp_utils.py``, 1.15,
+    ``fsdp2_prepare_model``), so that each device would hold all of them after all.
+    """
+    if setup.adapter.kind == "qlora" and setup.division.weight_share > 1:
+        return TrainingError(
+            msg("Weights in 4 bits cannot be divided among devices."),
+            key="distributed.kind",
+            remedy=msg("Write distributed.kind=ddp: every device holds all of them, in about a quarter of the memory."),
+        )
+    if settings.optimizer == "adamw_8bit" and setup.division.optimizer_share > 1:
+        return TrainingError(
+            msg("The 8-bit states of AdamW cannot be divided among devices."),
+            key="train.optimizer",
+            remedy=msg("Write train.optimizer=adamw, or distributed.kind=ddp, which divides none."),
+        )
+    return None
+
+
 def _fits(settings: TrainSettings, setup: Setup, room: Room, *, can_pack: bool) -> bool:
+    if _undivided(settings, setup) is not None:
+        return False
     if _may_take_8_bit(settings, setup):
         settings = settings.model_copy(update={"optimizer": "adamw_8bit"})
     return _best(settings, setup, room, can_pack=can_pack) is not None

@@ -201,6 +201,29 @@ def test_four_bits() -> None:
     assert memory_of(setup(adapter=QloraSettings(double_quantization=False)), PLAIN).weights > memory.weights
 
 
+@pytest.mark.parametrize("kind", [FsdpSettings(kind="fsdp"), DeepSpeedSettings(kind="deepspeed", zero_stage=3)])
+def test_weights_in_4_bits_are_not_divided(kind: Any) -> None:
+    machine = setup(adapter=QloraSettings(), division=divide(kind, 2))
+    with pytest.raises(TrainingError, match="cannot be divided") as caught:
+        choose(TrainSettings(), machine, ROOM)
+    assert caught.value.key == "distributed.kind"
+    for whole in (DdpSettings(kind="ddp"), DeepSpeedSettings(kind="deepspeed", zero_stage=2)):
+        assert choose(TrainSettings(), replace(machine, division=divide(whole, 2)), ROOM)
+    # Nor is it named as what would fit.
+    small = setup(adapter=QloraSettings(), device=DEVICES["V100-16GB"], config=QWEN3_VL_30B)
+    with pytest.raises(TrainingError, match="does not fit") as caught:
+        choose(TrainSettings(), small, ROOM, others=[(msg("divided"), TrainSettings(), replace(small, division=divide(kind, 8)))])
+    assert "divided" not in caught.value.render("en")
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_8_bit_states_are_not_divided(stage: Any) -> None:
+    machine = setup(division=divide(DeepSpeedSettings(kind="deepspeed", zero_stage=stage), 2))
+    with pytest.raises(TrainingError, match="8-bit states of AdamW"):
+        choose(TrainSettings(optimizer="adamw_8bit"), machine, ROOM)
+    assert choose(TrainSettings(optimizer="adamw_8bit"), replace(machine, division=Division(2, buckets=True)), ROOM)
+
+
 def test_states_in_8_bits_where_a_card_is_otherwise_too_small() -> None:
     """30B-A3B with adapted experts: 321 million trained parameters, whose states are 2.4 GiB in float32 and 0.6 in 8 bits."""
     experts = QloraSettings(targets=("language", "experts"))
