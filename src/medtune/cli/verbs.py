@@ -157,11 +157,17 @@ def evaluate(
 
     if rescore and overwrite:
         raise typer.BadParameter(str(msg("--rescore needs the stored answers, and --overwrite throws them away.")))
-    with Progress() as listener:
-        if rescore:
-            report = api.rescore(run, overrides or (), listener=listener)
-        else:
-            report = api.evaluate(run, overrides or (), overwrite=overwrite, listener=listener)
+    try:
+        with Progress() as listener:
+            if rescore:
+                report = api.rescore(run, overrides or (), listener=listener)
+            else:
+                report = api.evaluate(run, overrides or (), overwrite=overwrite, listener=listener)
+    except KeyboardInterrupt:
+        # Without --overwrite: what was answered so far stays.
+        words = ["medtune", "evaluate", run, *(overrides or ()), *(["--rescore"] if rescore else [])]
+        typer.echo(str(msg("Go on with: {command}", command=shlex.join(words))), err=True)
+        raise
     print_json(report) if as_json else print_report(report, api.find_run(run).folder)
 
 

@@ -198,6 +198,9 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     shutil.rmtree("elsewhere")
     assert run("train", "small.yaml", "train.log_every=1") == 130
     assert capsys.readouterr().err == "Go on with: medtune train runs/small --resume\nInterrupted.\n"
+    monkeypatch.setattr(api, "evaluate", stop)
+    assert run("evaluate", "runs/small", "evaluation.num_resamples=9", "--overwrite") == 130
+    assert capsys.readouterr().err == "Go on with: medtune evaluate runs/small evaluation.num_resamples=9\nInterrupted.\n"
     monkeypatch.setattr(api, "sweep", stop)
     assert run("sweep", "small.yaml", "adapter.rank=2", "--trials=3", "--workers", "2", "--keep-checkpoints") == 130
     expected = "Go on with: medtune sweep small.yaml adapter.rank=2 --trials 3 --workers 2 --keep-checkpoints\nInterrupted.\n"
