@@ -37,6 +37,7 @@ from medtune.types import (
     Generation,
     Generator,
     Listener,
+    LoadsAhead,
     Prediction,
     Report,
     Request,
@@ -322,6 +323,8 @@ def _ask(
             order_predictions(place / "predictions.jsonl", [sample.id for sample in samples])
             return
         generator = source.get()
+        if isinstance(generator, LoadsAhead):
+            generator.load(len(pending))
         started = time.perf_counter()
         try:
             for answered in _answers(generator, pending, shown, sampling):

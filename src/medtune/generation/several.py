@@ -153,7 +153,18 @@ class Workers:
         Raises:
             GenerationError: A worker has died, or has told of a fault. What the others have sent by then comes first.
         """
-        parts = deal(requests, self.num_for(len(requests)))
+        return self._ask(label, deal(requests, self.num_for(len(requests))))
+
+    def load(self, label: str, num_requests: int) -> None:
+        """Start the processes that so many requests are worth, and wait until each has loaded its model.
+
+        Raises:
+            GenerationError: As :meth:`answer`.
+        """
+        for _ in self._ask(label, [[]] * self.num_for(num_requests)):
+            pass
+
+    def _ask(self, label: str, parts: Sequence[Sequence[Request]]) -> Iterator[Generation | int]:
         while len(self._workers) < len(parts):
             self._workers.append(self._start(len(self._workers)))
         try:
@@ -282,6 +293,13 @@ class SeveralProcesses:
         if self._workers.num_for(len(requests)) == 1:
             return self._one().generate(requests)
         return self._run(requests)
+
+    def load(self, num_requests: int) -> None:
+        """Load the model where so many requests will be answered, so that answering them is all that is left."""
+        if self._workers.num_for(num_requests) == 1:
+            self._one()
+        else:
+            self._workers.load(self._label, num_requests)
 
     def _run(self, requests: Sequence[Request]) -> Iterator[Generation]:
         rows = 0

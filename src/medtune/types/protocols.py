@@ -135,6 +135,13 @@ class Generator(Protocol):
 
 
 @runtime_checkable
+class LoadsAhead(Protocol):
+    """A generator that loads its model when it is first asked, or before: then loading does not count as answering."""
+
+    def load(self, num_requests: int) -> None: ...
+
+
+@runtime_checkable
 class Retriever(Protocol):
     """Evidence for a prompt."""
 

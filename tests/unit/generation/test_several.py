@@ -87,6 +87,22 @@ def test_two_processes_share_the_requests_of_two_models(workers: Workers, heard:
     assert notes == ["made base", "made base", "made tuned", "made tuned"]
 
 
+def test_models_are_loaded_before_they_are_asked(workers: Workers, heard: list[Event], tmp_path: Path) -> None:
+    generator = SeveralProcesses(workers, "tuned", None)
+    generator.load(4)
+    assert [event.kind for event in heard].count("phase") == 1  # the process tells of it once
+    before = sorted((tmp_path / "logs").glob("worker-*.log"))
+    assert len(before) == 2
+    assert len(list(generator.generate([ask(f"r{number}") for number in range(4)]))) == 4
+    assert [event.kind for event in heard].count("phase") == 1
+    made: list[str] = []
+    alone = SeveralProcesses(workers, "tuned", lambda: made.append("once") or EchoGenerator())
+    alone.load(1)
+    assert made == ["once"]
+    assert len(list(alone.generate([ask("one")]))) == 1
+    assert made == ["once"]
+
+
 def test_names_of_files_that_are_no_text(workers: Workers, tmp_path: Path) -> None:
     """A file's name is bytes; what is no UTF-8 of it travels too, and nobody waits for it in vain."""
     odd = Path(os.fsdecode(bytes(tmp_path) + b"/lung-\xff.png"))
