@@ -59,7 +59,8 @@ def _trials(report: SweepReport) -> Any:
         axes.plot([trial.number for trial in stopped], last, "x", color=_STOPPED, label="stopped early (last loss)")
     own = next((trial for trial in report.complete if trial.number == 0), None)
     if own is not None and own.value is not None:
-        axes.axhline(own.value.mean, color=_OWN, linewidth=1, linestyle=":", label="the recipe's own settings")
+        axes.axhline(own.value.mean, color=_OWN, linewidth=1, linestyle=":")
+    _name_colors(axes, report)
     _scale(axes, report)
     axes.set_xlabel("trial")
     axes.set_ylabel(_objective(report))
@@ -83,6 +84,8 @@ def _settings(report: SweepReport) -> Any:
                 panel.set_ylabel(_objective(report), fontsize=8)
         else:
             panel.set_visible(False)
+    _name_colors(grid[0, 0], report)
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
     return figure
 
 
@@ -127,6 +130,17 @@ def _dot(axes: Any, place: Any, trial: TrialReport, report: SweepReport) -> None
     color = _BEST if trial.number == report.best else _OWN if trial.number == 0 else _OTHER
     error = None if value.low is None or value.high is None else [[value.mean - value.low], [value.high - value.mean]]
     axes.errorbar([place], [value.mean], yerr=error, fmt="o", color=color, markersize=4, capsize=2, linewidth=1)
+
+
+def _name_colors(axes: Any, report: SweepReport) -> None:
+    """Entries of a legend, without a place in the plot: which dots are the best's, and which the recipe's own."""
+    named = {_OWN: "the recipe's own settings", _BEST: "the best"}
+    if report.best == 0:
+        named = {_BEST: "the recipe's own settings: the best"}
+    elif report.best is None:
+        del named[_BEST]
+    for color, label in named.items():
+        axes.plot([], [], "o", color=color, markersize=4, label=label)
 
 
 def _importance(report: SweepReport) -> Any:
