@@ -28,10 +28,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pydantic import ValidationError
-
 from medtune.errors import RunError, system_reason
 from medtune.language import msg
+from medtune.schema import read_fault
 from medtune.types import Event, RunRecord
 
 __all__ = ["Run", "atomic_file", "atomic_folder", "atomic_write", "find_run", "is_run", "list_runs", "now"]
@@ -161,8 +160,8 @@ class Run:
         path = self.folder / "run.json"
         try:
             return RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
-        except (OSError, ValidationError) as error:
-            raise RunError(msg("run.json cannot be read: {error}", error=str(error).splitlines()[0]), file=path) from error
+        except (OSError, ValueError) as error:
+            raise RunError(msg("run.json cannot be read: {error}", error=read_fault(error)), file=path) from error
 
     def update(self, **changes: Any) -> RunRecord:
         """Change fields of ``run.json``; the time of the change is noted."""

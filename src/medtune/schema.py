@@ -7,6 +7,8 @@ pydantic reports a fault under a path that holds the tag of a tagged union (``ad
 from __future__ import annotations
 
 import difflib
+import json
+import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -14,9 +16,10 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from medtune.errors import system_reason
 from medtune.language import Text, msg
 
-__all__ = ["below", "descriptions", "faults", "fill_tags", "first_fault", "keys", "options", "tagged"]
+__all__ = ["below", "descriptions", "faults", "fill_tags", "first_fault", "keys", "options", "read_fault", "tagged"]
 
 _Loc = tuple[int | str, ...]
 
@@ -115,6 +118,52 @@ def first_fault(error: ValidationError) -> Text:
     """What is wrong with a single value, such as one of the command line, for which no settings class speaks."""
     entry = error.errors(include_url=False)[0]
     return _sentence(entry["type"], entry["msg"], entry.get("ctx", {}), entry.get("input"))
+
+
+def read_fault(error: Exception) -> Text:
+    """Why a stored file, or a line of one, cannot be used: the system's reason, where it stops being JSON, its first faulty field.
+
+    Args:
+        error: What reading it as text, as JSON or as a document raised.
+    """
+    match error:
+        case OSError():
+            return system_reason(error)
+        case UnicodeDecodeError():
+            return msg("it is not UTF-8 text")
+        case json.JSONDecodeError():
+            return msg("it is not valid JSON (line {line}, column {column})", line=error.lineno, column=error.colno)
+        case RecursionError():
+            return msg("it is nested too deeply")
+        case ValidationError():
+            found = error.errors(include_url=False)
+            first = _document_fault(found[0]["type"], found[0]["loc"], found[0])
+            return first if len(found) == 1 else msg("{count} faults, the first: {fault}", count=len(found), fault=first)
+        case KeyError():
+            return msg("{field} is missing", field=str(error.args[0]))
+        case TypeError() | AttributeError():
+            return msg("a value is of the wrong kind")
+        case _:
+            said = error.args[0] if error.args else ""
+            return said if isinstance(said, Text) else msg("{detail}", detail=(str(said) or type(error).__name__).splitlines()[0])
+
+
+def _document_fault(kind: str, loc: _Loc, entry: Mapping[str, Any]) -> Text:
+    context: Mapping[str, Any] = entry.get("ctx", {})
+    field = ".".join(str(part) for part in loc)
+    if kind == "json_invalid":
+        place = re.search(r"line (\d+) column (\d+)", str(context.get("error", "")))
+        if place is None:
+            return msg("it is not valid JSON")
+        return msg("it is not valid JSON (line {line}, column {column})", line=int(place[1]), column=int(place[2]))
+    if kind == "missing":
+        return msg("{field} is missing", field=field)
+    if kind == "extra_forbidden":
+        return msg("{field} is not known here", field=field)
+    if kind == "model_type" and not field:
+        return msg("it is not a JSON object")
+    fault = _sentence(kind, entry["msg"], context, entry.get("input"))
+    return msg("{field}: {fault}", field=field, fault=fault) if field else fault
 
 
 def _annotation(field: FieldInfo) -> Any:

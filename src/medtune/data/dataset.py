@@ -34,6 +34,7 @@ from medtune.data.split import SPLITS
 from medtune.errors import DataError
 from medtune.imaging.part import read_part
 from medtune.language import Field, Text, msg
+from medtune.schema import read_fault
 from medtune.types import Document, Fault, FilePart, ImageRef, Manifest, Message, Sample, SplitName
 
 __all__ = [
@@ -165,15 +166,14 @@ def sample_of(line: str | bytes, images: Mapping[str, ImageRef]) -> Sample:
     except RowError:
         raise
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RowError("row-not-json", msg("The row is not valid JSON: {error}", error=str(error)), row_id=row_id) from error
+        raise RowError("row-not-json", msg("The row cannot be read: {error}", error=read_fault(error)), row_id=row_id) from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:  # ValueError: of pydantic, or a number of too many digits
-        raise RowError("row-malformed", msg("The row is not complete: {error}", error=_first_line(error)), row_id=row_id) from error
+        raise RowError("row-malformed", msg("The row is not complete: {error}", error=read_fault(error)), row_id=row_id) from error
     try:
         return Sample(images=tuple(images[path] for path in paths), messages=messages, metadata=metadata, **fields)
     except ValidationError as error:
-        problem = error.errors()[0]
-        code = "row-malformed" if problem["loc"] else "role-order"
-        raise RowError(code, msg("The row cannot be used: {error}", error=problem["msg"]), row_id=row_id) from error
+        code = "row-malformed" if error.errors()[0]["loc"] else "role-order"
+        raise RowError(code, msg("The row cannot be used: {error}", error=read_fault(error)), row_id=row_id) from error
 
 
 class RowSequence(Sequence[Sample]):
@@ -231,11 +231,11 @@ class Dataset:
         try:
             manifest = Manifest.model_validate_json(file.read_text(encoding="utf-8"))
             if outside := [name for name in manifest.files if not stays_inside(name)]:
-                raise ValueError(f"{outside[0]} lies outside the folder")
+                raise ValueError(msg("{file} lies outside the folder", file=outside[0]))
             return cls(folder, manifest)
         except (OSError, ValueError) as error:
             raise DataError(
-                msg("manifest.json cannot be read: {error}", error=_first_line(error)),
+                msg("manifest.json cannot be read: {error}", error=read_fault(error)),
                 file=file,
                 remedy=msg("Prepare the data set again."),
             ) from error
@@ -337,7 +337,7 @@ class Dataset:
                         yield number, line
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(
-                msg("The file cannot be read: {error}", error=_first_line(error)),
+                msg("The file cannot be read: {error}", error=read_fault(error)),
                 file=file,
                 remedy=msg("Prepare the data set again."),
             ) from error
@@ -359,7 +359,3 @@ def _sample(line: str | bytes, images: Mapping[str, ImageRef], file: Path, numbe
             sample=error.row_id,
             remedy=msg("Correct the row; `medtune validate` lists all faults."),
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

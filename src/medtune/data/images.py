@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from medtune.errors import DataError
 from medtune.language import msg
+from medtune.schema import read_fault
 from medtune.types import ImageRef
 
 __all__ = ["ImageIndex", "stays_inside"]
@@ -45,7 +46,7 @@ class ImageIndex(Mapping[str, ImageRef]):
                     offset += len(line)
         except OSError as error:
             raise DataError(
-                msg("The file cannot be read: {error}", error=str(error).splitlines()[0]),
+                msg("The file cannot be read: {error}", error=read_fault(error)),
                 file=file,
                 remedy=msg("Prepare the data set again."),
             ) from error
@@ -119,7 +120,7 @@ class ImageIndex(Mapping[str, ImageRef]):
             ref = ImageRef.model_validate_json(line)
         except ValidationError as error:
             raise DataError(
-                msg("The line does not describe a picture: {error}", error=str(error).splitlines()[0]),
+                msg("The line does not describe a picture: {error}", error=read_fault(error)),
                 file=place,
                 remedy=msg("Prepare the data set again."),
             ) from error

@@ -13,6 +13,7 @@ from medtune.data.construct import construct
 from medtune.data.pictures import PictureReader, ReadPicture
 from medtune.errors import DataError
 from medtune.language import Text, msg
+from medtune.schema import read_fault
 from medtune.types import IMAGE_MARK, Fault, Record, Sample, Task
 
 __all__ = ["LeaveOut", "RowMaker"]
@@ -83,7 +84,7 @@ class RowMaker:
         except ValidationError as error:
             raise _leave_out(
                 "row-malformed",
-                msg("The record does not make a row: {error}", error=error.errors()[0]["msg"]),
+                msg("The record does not make a row: {error}", error=read_fault(error)),
                 msg("Correct the record in the source, or leave it out."),
             ) from error
         try:

@@ -36,6 +36,7 @@ from medtune.data.split import SPLITS
 from medtune.errors import DataError
 from medtune.imaging.config import Limits
 from medtune.language import Text, msg
+from medtune.schema import read_fault
 from medtune.types import Event, GroupKind, ImageRef, Listener, Sample, SplitName, ValidationReport
 
 __all__ = ["CHECKS", "validate"]
@@ -227,7 +228,7 @@ def _text(line: bytes) -> str:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise RowError("row-not-json", msg("The row is not valid JSON: {error}", error=str(error))) from error
+        raise RowError("row-not-json", msg("The row cannot be read: {error}", error=read_fault(error))) from error
 
 
 def _look_at_pictures(

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
 from medtune.errors import EvaluationError, GenerationError
 from medtune.evaluation.calibration import VALIDATION, closed_questions
@@ -31,6 +31,7 @@ from medtune.evaluation.score import parse_generation, score_tokens
 from medtune.evaluation.variants import present_variant, variant_names, variant_samples, variant_sampling
 from medtune.language import msg
 from medtune.runs import atomic_write
+from medtune.schema import read_fault
 from medtune.types import (
     ControlName,
     Event,
@@ -220,9 +221,9 @@ def read_report(folder: Path) -> Report:
         raise EvaluationError(
             msg("This run has not been evaluated."), file=path, remedy=msg("Run `medtune evaluate {run}` first.", run=folder)
         ) from error
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         raise EvaluationError(
-            msg("The report cannot be read: {error}", error=str(error).splitlines()[0]),
+            msg("The report cannot be read: {error}", error=read_fault(error)),
             file=path,
             remedy=msg("Run `medtune evaluate` first."),
         ) from error

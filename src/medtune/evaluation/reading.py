@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from medtune.errors import EvaluationError
 from medtune.evaluation.agreement import cohen_kappa, fleiss_kappa, gwet_ac1, rating_table
@@ -23,6 +23,7 @@ from medtune.evaluation.review_key import CaseKey, ReviewKey, answers_digest, re
 from medtune.evaluation.review_wording import ERRORS, SEVERITIES
 from medtune.language import msg
 from medtune.runs import atomic_write
+from medtune.schema import read_fault
 from medtune.types import Document, Generation, ReaderReview
 
 __all__ = ["CaseMarks", "Marks", "import_marks", "join_marks", "stored_review"]
@@ -200,9 +201,9 @@ def _read_marks(file: Path, key: ReviewKey) -> Marks:
         if file.stat().st_size > MAX_FILE_BYTES:
             raise EvaluationError(msg("The file is too large for a reader's marks."), file=file)
         marks = Marks.model_validate_json(file.read_bytes())
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         raise EvaluationError(
-            msg("This is no file of a reader's marks: {error}", error=str(error).splitlines()[0]),
+            msg("This is no file of a reader's marks: {error}", error=read_fault(error)),
             file=file,
             remedy=msg("Give the file that the review page saved."),
         ) from error

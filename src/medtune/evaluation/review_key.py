@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
 from medtune.errors import EvaluationError
 from medtune.language import msg
+from medtune.schema import read_fault
 from medtune.types import Document, Generation
 
 __all__ = ["CaseKey", "ReviewKey", "answers_digest", "read_key", "review_folder"]
@@ -53,9 +52,9 @@ def read_key(run: Path) -> ReviewKey:
     path = review_folder(run) / "key.json"
     try:
         return ReviewKey.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         raise EvaluationError(
-            msg("The key of the review cannot be read: {error}", error=str(error).splitlines()[0]),
+            msg("The key of the review cannot be read: {error}", error=read_fault(error)),
             file=path,
             remedy=msg("Make the review with `medtune review {run}`.", run=run),
         ) from error

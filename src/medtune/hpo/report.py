@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue
 
 from medtune.errors import RunError
 from medtune.hpo.config import Space
@@ -14,6 +14,7 @@ from medtune.hpo.statistics import mean_with_interval, paired_difference
 from medtune.hpo.study import Trial
 from medtune.hpo.trial import SeedRun
 from medtune.language import Text, msg
+from medtune.schema import read_fault
 from medtune.types import Document
 
 __all__ = ["REPORT_FILE", "Interval", "SweepReport", "SweptData", "TrialReport", "judge", "read_report", "summarize"]
@@ -118,8 +119,8 @@ def read_report(folder: Path) -> SweepReport:
         raise RunError(
             msg("This is not a sweep folder: it has no sweep.json."), file=folder, remedy=msg("`medtune sweep RECIPE` makes one.")
         ) from error
-    except (OSError, ValidationError) as error:
-        raise RunError(msg("sweep.json cannot be read: {error}", error=str(error).splitlines()[0]), file=path) from error
+    except (OSError, ValueError) as error:
+        raise RunError(msg("sweep.json cannot be read: {error}", error=read_fault(error)), file=path) from error
 
 
 def summarize(

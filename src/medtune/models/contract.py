@@ -6,8 +6,6 @@ import hashlib
 import re
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from medtune.errors import ModelError
 from medtune.imaging.display import compare_displays
 from medtune.language import Text, msg
@@ -16,6 +14,7 @@ from medtune.models.family import BoxConvention, Family
 from medtune.models.hub import config_hash
 from medtune.plugins import resolve_stored
 from medtune.runs import atomic_write
+from medtune.schema import read_fault
 from medtune.types import AdapterContract, TransformRecord
 
 FILE_NAME = "contract.json"
@@ -74,8 +73,8 @@ def read_contract(adapter: Path) -> AdapterContract:
             file=adapter,
             remedy=msg("Use an adapter that medtune trained."),
         ) from error
-    except (OSError, ValidationError) as error:
-        raise ModelError(msg("contract.json cannot be read: {error}", error=str(error).splitlines()[0]), file=path) from error
+    except (OSError, ValueError) as error:
+        raise ModelError(msg("contract.json cannot be read: {error}", error=read_fault(error)), file=path) from error
 
 
 def with_contract(settings: ModelSettings, contract: AdapterContract | None, adapter: Path | None) -> ModelSettings:

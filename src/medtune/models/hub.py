@@ -11,6 +11,7 @@ from typing import Any
 from medtune.errors import MissingDependencyError, ModelError
 from medtune.language import msg
 from medtune.models.config import ModelSettings
+from medtune.schema import read_fault
 
 EMBEDDED = "medtune-nano"
 """The small model in the package's folder ``nano``."""
@@ -66,7 +67,9 @@ def read_config(folder: Path) -> dict[str, Any]:
             remedy=msg("Give the folder that holds config.json and *.safetensors."),
         ) from error
     except (OSError, ValueError) as error:
-        raise ModelError(msg("config.json cannot be read: {error}", error=str(error)), file=path, key="model.base") from error
+        raise ModelError(
+            msg("config.json cannot be read: {error}", error=read_fault(error)), file=path, key="model.base"
+        ) from error
     if not isinstance(config, dict) or "model_type" not in config:
         raise ModelError(msg("This folder is not a model: its config.json names no model_type."), file=path, key="model.base")
     return config

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from medtune.errors import DataError, MissingDependencyError, ModelError
 from medtune.language import msg
 from medtune.models.config import ResizeBackend
+from medtune.schema import read_fault
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -142,7 +143,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
             remedy=msg("Copy preprocessor_config.json from the base model."),
         ) from error
     except (OSError, ValueError) as error:
-        raise ModelError(msg("preprocessor_config.json cannot be read: {error}", error=str(error)), file=path) from error
+        raise ModelError(msg("preprocessor_config.json cannot be read: {error}", error=read_fault(error)), file=path) from error
     values = values.get("image_processor", values)
     return {name: value for name, value in values.items() if name not in _NOT_SETTINGS}
 

@@ -18,6 +18,7 @@ from medtune.language import Text, msg
 from medtune.models.adapter import num_elements
 from medtune.models.contract import write_contract
 from medtune.runs import atomic_write
+from medtune.schema import read_fault
 from medtune.training.config import FREE_ON_RESUME, TrainSettings
 from medtune.training.seal import damage, flush, flush_folder, write_seal
 from medtune.training.weights import trained
@@ -164,8 +165,8 @@ def read_description(checkpoint: Path) -> dict[str, Any]:
     path = checkpoint / _DESCRIPTION
     try:
         description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise TrainingError(msg("The checkpoint cannot be read: {error}", error=str(error)), file=path) from error
+    except (OSError, ValueError) as error:
+        raise TrainingError(msg("The checkpoint cannot be read: {error}", error=read_fault(error)), file=path) from error
     return description
 
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from medtune.data.dataset import Dataset
 from medtune.errors import ModelError, RunError
@@ -16,6 +16,7 @@ from medtune.models.config import AdapterSettings, LoraSettings, ModelSettings, 
 from medtune.models.encoder import load_encoder
 from medtune.models.load import load_model
 from medtune.runs import Run, atomic_write
+from medtune.schema import read_fault
 from medtune.training.config import DistributedSettings, NoDistribution, TrainSettings
 from medtune.training.forecast import Forecast, plan_run
 from medtune.training.locality import locked_by, refuse_sending
@@ -60,9 +61,9 @@ def read_job(run: Run) -> TrainJob:
     path = run.folder / JOB_FILE
     try:
         return TrainJob.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         raise RunError(
-            msg("{name} cannot be read: {error}", name=JOB_FILE, error=str(error).splitlines()[0]),
+            msg("{name} cannot be read: {error}", name=JOB_FILE, error=read_fault(error)),
             file=path,
             remedy=msg("Start the training with `medtune train`, which writes it."),
         ) from error

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
-from medtune.language import Text
+from medtune.language import Text, msg
 from medtune.types.base import IMAGE_MARK, Document
 
 Role = Literal["system", "user", "assistant"]
@@ -187,12 +187,14 @@ class Sample(Document):
     def _check(self) -> Sample:
         marks = sum(message.content.count(IMAGE_MARK) for message in self.messages)
         if marks != len(self.images):
-            raise ValueError(f"{marks} {IMAGE_MARK} marks, but {len(self.images)} pictures")
+            raise ValueError(msg("{marks} <image> marks, but {pictures} pictures", marks=marks, pictures=len(self.images)))
         turns = [message.role for message in self.messages]
         if turns[:1] == ["system"]:
             turns = turns[1:]
         if not turns or len(turns) % 2 or any(role != ("user", "assistant")[index % 2] for index, role in enumerate(turns)):
-            raise ValueError("after an optional system message the roles must be user, assistant, user, ... and end with assistant")
+            raise ValueError(
+                msg("after an optional system message the roles must be user, assistant, user, ... and end with assistant")
+            )
         return self
 
     @property

@@ -14,6 +14,7 @@ from medtune.data.sources.conversations import Columns, Tags
 from medtune.data.sources.rows import SUFFIXES, RecordFault, data_files, faulty, read_rows
 from medtune.errors import DataError
 from medtune.language import Text, msg
+from medtune.schema import read_fault
 from medtune.types import Record, Settings, SourceCard
 
 __all__ = ["LlamaFactory"]
@@ -114,7 +115,7 @@ class LlamaFactory(Settings):
             entries = json.loads(info.read_text(encoding="utf-8-sig"))
         except (OSError, ValueError) as error:
             raise self._error(
-                msg("dataset_info.json cannot be read: {error}", error=str(error).splitlines()[0]),
+                msg("dataset_info.json cannot be read: {error}", error=read_fault(error)),
                 msg("Give the folder that holds it as options.path."),
             ) from error
         if not isinstance(entries, dict) or not isinstance(entries.get(self.dataset), dict):
@@ -143,10 +144,8 @@ class LlamaFactory(Settings):
         try:
             entry = _Entry.model_validate(values)
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
             raise self._error(
-                msg("The entry {dataset!r} is wrong at {place}: {error}", dataset=self.dataset, place=place, error=first["msg"]),
+                msg("The entry {dataset!r} is wrong: {error}", dataset=self.dataset, error=read_fault(error)),
                 msg("Correct dataset_info.json."),
             ) from error
         self._check(entry)
