@@ -78,12 +78,13 @@ class Projections:
         return found
 
 
-_ALIGNED = 8
-"""Numbers of 16 bits in 16 bytes: a matrix whose rows begin at such multiples is read in the widest pieces."""
+_ALIGNED = 16
+"""Rows of a joined weight, in whole multiples: Triton builds its best kernels for strides of such (it asks for 16, and 16 bytes
+would do for the widest read)."""
 
 
 def _side_by_side(layers: Sequence[nn.Linear], first: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """One weight for ``layers`` and an adapter's first matrices, with rows of zeros at its end up to a multiple of eight."""
+    """One weight for ``layers`` and an adapter's first matrices, with rows of zeros at its end up to a whole multiple."""
     parts = [layer.weight.detach() for layer in layers] + ([] if first is None else [first])
     rows = sum(map(len, parts))
     weight = torch.cat([*parts, parts[0].new_zeros(-rows % _ALIGNED, parts[0].shape[1])])

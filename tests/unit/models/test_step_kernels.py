@@ -30,6 +30,7 @@ if not INTERPRETED and not CUDA:
         assert "skipped" not in ended.stdout
 
 else:
+    from medtune.models import step_kernels
     from medtune.models.step_kernels import TritonOperations, can_run, serves
 
     DEVICE = torch.device("cuda" if CUDA else "cpu")
@@ -87,11 +88,16 @@ else:
                 close(found, wanted)
 
     @pytest.mark.parametrize("dtype", TYPES)
-    @pytest.mark.parametrize(("rows", "heads", "key_heads", "width"), [(3, 8, 2, 16), (1, 2, 2, 32), (300, 2, 2, 16)])
-    def test_attend(rows: int, heads: int, key_heads: int, width: int, dtype: torch.dtype) -> None:
-        """Rows of very different length; over several parts, and where there are so many rows that none is split."""
+    @pytest.mark.parametrize("split", [True, False])
+    @pytest.mark.parametrize(("rows", "heads", "key_heads", "width"), [(4, 8, 2, 16), (1, 2, 2, 32)])
+    def test_attend(
+        rows: int, heads: int, key_heads: int, width: int, split: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Rows of very different length; over several parts, and as where there are so many rows that none is split."""
         torch.manual_seed(0)
-        slots = 320 if rows < 10 else 64
+        if not split:
+            monkeypatch.setattr(step_kernels, "_PROGRAMS", 1)
+        slots = 320
         keys, values = drawn(rows + 1, key_heads, slots, width, dtype=dtype), drawn(rows + 1, key_heads, slots, width, dtype=dtype)
         query = drawn(rows, heads, width, dtype=dtype)
         last = torch.tensor([[0, 63, 64, slots - 1][row % 4] % slots for row in reversed(range(rows))], device=DEVICE)
@@ -111,6 +117,75 @@ else:
         with torch.inference_mode():
             close(TritonOperations().gated(gate, up, act), TorchOperations().gated(gate, up, act))
 
+    @pytest.mark.parametrize("dtype", TYPES)
+    def test_gated_of_one_token_a_row(dtype: torch.dtype) -> None:
+        """The stride of a dimension of one says nothing about where the next row begins."""
+        torch.manual_seed(0)
+        gate, up = (part.view(4, 1, -1) for part in drawn(4, 2 * 48, dtype=dtype).split(48, dim=-1))
+        act = torch.nn.SiLU()
+        with torch.inference_mode():
+            close(TritonOperations().gated(gate, up, act), TorchOperations().gated(gate, up, act))
+
+    @pytest.mark.parametrize("dtype", TYPES)
+    @pytest.mark.parametrize("copied", [False, True])
+    def test_a_decoder_with_an_adapter(copied: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Two prompts of different length and two steps of both, with what layers hand to each other as it really lies."""
+        from medtune.models import decoder as decoders
+
+        monkeypatch.setattr(decoders, "_room_for_copies", lambda layers: copied)  # noqa: ARG005
+        model = adapted(dtype)
+        lengths = [5, 3]
+        rows = torch.tensor(lengths, device=DEVICE)
+        ids = torch.randint(0, 50, (1, sum(lengths)), device=DEVICE)
+        places = torch.cat([torch.arange(length) for length in lengths]).to(DEVICE)
+        borders = torch.tensor([0, 5, 8], dtype=torch.int32, device=DEVICE)
+
+        def run(operations: TorchOperations | TritonOperations) -> list[torch.Tensor]:
+            decoder = decoders.Decoder(model)
+            decoder.operations = operations
+            cache = decoder.cache(3, 128)
+            found = [
+                decoder.prefill(
+                    cache,
+                    input_ids=ids,
+                    position_ids=places[None],
+                    borders=borders,
+                    longest=5,
+                    rows=torch.arange(2, device=DEVICE).repeat_interleave(rows),
+                    slots=places,
+                )
+            ]
+            for step in range(2):
+                slots = torch.tensor([5 + step, 3 + step, 0], device=DEVICE)
+                found.append(decoder.step(cache, torch.tensor([7, 8, 9], device=DEVICE), slots, slots, 128))
+            return found
+
+        with torch.inference_mode():
+            for found, wanted in zip(run(TritonOperations()), run(TorchOperations()), strict=True):
+                close(found, wanted)
+
+    def adapted(dtype: torch.dtype) -> torch.nn.Module:
+        """Two layers of Qwen3 with LoRA on every matrix."""
+        from peft import LoraConfig, get_peft_model
+        from transformers import Qwen3Config, Qwen3ForCausalLM
+
+        torch.manual_seed(0)
+        config = Qwen3Config(
+            vocab_size=50,
+            hidden_size=48,
+            intermediate_size=40,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=16,
+        )
+        targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+        model = get_peft_model(Qwen3ForCausalLM(config).to(DEVICE, dtype), LoraConfig(r=4, target_modules=targets))
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+        return model.eval()
+
     def test_which_layers_are_served() -> None:
         from types import SimpleNamespace
 
@@ -118,11 +193,21 @@ else:
         attention = SimpleNamespace(q_norm=norm, k_norm=norm)
         mlp = SimpleNamespace(gate_proj=None, act_fn=torch.nn.SiLU())
         layer = SimpleNamespace(input_layernorm=norm, post_attention_layernorm=norm, self_attn=attention, mlp=mlp)
-        assert serves([layer], head_dim=16, dtype=torch.float32)
-        assert not serves([layer], head_dim=24, dtype=torch.float32)
-        assert not serves([layer], head_dim=16, dtype=torch.bfloat16)
+        text = SimpleNamespace(layers=[layer], norm=norm)
+        assert serves(text, head_dim=16, dtype=torch.float32)
+        assert not serves(text, head_dim=24, dtype=torch.float32)
+        assert not serves(text, head_dim=16, dtype=torch.bfloat16)
         mlp.act_fn = torch.nn.GELU()
-        assert not serves([layer], head_dim=16, dtype=torch.float32)
+        assert not serves(text, head_dim=16, dtype=torch.float32)
+        mlp.act_fn = torch.nn.SiLU()
+        text.norm = torch.nn.LayerNorm(16)
+        assert not serves(text, head_dim=16, dtype=torch.float32)
 
-    def test_it_can_run() -> None:
-        assert can_run(DEVICE, torch.float32)
+    def test_they_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
+        assert can_run(DEVICE, torch.float32, heads=4, key_heads=2, head_dim=16)
+
+        def scarce(*_: object) -> None:
+            raise RuntimeError("out of resource: shared memory\nmore")
+
+        monkeypatch.setattr(TritonOperations, "attend", scarce)
+        assert not can_run(DEVICE, torch.float32, heads=4, key_heads=2, head_dim=32)
