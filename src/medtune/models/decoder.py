@@ -82,7 +82,7 @@ class Decoder:
         self.reads_pictures = hasattr(self._inner, "visual")
         copied = _room_for_copies(self._text.layers)
         self._layers = [_Layer.of(layer, use_adapter=use_adapter, copied=copied) for layer in self._text.layers]
-        self.operations: StepOperations = _operations(self._text, self.device, self.dtype, self.head_dim)
+        self.operations: StepOperations = self._step_operations()
 
     @property
     def bytes_per_slot(self) -> int:
@@ -189,7 +189,7 @@ class Decoder:
     ) -> Tensor:
         """The layers and the last norm: (B, T, hidden) -> the same. ``attend`` sees its tokens one behind the other."""
         operations = self.operations
-        cos, sin = (part.reshape(-1, self.head_dim) for part in self._text.rotary_emb(hidden, position_ids))
+        cos, sin = (part.reshape(-1, self.head_dim).contiguous() for part in self._text.rotary_emb(hidden, position_ids))
         added: Tensor | None = None
         for number, layer in enumerate(self._layers):
             hidden, normed = operations.add_norm(hidden, added, layer.attention_norm)
@@ -208,15 +208,17 @@ class Decoder:
         scores: Tensor = self._head(hidden)
         return scores.float()
 
+    def _step_operations(self) -> StepOperations:
+        """Triton's kernels where they can be built and do what the model's layers do."""
+        if self.device.type == "cuda" and missing_for_compiling() is None:
+            from medtune.models import step_kernels
 
-def _operations(text: Any, device: torch.device, dtype: torch.dtype, head_dim: int) -> StepOperations:
-    """Triton's kernels where they can be built and do what the model's layers do."""
-    if device.type == "cuda" and missing_for_compiling() is None:
-        from medtune.models import step_kernels
-
-        if step_kernels.serves(list(text.layers), head_dim=head_dim, dtype=dtype) and step_kernels.can_run(device, dtype):
-            return step_kernels.TritonOperations()
-    return TorchOperations()
+            widths = {"heads": self.num_heads, "key_heads": self.num_key_heads, "head_dim": self.head_dim}
+            if step_kernels.serves(self._text, head_dim=self.head_dim, dtype=self.dtype) and step_kernels.can_run(
+                self.device, self.dtype, **widths
+            ):
+                return step_kernels.TritonOperations()
+        return TorchOperations()
 
 
 _LEFT_BY_COPIES = 8

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 import torch
@@ -76,7 +77,7 @@ else:
         slots = torch.tensor([0, 1, 2, 0, 7], device=DEVICE)
 
         def run(operations: TorchOperations | TritonOperations) -> list[torch.Tensor]:
-            parts = wide.clone().split([heads * width, key_heads * width, key_heads * width], dim=-1)
+            parts = torch.split(wide.clone(), [heads * width, key_heads * width, key_heads * width], dim=-1)
             query, key, value = (part.view(tokens, -1, width) for part in parts)
             kept = torch.zeros(3, key_heads, 8, width, device=DEVICE, dtype=dtype)
             also = torch.zeros_like(kept)
@@ -112,7 +113,7 @@ else:
     @pytest.mark.parametrize("dtype", TYPES)
     def test_gated(dtype: torch.dtype) -> None:
         torch.manual_seed(0)
-        gate, up = drawn(2, 3, 2 * 1500, dtype=dtype).split(1500, dim=-1)
+        gate, up = torch.split(drawn(2, 3, 2 * 1500, dtype=dtype), 1500, dim=-1)
         act = torch.nn.SiLU()
         with torch.inference_mode():
             close(TritonOperations().gated(gate, up, act), TorchOperations().gated(gate, up, act))
@@ -121,7 +122,7 @@ else:
     def test_gated_of_one_token_a_row(dtype: torch.dtype) -> None:
         """The stride of a dimension of one says nothing about where the next row begins."""
         torch.manual_seed(0)
-        gate, up = (part.view(4, 1, -1) for part in drawn(4, 2 * 48, dtype=dtype).split(48, dim=-1))
+        gate, up = (part.view(4, 1, -1) for part in torch.split(drawn(4, 2 * 48, dtype=dtype), 48, dim=-1))
         act = torch.nn.SiLU()
         with torch.inference_mode():
             close(TritonOperations().gated(gate, up, act), TorchOperations().gated(gate, up, act))
@@ -180,7 +181,8 @@ else:
             head_dim=16,
         )
         targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-        model = get_peft_model(Qwen3ForCausalLM(config).to(DEVICE, dtype), LoraConfig(r=4, target_modules=targets))
+        base: Any = Qwen3ForCausalLM(config)
+        model = get_peft_model(base.to(DEVICE, dtype), LoraConfig(r=4, target_modules=targets))
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.1)
