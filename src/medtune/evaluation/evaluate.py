@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import tempfile
 import time
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import JsonValue
 
-from medtune.errors import EvaluationError, GenerationError
+from medtune.errors import EvaluationError, GenerationError, MedtuneError
 from medtune.evaluation.calibration import VALIDATION, closed_questions
 from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.controls import Presentation, present
@@ -327,16 +328,23 @@ def _ask(
         if isinstance(generator, LoadsAhead):
             generator.load(len(pending))
         started = time.perf_counter()
+
+        def note_time() -> None:
+            before = read_asked(place)
+            seconds = round(before.seconds + time.perf_counter() - started, 4)
+            batch_size = getattr(generator, "batch_size", 1)  # it may be chosen, or halved, on the way
+            write_asked(place, before.model_copy(update={"batch_size": batch_size, "seconds": seconds, "scoring_seconds": None}))
+
         try:
             for answered in _answers(generator, pending, shown, sampling):
                 append_prediction(place / "predictions.jsonl", answered)
                 done += 1
                 hear(Event("progress", done=done, total=total))
-        finally:
-            before = read_asked(place)
-            seconds = round(before.seconds + time.perf_counter() - started, 4)
-            batch_size = getattr(generator, "batch_size", 1)  # it may be chosen, or halved, on the way
-            write_asked(place, before.model_copy(update={"batch_size": batch_size, "seconds": seconds, "scoring_seconds": None}))
+        except BaseException:
+            with contextlib.suppress(MedtuneError):  # a full disk refuses this too, and is told of by the first refusal
+                note_time()
+            raise
+        note_time()
     order_predictions(place / "predictions.jsonl", [sample.id for sample in samples])
 
 
@@ -363,7 +371,14 @@ def _answers(
         sample = open_questions.pop(generation.id, None)
         if sample is None:
             raise GenerationError(msg("The generator answered a request that is not open."), sample=generation.id)
-        yield parse_generation(generation, sample, image_sha256=shown[sample.id].image_sha256)
+        image_sha256 = shown[sample.id].image_sha256
+        try:
+            prediction = parse_generation(generation, sample, image_sha256=image_sha256)
+        except EvaluationError as fault:
+            # Answers cost hours and are stored whatever a task makes of them. Scoring reads them again, and names the fault.
+            said = fault.what.render("en")
+            prediction = Prediction(sample_id=sample.id, generation=generation, error=said, image_sha256=image_sha256)
+        yield prediction
     if open_questions:
         raise GenerationError(
             msg("The generator left {count} of {total} requests without an answer.", count=len(open_questions), total=len(samples)),

@@ -20,10 +20,12 @@ from typing import Any, cast
 
 import numpy as np
 
+from medtune.errors import EvaluationError, MedtuneError
 from medtune.evaluation.prediction_lines import PredictionLines
 from medtune.evaluation.predictions import MAX_CHARACTERS
 from medtune.evaluation.score_columns import Part, ScoreColumns, parts_of
 from medtune.imaging.child import Child, ChildDiedError
+from medtune.language import msg
 from medtune.plugins import resolve_stored
 from medtune.runs import atomic_file
 from medtune.types import Generation, Metric, MetricValue, Prediction, Sample, Score, Task
@@ -71,7 +73,11 @@ class Metrics:
 
 
 def parse_generation(generation: Generation, sample: Sample, *, image_sha256: tuple[str, ...] = ()) -> Prediction:
-    """Read a raw text with its sample's task. What cannot be read is a prediction too: one with an error and no answer."""
+    """Read a raw text with its sample's task. What cannot be read is a prediction too: one with an error and no answer.
+
+    Raises:
+        EvaluationError: The task fails with anything but a ValueError, which is a defect of its ``parse``.
+    """
     answer, error = None, None
     if generation.finish_reason == "error":
         error = "the generation failed"
@@ -80,6 +86,14 @@ def parse_generation(generation: Generation, sample: Sample, *, image_sha256: tu
             answer = load_task(sample.task).parse(generation.text[:MAX_CHARACTERS], sample)
         except ValueError as fault:
             error = str(fault) or "the answer cannot be read"
+        except (MedtuneError, MemoryError):
+            raise
+        except Exception as fault:
+            raise EvaluationError(
+                msg("The task {task} fails on this answer ({error}).", task=sample.task, error=_described(fault)),
+                sample=sample.id,
+                remedy=msg("Mend its parse, which may raise ValueError only; then evaluate again: stored answers are kept."),
+            ) from fault
     return Prediction(sample_id=sample.id, generation=generation, answer=answer, error=error, image_sha256=image_sha256)
 
 
@@ -97,15 +111,32 @@ def _judge(sample: Sample, prediction: Prediction | None, metrics: Metrics) -> l
         if len(prediction.generation.text) > MAX_CHARACTERS:
             start = prediction.generation.model_copy(update={"text": prediction.generation.text[:MAX_CHARACTERS]})
             prediction = prediction.model_copy(update={"generation": start})
-        return [score for metric in metrics.of(sample.task) for score in metric.score(prediction, sample)]
+        return [score for metric in metrics.of(sample.task) for score in _scores(metric, prediction, sample)]
     reason = "no prediction" if prediction is None else "the generation failed"
     nothing = Generation(id=sample.id, text="", finish_reason="error")
     stand_in = Prediction(sample_id=sample.id, generation=nothing, error=reason)
     return [
         Score(sample_id=sample.id, metric=score.metric, value=None, explanation=reason)
         for metric in metrics.of(sample.task)
-        for score in metric.score(stand_in, sample)
+        for score in _scores(metric, stand_in, sample)
     ]
+
+
+def _scores(metric: Metric, prediction: Prediction, sample: Sample) -> tuple[Score, ...]:
+    try:
+        return tuple(metric.score(prediction, sample))
+    except (MedtuneError, MemoryError):
+        raise
+    except Exception as fault:
+        raise EvaluationError(
+            msg("The metric {metric} fails on this answer ({error}).", metric=metric.name, error=_described(fault)),
+            sample=sample.id,
+            remedy=msg("Mend the metric or leave it out of evaluation.metrics; then score again: stored answers are kept."),
+        ) from fault
+
+
+def _described(fault: Exception) -> str:
+    return f"{type(fault).__name__}: {fault}".splitlines()[0]
 
 
 @dataclass(frozen=True, slots=True)
