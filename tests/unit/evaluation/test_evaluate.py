@@ -301,6 +301,11 @@ def test_timing_has_the_fields_and_roundings_of_llamafactory(tmp_path: Path, mon
             clock["now"] += 0.25
             return super().answer(request)
 
+        def load(self, num_requests: int) -> None:
+            """As a generator whose processes load their models when they are first asked."""
+            assert num_requests == 8
+            clock["now"] += 3000.0
+
     def load() -> Slow:
         clock["now"] += 1000.0
         return Slow()
