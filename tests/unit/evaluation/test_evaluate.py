@@ -297,14 +297,19 @@ def test_timing_has_the_fields_and_roundings_of_llamafactory(tmp_path: Path, mon
     clock = {"now": 100.0}
 
     class Slow(Looking):
+        loaded = False
+
         def answer(self, request: Request) -> str:
+            if not self.loaded:
+                self.load(1)
             clock["now"] += 0.25
             return super().answer(request)
 
         def load(self, num_requests: int) -> None:
-            """As a generator whose processes load their models when they are first asked."""
+            """As a generator whose processes load their models when they are first asked, or before."""
             assert num_requests == 8
             clock["now"] += 3000.0
+            self.loaded = True
 
     def load() -> Slow:
         clock["now"] += 1000.0
