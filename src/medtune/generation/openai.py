@@ -7,10 +7,12 @@ import ipaddress
 import json
 import logging
 import os
+import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -138,26 +140,35 @@ class OpenAiGenerator:
         return self._run(requests)
 
     def _run(self, requests: Sequence[Request]) -> Iterator[Generation]:
-        waiting = list(reversed(requests))
-        running: set[Future[Generation]] = set()
+        waiting = deque(requests)
+        answers: queue.SimpleQueue[Generation | BaseException] = queue.SimpleQueue()
+        num_running = 0
         failure: BaseException | None = None
         stop = threading.Event()
-        with ThreadPoolExecutor(self._max_concurrency, thread_name_prefix="medtune-openai") as pool:
+
+        def ask(request: Request) -> None:
             try:
-                # Submitted one by one, so that an early end does not leave a long queue behind.
-                while running or (waiting and failure is None):
-                    while waiting and failure is None and len(running) < self._max_concurrency:
-                        running.add(pool.submit(self._answer, waiting.pop(), stop))
-                    done, running = wait(running, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        error = future.exception()
-                        if error is None:
-                            yield future.result()
-                        elif failure is None:
-                            failure = error
-                            stop.set()
-            finally:
-                stop.set()
+                answers.put(self._answer(request, stop))
+            except BaseException as error:
+                answers.put(error)
+
+        try:
+            # Started one by one, so that an early end does not leave a long queue behind.
+            while num_running or (waiting and failure is None):
+                while waiting and failure is None and num_running < self._max_concurrency:
+                    # A daemon: Python waits for the threads of a pool, and Ctrl-C would last as long as the slowest request under
+                    # way. What is under way when the caller leaves has no answer yet, and is asked again by the next run.
+                    threading.Thread(target=ask, args=(waiting.popleft(),), name="medtune-openai", daemon=True).start()
+                    num_running += 1
+                answer = answers.get()
+                num_running -= 1
+                if isinstance(answer, Generation):
+                    yield answer
+                elif failure is None:
+                    failure = answer
+                    stop.set()
+        finally:
+            stop.set()
         if failure is not None:
             raise failure
 

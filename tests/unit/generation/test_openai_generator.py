@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -378,6 +381,49 @@ def test_a_reader_who_stops_early_leaves_nothing_running(server: Server, generat
     next(generations)
     generations.close()  # type: ignore[attr-defined]
     assert len(server.bodies) <= 6
+
+
+_ASK_TWO = """
+import sys
+from medtune.generation.openai import OpenAiGenerator
+from medtune.types import Message, Request
+
+generator = OpenAiGenerator(sys.argv[1], "tiny", timeout_seconds=60)
+asked = [Request(name, (Message(role="user", content=name),)) for name in ("quick", "slow")]
+try:
+    for generation in generator.generate(asked):
+        print(generation.id, flush=True)
+finally:
+    generator.close()
+"""
+
+
+def test_an_interrupt_does_not_wait_for_requests_under_way(server: Server) -> None:
+    free, slow = threading.Event(), threading.Event()
+
+    def reply(_: int, body: dict[str, Any]) -> Reply:
+        if body["messages"][-1]["content"] == "slow":
+            slow.set()
+            free.wait(60)
+        return 200, {}, answer("words")
+
+    server.reply = reply
+    with subprocess.Popen(
+        [sys.executable, "-c", _ASK_TWO, server.url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "quick\n"
+            assert slow.wait(10)
+            started = time.perf_counter()
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=20)
+            assert time.perf_counter() - started < 5
+        finally:
+            process.kill()
+            free.set()
+    assert process.returncode != 0
+    assert said.strip().endswith("KeyboardInterrupt")
 
 
 def test_a_server_that_tells_no_probabilities_still_answers(server: Server) -> None:
