@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
@@ -30,7 +31,10 @@ from medtune.evaluation.student import t_quantile
 
 __all__ = [
     "Aggregate",
+    "GroupSums",
     "Groups",
+    "apart",
+    "bootstrap_sums",
     "bound_without_exceptions",
     "cluster_bootstrap",
     "draw_counts",
@@ -89,15 +93,36 @@ def cluster_bootstrap(
     Raises:
         ValueError: The shapes do not fit, or there is no sample.
     """
-    sums, sizes = _sum_by_group(statistics, groups)
-    total = sums.sum(axis=0)
-    value = float(np.asarray(aggregate(total)))
-    if len(sums) < 2:
+    sums = sum_by_group([statistics], groups)
+    return bootstrap_sums(sums, aggregate, num_resamples=num_resamples, seed=seed, limits=limits)
+
+
+def bootstrap_sums(
+    sums: GroupSums,
+    number: Callable[..., NDArray[np.float64]],
+    *,
+    num_resamples: int,
+    seed: int,
+    limits: tuple[float, float] | None = None,
+) -> tuple[float, float | None, float | None]:
+    """As :func:`cluster_bootstrap`, of what is summed already.
+
+    Args:
+        number: From the summed statistics of each condition, (..., k) of every one of ``sums.of``, to the number.
+    """
+    totals = [part.sum(axis=0) for part in sums.of]
+    value = float(np.asarray(number(*totals)))
+    if len(sums.sizes) < 2:
         return value, None, None
-    draws = [aggregate(counts @ sums) for counts in draw_counts(len(sums), num_resamples, seed)]
+    draws = [number(*(counts @ part for part in sums.of)) for counts in draw_counts(len(sums.sizes), num_resamples, seed)]
+    rows = max(_BLOCK_CELLS // sums.of[0].shape[1], 1)
+    left_out = [
+        number(*(total - part[start : start + rows] for total, part in zip(totals, sums.of, strict=True)))
+        for start in range(0, len(sums.sizes), rows)
+    ]
     # A group that adds nothing (no finding in it, and none claimed) is none of those that the uncertainty comes from.
-    num_groups = effective_number(sizes[sums.any(axis=1)])
-    low, high = _interval(value, np.concatenate(draws), aggregate(total - sums), num_groups)
+    num_groups = effective_number(sums.sizes[np.logical_or.reduce([part.any(axis=1) for part in sums.of])])
+    low, high = _interval(value, np.concatenate(draws), np.concatenate(left_out), num_groups)
     if low == high and limits is not None:
         reach = bound_without_exceptions(num_groups)
         low, high = value - reach * (value - limits[0]), value + reach * (limits[1] - value)
@@ -120,33 +145,42 @@ def paired_cluster_bootstrap(
     errors as in :func:`cluster_bootstrap`; row i of ``first`` and of ``second`` are the same sample, and ``limits`` are those of
     the difference.
     """
-    if len(first) != len(second):
-        raise ValueError(f"{len(first)} and {len(second)} samples cannot be paired")
-    width = np.shape(first)[-1]
-
-    def apart(totals: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(aggregate(totals[..., width:]) - aggregate(totals[..., :width]))
-
-    both = np.concatenate([np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)], axis=-1)
-    return cluster_bootstrap(both, groups, apart, num_resamples=num_resamples, seed=seed, limits=limits)
+    sums = sum_by_group([first, second], groups)
+    return bootstrap_sums(sums, apart(aggregate), num_resamples=num_resamples, seed=seed, limits=limits)
 
 
-def sum_by_group(statistics: NDArray[np.float64], groups: Groups) -> NDArray[np.float64]:
-    """(n, k) -> (G, k), the groups in sorted order.
+def apart(aggregate: Aggregate) -> Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]:
+    """The number of the second summed statistics minus that of the first."""
+    return lambda first, second: np.asarray(aggregate(second) - aggregate(first))
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSums:
+    """Statistics summed by group: what resampling groups and exchanging them needs to know.
+
+    Attributes:
+        of: (G, k) sums of each condition, the groups in sorted order.
+        sizes: (G,) samples of each group.
+    """
+
+    of: tuple[NDArray[np.float64], ...]
+    sizes: NDArray[np.int64]
+
+
+def sum_by_group(statistics: Sequence[NDArray[np.float64]], groups: Groups) -> GroupSums:
+    """The sums of the (n, k) statistics of each condition; row i of all is the same sample.
 
     Raises:
         ValueError: The shapes do not fit, or there is no sample.
     """
-    return _sum_by_group(statistics, groups)[0]
-
-
-def _sum_by_group(statistics: NDArray[np.float64], groups: Groups) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """(G, k) sums and (G,) numbers of samples."""
-    statistics = np.asarray(statistics, dtype=np.float64)
-    if statistics.ndim != 2 or len(statistics) != len(groups) or not len(statistics):
-        raise ValueError(f"statistics of shape {statistics.shape} do not fit {len(groups)} groups")
+    tables = [np.asarray(table, dtype=np.float64) for table in statistics]
+    if any(table.ndim != 2 or len(table) != len(groups) or not len(table) for table in tables):
+        raise ValueError(
+            f"statistics of shape {' and '.join(str(table.shape) for table in tables)} do not fit {len(groups)} groups"
+        )
     known, codes, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
-    return np.stack([np.bincount(codes, weights=column, minlength=len(known)) for column in statistics.T], axis=1), sizes
+    sums = [[np.bincount(codes, weights=column, minlength=len(known)) for column in table.T] for table in tables]
+    return GroupSums(tuple(np.stack(columns, axis=1) for columns in sums), sizes)
 
 
 def effective_number(sizes: NDArray[np.int64] | Sequence[int]) -> float:

@@ -15,6 +15,7 @@ from pydantic import JsonValue
 
 from medtune.errors import UnreadableImageError
 from medtune.evaluation.finding_marks import Fate, FindingMark, finding_marks, with_finding_errors
+from medtune.evaluation.score_columns import ScoreColumns
 from medtune.imaging.boxes import Box as Corners
 from medtune.imaging.boxes import from_relative, ordered_box, xywh
 from medtune.types import IMAGE_MARK, MetricValue, Prediction, Sample, Score
@@ -149,14 +150,10 @@ class Case:
     pair: str = ""
 
 
-ByMetric = Mapping[str, Mapping[str, Score]]
-"""Metric value -> sample id -> score."""
-
-
 def choose_cases(
     tasks: Mapping[str, str],
-    base: ByMetric,
-    tuned: ByMetric,
+    base: ScoreColumns,
+    tuned: ScoreColumns,
     metrics: Sequence[MetricValue],
     unread: Iterable[str],
     quota: Mapping[Tag, int] = QUOTA,
@@ -184,7 +181,7 @@ def choose_cases(
         "random": [],
     }
     for task in dict.fromkeys(tasks.values()):
-        members = {sample for sample, its_task in tasks.items() if its_task == task}
+        members = [sample for sample, its_task in tasks.items() if its_task == task]
         ranked["random"].append(sorted(members, key=_lot))
         for metric in metrics:
             if metric.direction == "neither":
@@ -225,12 +222,12 @@ def _lot(sample: str) -> str:
     return hashlib.sha256(sample.encode()).hexdigest()
 
 
-def _goodness(scores: ByMetric, metric: MetricValue, members: set[str]) -> dict[str, float]:
+def _goodness(scores: ScoreColumns, metric: MetricValue, members: Sequence[str]) -> dict[str, float]:
     sign = 1 if metric.direction == "higher" else -1
+    if (column := scores.get(metric.name)) is None:
+        return {}
     return {
-        sample: sign * score.value
-        for sample, score in scores.get(metric.name, {}).items()
-        if score.value is not None and sample in members
+        sample: sign * value for sample, value in zip(members, column.values_of(members).tolist(), strict=True) if value == value
     }
 
 

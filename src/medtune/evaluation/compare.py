@@ -16,6 +16,7 @@ from medtune.evaluation.measure import ScoreTable
 from medtune.evaluation.permutation import adjust
 from medtune.evaluation.predictions import read_index, read_scores
 from medtune.evaluation.score import Metrics, load_metric
+from medtune.evaluation.score_columns import ScoreColumns
 from medtune.evaluation.several_runs import averaged_difference
 from medtune.evaluation.table import main_pair
 from medtune.language import Text, msg
@@ -170,17 +171,17 @@ def _condition(report: Report, folder: Path, label: str | None) -> Condition:
 def _table(folder: Path, report: Report, condition: Condition, num_resamples: int, seed: int) -> ScoreTable:
     index = read_index(folder / "evaluations" / "samples.jsonl")
     path = folder / "evaluations" / condition.label / "scores.jsonl"
-    scores = read_scores(path)
-    for score in scores:
-        if score.sample_id not in index:
+    columns = ScoreColumns.of(read_scores(path))
+    for sample in columns.sample_ids:
+        if sample not in index:
             raise EvaluationError(
                 msg("The scores do not belong to the evaluated samples."),
                 file=path,
-                sample=score.sample_id,
+                sample=sample,
                 remedy=msg("Score the stored predictions again."),
             )
-    return ScoreTable.build(
-        scores,
+    return ScoreTable(
+        columns,
         {name: entry.task for name, entry in index.items()},
         {name: str(entry.group) for name, entry in index.items()},
         _metrics(report, [entry.task for entry in index.values()]),

@@ -13,9 +13,9 @@ from functools import cached_property, partial
 import numpy as np
 from numpy.typing import NDArray
 
-from medtune.evaluation.bootstrap import cluster_bootstrap, paired_cluster_bootstrap
-from medtune.evaluation.permutation import mcnemar_exact, paired_cluster_permutation
-from medtune.evaluation.score_columns import ScoreColumns, parts_of, statistics_together
+from medtune.evaluation.bootstrap import apart, bootstrap_sums
+from medtune.evaluation.permutation import mcnemar_exact, permutation_of_sums
+from medtune.evaluation.score_columns import ScoreColumn, ScoreColumns, sums_together
 from medtune.types import Difference, Measurement, Metric, Score
 
 __all__ = [
@@ -57,13 +57,7 @@ class ScoreTable:
         num_resamples: int,
         seed: int,
     ) -> ScoreTable:
-        numbers: dict[str, int] = {}
-        found: dict[str, dict[int, Score]] = {}
-        for score in scores:
-            found.setdefault(score.metric, {})[numbers.setdefault(score.sample_id, len(numbers))] = score
-        columns = ScoreColumns()
-        columns.add(list(numbers), parts_of(entry for column in found.values() for entry in sorted(column.items(), key=_place)))
-        return cls(columns, tasks, groups, metrics, num_resamples, seed)
+        return cls(ScoreColumns.of(scores), tasks, groups, metrics, num_resamples, seed)
 
     def tasks_of(self, metric: str) -> list[str]:
         """The tasks that have scores on ``metric``, in the order of the samples."""
@@ -93,10 +87,6 @@ class ScoreTable:
         return {group: number for number, group in enumerate(sorted(set(self.groups.values())))}
 
 
-def _place(entry: tuple[int, Score]) -> int:
-    return entry[0]
-
-
 def _number(value: float | None) -> float | None:
     """None for the NaN of a number that is not defined: JSON has none."""
     return None if value is None or not np.isfinite(value) else float(value)
@@ -111,13 +101,10 @@ def measure(table: ScoreTable, metric: str, *, task: str | None = None, among: S
     scored = [sample for sample, known in zip(ids, table.is_scored(metric, ids), strict=True) if known]
     if not scored:
         return Measurement(metric=metric, task=task, value=None, num_scored=0, num_unscored=len(ids), num_groups=0)
-    statistics = statistics_together([table.scores[metric]], scored)[0]
-    groups = table.groups_of(scored)
+    sums = sums_together([table.scores[metric]], scored, table.groups_of(scored))
     aggregate = partial(table.metrics[metric].aggregate, metric)
     limits = _limits(table, metric)
-    value, low, high = cluster_bootstrap(
-        statistics, groups, aggregate, num_resamples=table.num_resamples, seed=table.seed, limits=limits
-    )
+    value, low, high = bootstrap_sums(sums, aggregate, num_resamples=table.num_resamples, seed=table.seed, limits=limits)
     return Measurement(
         metric=metric,
         task=task,
@@ -126,7 +113,7 @@ def measure(table: ScoreTable, metric: str, *, task: str | None = None, among: S
         high=_number(high),
         num_scored=len(scored),
         num_unscored=len(ids) - len(scored),
-        num_groups=len(np.unique(groups)),
+        num_groups=len(sums.sizes),
     )
 
 
@@ -163,27 +150,25 @@ def difference(first: ScoreTable, second: ScoreTable, metric: str, *, task: str 
     if not ids:
         return no_difference(metric, task, num_unscored)
     # Together: exchanging groups between the two needs the same columns in both.
-    left, right = statistics_together([first.scores[metric], second.scores[metric]], ids)
-    groups = first.groups_of(ids)
+    sums = sums_together([first.scores[metric], second.scores[metric]], ids, first.groups_of(ids))
     aggregate = partial(first.metrics[metric].aggregate, metric)
     ends = _limits(first, metric)
     limits = None if ends is None else (ends[0] - ends[1], ends[1] - ends[0])
-    value, low, high = paired_cluster_bootstrap(
-        left, right, groups, aggregate, num_resamples=first.num_resamples, seed=first.seed, limits=limits
-    )
-    p_value = paired_cluster_permutation(left, right, groups, aggregate, num_permutations=first.num_resamples, seed=first.seed)
-    discordant = _discordant(left, right)
+    value, low, high = bootstrap_sums(sums, apart(aggregate), num_resamples=first.num_resamples, seed=first.seed, limits=limits)
+    p_value = permutation_of_sums(sums, aggregate, num_permutations=first.num_resamples, seed=first.seed)
+    discordant = _discordant(first.scores[metric], second.scores[metric], ids)
+    before, after = (aggregate(part.sum(axis=0)).item() for part in sums.of)
     return Difference(
         metric=metric,
         task=task,
-        first=_number(aggregate(left.sum(axis=0)).item()),
-        second=_number(aggregate(right.sum(axis=0)).item()),
+        first=_number(before),
+        second=_number(after),
         difference=_number(value),
         low=_number(low),
         high=_number(high),
         num_samples=len(ids),
         num_unscored=num_unscored,
-        num_groups=len(np.unique(groups)),
+        num_groups=len(sums.sizes),
         p_value=p_value,
         discordant=discordant,
         p_mcnemar=None if discordant is None else mcnemar_exact(*discordant),
@@ -199,16 +184,15 @@ def common_samples(tables: Sequence[ScoreTable], metric: str, task: str | None) 
     return scored, len(wanted) - len(scored)
 
 
-def _plain_mean(statistics: NDArray[np.float64]) -> bool:
-    """Whether the samples are judged by a plain mean: (value, 1) each."""
-    return statistics.shape[1] == 2 and bool((statistics[:, 1] == 1).all())
-
-
-def _discordant(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[int, int] | None:
-    """(Right in the first only, right in the second only), None where answers are not just right or wrong."""
-    if not all(_plain_mean(table) and bool(np.isin(table[:, 0], (0.0, 1.0)).all()) for table in (first, second)):
+def _discordant(first: ScoreColumn, second: ScoreColumn, ids: Sequence[str]) -> tuple[int, int] | None:
+    """(Right in the first only, right in the second only), None where answers are not just right or wrong: a plain mean of
+    (0, 1) and (1, 1)."""
+    if any(column.whole.placed or column.whole.statistics.shape[1] != 2 for column in (first, second)):
         return None
-    one, other = first[:, 0] == 1, second[:, 0] == 1
+    tables = [column.whole.statistics[column.rows(ids)] for column in (first, second)]
+    if not all((table[:, 1] == 1).all() and np.isin(table[:, 0], (0.0, 1.0)).all() for table in tables):
+        return None
+    one, other = (table[:, 0] == 1 for table in tables)
     return int(np.count_nonzero(one & ~other)), int(np.count_nonzero(other & ~one))
 
 

@@ -17,10 +17,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from medtune.evaluation.bootstrap import Aggregate, Groups, sum_by_group
+from medtune.evaluation.bootstrap import Aggregate, Groups, GroupSums, sum_by_group
 from medtune.types import Difference
 
-__all__ = ["EXACT_GROUPS", "adjust", "holm", "mcnemar_exact", "paired_cluster_permutation"]
+__all__ = ["EXACT_GROUPS", "adjust", "holm", "mcnemar_exact", "paired_cluster_permutation", "permutation_of_sums"]
 
 EXACT_GROUPS = 12
 """Up to so many groups all 2 ** G exchanges are tried (4096 at most); with more they are drawn."""
@@ -30,10 +30,13 @@ MORE = 10
 FEW_EXTREME = 10
 
 _MAX_CELLS = 8_000_000
+"""Of the exchanges that are drawn at once, at one byte a cell."""
+_BLOCK_CELLS = 500_000
+"""Of those that are turned into floating-point numbers at once: 4 MB."""
 _MOST_CELLS = 60_000_000
 """Groups times exchanges for one p-value, about a second on a core: 2000 exchanges become ten times as many up to 3,000 groups."""
 _KEPT_DRAWS = 32
-"""Matrices of exchanges that are kept, at one byte a cell: 256 MB at the very most."""
+"""Matrices of exchanges of :data:`_MAX_CELLS` that are kept, at one bit a cell: 32 MB at the very most."""
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -72,7 +75,12 @@ def paired_cluster_permutation(
     """
     if np.shape(first) != np.shape(second):
         raise ValueError(f"statistics of shape {np.shape(first)} and {np.shape(second)} cannot be paired")
-    one, other = sum_by_group(first, groups), sum_by_group(second, groups)
+    return permutation_of_sums(sum_by_group([first, second], groups), aggregate, num_permutations=num_permutations, seed=seed)
+
+
+def permutation_of_sums(sums: GroupSums, aggregate: Aggregate, *, num_permutations: int, seed: int) -> float | None:
+    """As :func:`paired_cluster_permutation`, of what is summed already."""
+    one, other = sums.of
     change = other - one
     before, after = one.sum(axis=0), other.sum(axis=0)
     found = abs(float(np.asarray(aggregate(after) - aggregate(before))))
@@ -99,20 +107,27 @@ def _exchanges(num_groups: int, num_permutations: int, seed: int, stage: int) ->
     if num_groups <= EXACT_GROUPS:
         yield ((np.arange(2**num_groups)[:, None] >> np.arange(num_groups)) & 1).astype(np.float64)
         return
+    for drawn in _drawn(num_groups, num_permutations, seed, stage):
+        rows = max(_BLOCK_CELLS // num_groups, 1)
+        for start in range(0, len(drawn), rows):
+            yield drawn[start : start + rows].astype(np.float64)
+
+
+def _drawn(num_groups: int, num_permutations: int, seed: int, stage: int) -> Iterator[NDArray[np.uint8]]:
     if num_groups * num_permutations <= _MAX_CELLS:
-        yield _kept_exchanges(num_groups, num_permutations, seed, stage).astype(np.float64)
+        kept = _kept_exchanges(num_groups, num_permutations, seed, stage)
+        yield np.unpackbits(kept, count=num_groups * num_permutations).reshape(num_permutations, num_groups)
         return
     rng = np.random.default_rng([seed, 1 + stage])
     rows = max(_MAX_CELLS // num_groups, 1)
     for start in range(0, num_permutations, rows):
-        yield rng.integers(0, 2, (min(rows, num_permutations - start), num_groups), dtype=np.uint8).astype(np.float64)
+        yield rng.integers(0, 2, (min(rows, num_permutations - start), num_groups), dtype=np.uint8)
 
 
 @lru_cache(maxsize=_KEPT_DRAWS)
 def _kept_exchanges(num_groups: int, num_permutations: int, seed: int, stage: int) -> NDArray[np.uint8]:
     drawn = np.random.default_rng([seed, 1 + stage]).integers(0, 2, (num_permutations, num_groups), dtype=np.uint8)
-    drawn.flags.writeable = False
-    return drawn
+    return np.packbits(drawn)
 
 
 def mcnemar_exact(first_only: int, second_only: int) -> float:

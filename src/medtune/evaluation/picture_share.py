@@ -17,9 +17,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from medtune.evaluation.bootstrap import cluster_bootstrap
+from medtune.evaluation.bootstrap import bootstrap_sums
 from medtune.evaluation.measure import ScoreTable, common_samples
-from medtune.evaluation.score_columns import statistics_together
+from medtune.evaluation.score_columns import sums_together
 from medtune.types import ControlName, Difference, MetricValue, PictureShare
 
 __all__ = ["picture_share"]
@@ -65,17 +65,15 @@ def _share(real: ScoreTable, without: ScoreTable, metric: MetricValue, task: str
     if not ids:
         return None, None, None
     aggregate = partial(real.metrics[metric.name].aggregate, metric.name)
-    left, right = statistics_together([real.scores[metric.name], without.scores[metric.name]], ids)
-    width = left.shape[1]
+    sums = sums_together([real.scores[metric.name], without.scores[metric.name]], ids, real.groups_of(ids))
 
-    def part(totals: NDArray[np.float64]) -> NDArray[np.float64]:
-        own = np.asarray(aggregate(totals[..., :width]))
-        lost = np.asarray(own - aggregate(totals[..., width:]))
+    def part(totals: NDArray[np.float64], totals_without: NDArray[np.float64]) -> NDArray[np.float64]:
+        own = np.asarray(aggregate(totals))
+        lost = np.asarray(own - aggregate(totals_without))
         part_of_own: NDArray[np.float64] = np.divide(lost, own, out=np.full(own.shape, np.nan), where=own > 0)
         return part_of_own
 
-    groups = real.groups_of(ids)
-    found = cluster_bootstrap(np.concatenate([left, right], axis=1), groups, part, num_resamples=real.num_resamples, seed=real.seed)
+    found = bootstrap_sums(sums, part, num_resamples=real.num_resamples, seed=real.seed)
     if any(number is not None and not math.isfinite(number) for number in found):
         return None, None, None
     return found

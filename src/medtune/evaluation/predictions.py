@@ -6,8 +6,10 @@ names the data, the sampling and the weights they belong to; predictions of anyt
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Collection, Iterable, Sequence
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -18,6 +20,7 @@ from medtune.errors import EvaluationError, system_reason
 from medtune.evaluation.prediction_lines import PredictionLines
 from medtune.language import Text, msg
 from medtune.runs import atomic_file, atomic_write
+from medtune.schema import read_fault
 from medtune.types import ControlName, Document, ModelName, Prediction, Score, SplitName
 
 __all__ = [
@@ -229,7 +232,7 @@ def read_predictions(path: Path, known: Collection[str]) -> StoredPredictions:
                     predictions.add(sample_id, place, len(line))
     except OSError as error:
         raise EvaluationError(
-            msg("The predictions cannot be read: {error}", error=str(system_reason(error))),
+            msg("The predictions cannot be read: {error}", error=system_reason(error)),
             file=path,
             remedy=msg("Run `medtune evaluate` first."),
         ) from error
@@ -300,9 +303,24 @@ def _set_aside(path: Path, kept: set[str], aside: Path) -> None:
 
 
 def append_prediction(path: Path, prediction: Prediction) -> None:
-    """Add one line, written through to the operating system before this returns."""
-    with path.open("a", encoding="utf-8", newline="\n") as file:
-        file.write(prediction.model_dump_json() + "\n")
+    """Add one line, written through to the operating system before this returns.
+
+    Raises:
+        EvaluationError: It cannot be stored, say because the disk is full. The lines before it are as they were.
+    """
+    whole = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("ab") as file:
+            file.write(prediction.model_dump_json().encode() + b"\n")
+    except OSError as error:
+        with contextlib.suppress(OSError):  # half a line would be set aside by the next reader anyway
+            os.truncate(path, whole)
+        raise EvaluationError(
+            msg("The answer cannot be stored: {error}", error=system_reason(error)),
+            file=path,
+            sample=prediction.sample_id,
+            remedy=msg("Make room, then run the same command again: it goes on behind the answers that are stored."),
+        ) from error
 
 
 def order_predictions(path: Path, order: Sequence[str]) -> None:
@@ -334,9 +352,9 @@ def read_asked(folder: Path) -> Asked:
     path = folder / "asked.json"
     try:
         return Asked.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         raise EvaluationError(
-            msg("It is not known what these predictions belong to: {error}", error=str(error).splitlines()[0]),
+            msg("It is not known what these predictions belong to: {error}", error=read_fault(error)),
             file=path,
             remedy=msg("Evaluate again, with the old predictions overwritten."),
         ) from error
@@ -352,24 +370,24 @@ def write_scores(path: Path, scores: Iterable[Score]) -> None:
     atomic_write(path, "".join(f"{score.model_dump_json()}\n" for score in scores))
 
 
-def read_scores(path: Path) -> list[Score]:
-    """Read ``scores.jsonl``.
+def read_scores(path: Path) -> Iterator[Score]:
+    """The scores of ``scores.jsonl``, one at a time: a file of 100,000 samples holds millions.
 
     Raises:
         EvaluationError: It is absent or damaged.
     """
-    scores: list[Score] = []
+    number = 1
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open("rb") as file:
             for line in file:
-                scores.append(Score.model_validate_json(line))
-    except (OSError, ValidationError) as error:
+                yield Score.model_validate_json(line)
+                number += 1
+    except (OSError, ValueError) as error:
         raise EvaluationError(
-            msg("The scores cannot be read (line {line}): {error}", line=len(scores) + 1, error=str(error).splitlines()[0]),
+            msg("The scores cannot be read (line {line}): {error}", line=number, error=read_fault(error)),
             file=path,
             remedy=msg("Score the stored predictions again."),
         ) from error
-    return scores
 
 
 class IndexEntry(Document):
@@ -397,10 +415,10 @@ def read_index(path: Path) -> dict[str, IndexEntry]:
         EvaluationError: It is absent or damaged.
     """
     try:
-        entries = [IndexEntry(**json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n") if line]
-    except (OSError, ValueError, TypeError) as error:
+        entries = [IndexEntry.model_validate_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    except (OSError, ValueError) as error:
         raise EvaluationError(
-            msg("The list of evaluated samples cannot be read: {error}", error=str(error).splitlines()[0]),
+            msg("The list of evaluated samples cannot be read: {error}", error=read_fault(error)),
             file=path,
             remedy=msg("Run `medtune evaluate` first."),
         ) from error

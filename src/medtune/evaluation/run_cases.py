@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medtune.errors import EvaluationError
 from medtune.evaluation.cases import PICTURE_BYTES, QUOTA, Case, Side, Tag, choose_cases, describe_case
-from medtune.evaluation.finding_marks import OUTCOMES
+from medtune.evaluation.finding_marks import OUTCOMES, SIDES
 from medtune.evaluation.predictions import read_index, read_predictions, read_scores
 from medtune.evaluation.score import parse_generation
+from medtune.evaluation.score_columns import ScoreColumns
 from medtune.evaluation.table import main_pair
 from medtune.language import msg
-from medtune.types import Condition, MetricValue, Report, Sample, Score
+from medtune.types import Condition, MetricValue, Report, Sample
 
 if TYPE_CHECKING:
     from medtune.data.dataset import Dataset
@@ -95,7 +96,8 @@ def cases_of(
         for side in sides.values()
     ]
     tasks = {name: task for name, task in indexes[0].items() if all(name in index for index in indexes)}
-    scores = {which: _by_metric(side, tasks) for which, side in sides.items()}
+    wanted = {OUTCOMES, SIDES, *(value.name for value in metrics)}
+    scores = {which: _columns(side, tasks, wanted) for which, side in sides.items()}
     stored = {
         which: read_predictions(
             side.folder / "evaluations" / side.condition.label / "predictions.jsonl", indexes[place]
@@ -103,7 +105,7 @@ def cases_of(
         for place, (which, side) in enumerate(sides.items())
     }
     looked: Side = "tuned" if "tuned" in sides else "base"
-    before = scores["base"] if looked == "tuned" and "base" in scores else {}
+    before = scores["base"] if looked == "tuned" and "base" in scores else ScoreColumns()
     unread = [name for name in tasks if (kept := stored[looked].get(name)) is not None and kept.error is not None]
     chosen = choose_cases(tasks, before, scores[looked], metrics, unread, quota)
     samples = {sample.id: sample for sample in dataset.rows(report.split) if sample.id in chosen}
@@ -116,14 +118,14 @@ def cases_of(
             for which, entries in stored.items()
             if (kept := entries.get(name)) is not None
         }
-        rows = [
-            (value, _value(scores.get("base", {}), value.name, name), _value(scores.get("tuned", {}), value.name, name))
-            for value in metrics
-            if any(_value(table, value.name, name) is not None for table in scores.values())
-        ]
+        rows = []
+        for value in metrics:
+            values = {which: _value(columns, value.name, name) for which, columns in scores.items()}
+            if any(number is not None for number in values.values()):
+                rows.append((value, values.get("base"), values.get("tuned")))
         # An equal share of what is left: large pictures of the first cases do not use up the page.
         share = left // (len(chosen) - place)
-        outcomes = {which: table.get(OUTCOMES, {}).get(name) for which, table in scores.items()}
+        outcomes = {which: columns[OUTCOMES].get(name) if OUTCOMES in columns else None for which, columns in scores.items()}
         case = describe_case(
             sample, tags, dataset=dataset, predictions=predictions, scores=rows, outcomes=outcomes, picture_bytes=share
         )
@@ -132,14 +134,12 @@ def cases_of(
     return found
 
 
-def _by_metric(side: Asked, known: Mapping[str, str]) -> dict[str, dict[str, Score]]:
-    table: dict[str, dict[str, Score]] = {}
-    for score in read_scores(side.folder / "evaluations" / side.condition.label / "scores.jsonl"):
-        if score.sample_id in known:
-            table.setdefault(score.metric, {})[score.sample_id] = score
-    return table
+def _columns(side: Asked, known: Container[str], metrics: Container[str]) -> ScoreColumns:
+    """The scores of ``known`` samples on ``metrics``."""
+    stored = read_scores(side.folder / "evaluations" / side.condition.label / "scores.jsonl")
+    return ScoreColumns.of(score for score in stored if score.metric in metrics and score.sample_id in known)
 
 
-def _value(table: Mapping[str, Mapping[str, Score]], metric: str, sample: str) -> float | None:
-    score = table.get(metric, {}).get(sample)
-    return None if score is None else score.value
+def _value(columns: ScoreColumns, metric: str, sample: str) -> float | None:
+    column = columns.get(metric)
+    return column[sample].value if column is not None and sample in column else None

@@ -19,9 +19,9 @@ from functools import partial
 
 import numpy as np
 
-from medtune.evaluation.bootstrap import draw_counts, effective_number, sum_by_group
+from medtune.evaluation.bootstrap import draw_counts, effective_number
 from medtune.evaluation.measure import ScoreTable, common_samples, difference, no_difference
-from medtune.evaluation.score_columns import statistics_together
+from medtune.evaluation.score_columns import sums_together
 from medtune.evaluation.student import t_quantile, t_two_sided
 from medtune.types import Difference
 
@@ -48,10 +48,8 @@ def averaged_difference(
         return no_difference(metric, task, num_unscored)
     lead = first[0]
     aggregate = partial(lead.metrics[metric].aggregate, metric)
-    groups = lead.groups_of(ids)
-    every = statistics_together([table.scores[metric] for table in (*first, *second)], ids)
-    sums_of = [sum_by_group(statistics, groups) for statistics in every]
-    arms = [sums_of[: len(first)], sums_of[len(first) :]]
+    every = sums_together([table.scores[metric] for table in (*first, *second)], ids, lead.groups_of(ids))
+    arms = [every.of[: len(first)], every.of[len(first) :]]
     runs = [[float(np.asarray(aggregate(sums.sum(axis=0)))) for sums in arm] for arm in arms]
     means = [math.fsum(values) / len(values) for values in runs]
     value = means[1] - means[0]
@@ -66,7 +64,7 @@ def averaged_difference(
         known = np.concatenate(draws)
         known = known[np.isfinite(known)]
         # Resamples of G groups vary less than the groups do, by (G - 1) / G, G being their effective number.
-        degrees = max(effective_number(np.unique(groups, return_counts=True)[1]) - 1, 0.5)
+        degrees = max(effective_number(every.sizes) - 1, 0.5)
         parts = [(float(np.var(known)) * (1 + 1 / degrees), degrees)] if len(known) else []
         parts += [(float(np.var(values, ddof=1)) / len(values), len(values) - 1) for values in runs if len(values) > 1]
         low, high, p_value = _student(value, parts)

@@ -56,7 +56,7 @@ def test_the_interval_is_wider_than_that_of_percentiles_and_holds_the_number() -
     statistics, groups = clustered(np.random.default_rng(1), 9)
     value, low, high = cluster_bootstrap(statistics, groups, mean_of, num_resamples=2000)
     counts = next(bootstrap.draw_counts(9, 2000, 0))
-    plain = np.percentile(mean_of(counts @ bootstrap.sum_by_group(statistics, groups)), [2.5, 97.5])
+    plain = np.percentile(mean_of(counts @ bootstrap.sum_by_group([statistics], groups).of[0]), [2.5, 97.5])
     assert low is not None
     assert high is not None
     assert low < value < high

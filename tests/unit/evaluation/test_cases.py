@@ -7,6 +7,7 @@ import pytest
 from pydantic import JsonValue
 
 from medtune.evaluation.cases import Box, Piece, choose_cases, compare_words, describe_case
+from medtune.evaluation.score_columns import ScoreColumns
 from medtune.types import Generation, MetricValue, Prediction, Score
 from toy_evaluation import make_dataset
 
@@ -14,8 +15,8 @@ ACCURACY = MetricValue(name="closed/accuracy", title="Accuracy", direction="high
 ERROR = MetricValue(name="region/area-error", title="Error", direction="lower", low=0, high=100)
 
 
-def scores(metric: MetricValue, values: dict[str, float | None]) -> dict[str, dict[str, Score]]:
-    return {metric.name: {name: Score(sample_id=name, metric=metric.name, value=value) for name, value in values.items()}}
+def scores(metric: MetricValue, values: dict[str, float | None]) -> ScoreColumns:
+    return ScoreColumns.of(Score(sample_id=name, metric=metric.name, value=value) for name, value in values.items())
 
 
 def test_words_that_differ_are_told_from_words_that_are_missing() -> None:
@@ -68,12 +69,17 @@ def test_cases_are_ranked_in_the_metric_s_direction() -> None:
 def test_tasks_take_turns() -> None:
     tasks = {f"{task}{number}": task for task in ("many", "few") for number in range(20 if task == "many" else 3)}
     after = scores(ACCURACY, {name: float(name.endswith("1")) for name in tasks})
-    chosen = choose_cases(tasks, {}, after, [ACCURACY], [], {"worst": 6})
+    chosen = choose_cases(tasks, ScoreColumns(), after, [ACCURACY], [], {"worst": 6})
     assert [tasks[name] for name in chosen] == ["many", "few", "many", "few", "many", "many"]
 
 
 def test_a_task_in_which_all_score_alike_shows_no_best_and_no_worst() -> None:
-    assert choose_cases({"a": "t", "b": "t"}, {}, scores(ACCURACY, {"a": 1, "b": 1}), [ACCURACY], [], {"worst": 2, "best": 2}) == {}
+    assert (
+        choose_cases(
+            {"a": "t", "b": "t"}, ScoreColumns(), scores(ACCURACY, {"a": 1, "b": 1}), [ACCURACY], [], {"worst": 2, "best": 2}
+        )
+        == {}
+    )
 
 
 def test_changes_are_shown_though_all_are_right_afterwards() -> None:
@@ -87,7 +93,7 @@ def test_the_random_cases_do_not_depend_on_the_scores() -> None:
     tasks = {f"s{number}": "t" for number in range(50)}
     good = scores(ACCURACY, dict.fromkeys(tasks, 1.0))
     mixed = scores(ACCURACY, {name: float(number % 2) for number, name in enumerate(tasks)})
-    drawn = [set(choose_cases(tasks, {}, table, [ACCURACY], [], {"random": 5})) for table in (good, mixed)]
+    drawn = [set(choose_cases(tasks, ScoreColumns(), table, [ACCURACY], [], {"random": 5})) for table in (good, mixed)]
     assert drawn[0] == drawn[1]
     assert len(drawn[0]) == 5
 

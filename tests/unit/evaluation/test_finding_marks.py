@@ -14,6 +14,7 @@ from medtune.evaluation.evaluate import evaluate
 from medtune.evaluation.finding_marks import FindingMark, finding_marks
 from medtune.evaluation.metrics.findings import ReportFindings, finding_outcomes
 from medtune.evaluation.report_html import render_report
+from medtune.evaluation.score_columns import ScoreColumns
 from medtune.types import Generation, Message, Prediction, Request, Sample, Score
 from toy_evaluation import Looking, make_dataset
 
@@ -68,11 +69,8 @@ def test_every_kind_of_finding_error_gets_cases_before_one_gets_a_second() -> No
     pairs = {f"a{number}": ("Left pneumothorax.", "The lungs are clear.") for number in range(60)}
     pairs["side"] = ("Left pleural effusion.", "Right pleural effusion.")
     pairs["rare"] = ("The lungs are clear.", "Displaced rib fracture.")
-    table: dict[str, dict[str, Score]] = {}
-    for name, (target, answer) in pairs.items():
-        for metric, score in scored(target, answer, name).items():
-            table.setdefault(metric, {})[name] = score
-    chosen = choose_cases(dict.fromkeys(pairs, "report"), {}, table, [], [])
+    table = ScoreColumns.of(score for name, (target, answer) in pairs.items() for score in scored(target, answer, name).values())
+    chosen = choose_cases(dict.fromkeys(pairs, "report"), ScoreColumns(), table, [], [])
     mine = [name for name, tags in chosen.items() if "finding" in tags]
     assert {"side", "rare"} <= set(mine)
     assert len(mine) == QUOTA["finding"]

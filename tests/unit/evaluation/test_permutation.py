@@ -132,3 +132,18 @@ def test_an_unclear_difference_is_not_drawn_for_any_longer(monkeypatch: pytest.M
     assert p is not None
     assert p > 0.005
     assert stages == [0]
+
+
+def test_exchanges_are_kept_as_bits_and_used_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = np.random.default_rng([3, 1]).integers(0, 2, (50, 37), dtype=np.uint8)
+    monkeypatch.setattr(permutation, "_BLOCK_CELLS", 7 * 37)
+    for _ in range(2):
+        blocks = list(permutation._exchanges(37, 50, 3, 0))
+        assert [len(block) for block in blocks] == [7] * 7 + [1]
+        assert np.array_equal(np.concatenate(blocks), drawn)
+    assert permutation._kept_exchanges(37, 50, 3, 0).nbytes == -(-50 * 37 // 8)
+    monkeypatch.setattr(permutation, "_MAX_CELLS", 37 * 20)
+    pieces = list(permutation._exchanges(37, 50, 3, 0))
+    rng = np.random.default_rng([3, 1])
+    fresh = [rng.integers(0, 2, (rows, 37), dtype=np.uint8) for rows in (20, 20, 10)]
+    assert np.array_equal(np.concatenate(pieces), np.concatenate(fresh))

@@ -13,7 +13,7 @@ from medtune.evaluation.measure import ScoreTable, measure
 from medtune.evaluation.metrics.additive import mean_of, statistics_of
 from medtune.evaluation.predictions import read_predictions, read_scores
 from medtune.evaluation.score import Metrics, load_metric, parse_generation, score_file, score_predictions
-from medtune.evaluation.score_columns import statistics_together
+from medtune.evaluation.score_columns import sums_together
 from medtune.types import Generation, Message, Prediction, Sample, Score
 
 METRICS = Metrics(("closed", "rouge", "bleu"))
@@ -55,7 +55,7 @@ def test_processes_and_chunks_change_nothing(tmp_path: Path, monkeypatch: pytest
         for of in samples
         if (prediction := predictions.predictions.get(of.id)) is not None
     }
-    assert read_scores(tmp_path / "parts.jsonl") == score_predictions(samples, parsed, METRICS)
+    assert list(read_scores(tmp_path / "parts.jsonl")) == score_predictions(samples, parsed, METRICS)
     assert parts.num_predictions == len(parsed) == 51
     assert parts.num_unparsed == sum(
         prediction.error is not None and prediction.generation.finish_reason != "error" for prediction in parsed.values()
@@ -67,7 +67,7 @@ def test_columns_measure_as_objects_do(tmp_path: Path) -> None:
     samples = [sample(number) for number in range(60)]
     predictions = read_predictions(stored(tmp_path / "predictions.jsonl", samples), {of.id for of in samples}).predictions
     found = score_file(samples, predictions, METRICS, tmp_path / "scores.jsonl")
-    scores = read_scores(tmp_path / "scores.jsonl")
+    scores = list(read_scores(tmp_path / "scores.jsonl"))
     values = {value.name: load_metric(name) for name in ("closed", "rouge", "bleu") for value in load_metric(name).values}
     tasks, groups = ({of.id: getattr(of, field) for of in samples} for field in ("task", "group"))
     columns = ScoreTable(found.columns, tasks, groups, values, num_resamples=200)
@@ -112,7 +112,11 @@ def test_columns_give_the_statistics_of_the_objects() -> None:
         objects = [{score.sample_id: score for score in scores} for scores in pair]
         for ids in (["a", "b"], ["b", "a"], ["a"]):
             expected = statistics_of([of[name] for of in objects for name in ids])
-            assert np.array_equal(np.concatenate(statistics_together(columns, ids)), expected)
+            alone = sums_together(columns, ids, np.arange(len(ids)))
+            assert np.array_equal(np.concatenate(alone.of), expected)
+            together = sums_together(columns, ids, np.full(len(ids), 7))
+            assert np.array_equal(np.concatenate(together.of), expected.reshape(2, len(ids), -1).sum(axis=1))
+            assert together.sizes.tolist() == [len(ids)]
 
 
 def test_groups_by_number_are_drawn_as_groups_by_name() -> None:
