@@ -210,7 +210,9 @@ class Decoder:
 
     def _step_operations(self) -> StepOperations:
         """Triton's kernels where they can be built and do what the model's layers do."""
-        if self.device.type == "cuda" and missing_for_compiling() is None:
+        # Triton starts its kernels on the current GPU, wherever their arguments lie.
+        here = self.device.type == "cuda" and self.device.index in (None, torch.cuda.current_device())
+        if here and missing_for_compiling() is None:
             from medtune.models import step_kernels
 
             widths = {"heads": self.num_heads, "key_heads": self.num_key_heads, "head_dim": self.head_dim}
