@@ -7,12 +7,12 @@ to 1) and ``wrong`` (1 = wrong).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from medtune.evaluation.bootstrap import Aggregate, cluster_bootstrap
+from medtune.evaluation.bootstrap import cluster_bootstrap
 from medtune.evaluation.metrics.additive import mean_of, reference
 from medtune.evaluation.metrics.calibration import NUM_BINS, probability_of_yes
 from medtune.evaluation.score import score_tokens
@@ -158,21 +158,18 @@ def abstention(
     section 3, and Angelopoulos et al. 2021, arXiv:2110.01052): the report shows what it became.
     """
     chosen = choose_threshold(*_confidence(validation), max_risk=max_risk)
-    before, _ = _kept_and_right(validation, chosen)
-    totals, statistics = _kept_and_right(test, chosen)
-    confidence, wrong = _confidence(test)
-    coverage, risk = risk_coverage(confidence, wrong)
+    kept_before, wrong_before = _kept(validation, chosen)
+    kept, wrong = _kept(test, chosen)
+    coverage, risk = risk_coverage(*_confidence(test))
     thinned = np.unique(np.linspace(0, len(coverage) - 1, min(len(coverage), MOST_POINTS)).round().astype(int))
+    groups = np.array(test.groups)
 
-    def interval(aggregate: Aggregate) -> tuple[float, float] | None:
-        if not len(statistics):
+    def interval(values: Numbers, among: NDArray[np.str_]) -> tuple[float, float] | None:
+        if not len(values):
             return None
-        value, low, high = cluster_bootstrap(
-            statistics, test.groups, aggregate, num_resamples=num_resamples, seed=seed, limits=(0.0, 1.0)
-        )
-        if low is None or high is None or not np.isfinite((value, low, high)).all():
-            return None
-        return low, high
+        statistics = np.stack([values, np.ones_like(values)], axis=1)
+        _, low, high = cluster_bootstrap(statistics, among, mean_of, num_resamples=num_resamples, seed=seed, limits=(0.0, 1.0))
+        return None if low is None or high is None else (low, high)
 
     return Abstention(
         label=label,
@@ -181,42 +178,28 @@ def abstention(
         num_validation=len(validation.truth),
         num_test=len(test.truth),
         num_groups=len(set(test.groups)),
-        num_kept=int(totals[1]),
-        validation_coverage=_known(_coverage(before)),
-        validation_accuracy=_known(_accuracy(before)),
-        coverage=_known(_coverage(totals)),
-        accuracy=_known(_accuracy(totals)),
-        accuracy_of_all=_known(_accuracy_of_all(totals)),
-        coverage_interval=interval(_coverage),
-        accuracy_interval=interval(_accuracy),
-        accuracy_of_all_interval=interval(_accuracy_of_all),
+        num_kept=int(kept.sum()),
+        validation_coverage=_mean(kept_before),
+        validation_accuracy=_mean(1 - wrong_before[kept_before]),
+        coverage=_mean(kept),
+        accuracy=_mean(1 - wrong[kept]),
+        accuracy_of_all=_mean(1 - wrong),
+        coverage_interval=interval(kept.astype(np.float64), groups),
+        # Groups without a sure answer tell nothing of sure answers: they must not count among those that do.
+        accuracy_interval=interval(1 - wrong[kept], groups[kept]),
+        accuracy_of_all_interval=interval(1 - wrong, groups),
         curve=tuple((float(coverage[place]), float(risk[place])) for place in thinned),
     )
 
 
-def _kept_and_right(told: Told, threshold: float | None) -> tuple[Numbers, Numbers]:
-    """The sums and, (n, 4), each answer's: 1, kept, kept and right, right."""
+def _kept(told: Told, threshold: float | None) -> tuple[NDArray[np.bool_], Numbers]:
+    """(which answers reach the threshold, which are wrong)."""
     confidence, wrong = _confidence(told)
-    kept = confidence >= threshold if threshold is not None else np.zeros(len(confidence), dtype=bool)
-    right = 1 - wrong
-    statistics = np.stack([np.ones_like(wrong), kept.astype(np.float64), kept * right, right], axis=1)
-    return statistics.sum(axis=0), statistics
+    return (confidence >= threshold if threshold is not None else np.zeros(len(confidence), dtype=bool)), wrong
 
 
-def _coverage(totals: Numbers) -> Numbers:
-    return mean_of(totals[..., [1, 0]])
-
-
-def _accuracy(totals: Numbers) -> Numbers:
-    return mean_of(totals[..., [2, 1]])
-
-
-def _accuracy_of_all(totals: Numbers) -> Numbers:
-    return mean_of(totals[..., [3, 0]])
-
-
-def _known(value: Numbers) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def _mean(values: NDArray[Any]) -> float | None:
+    return float(values.mean()) if len(values) else None
 
 
 def _confidence(told: Told) -> tuple[Numbers, Numbers]:

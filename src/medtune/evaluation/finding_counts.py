@@ -57,23 +57,26 @@ def _measure(
     part: str, under: tuple[int, ...], counts: NDArray[np.float64], groups: Sequence[str], table: ScoreTable
 ) -> Measurement:
     doubled = 2.0 if part == "f1" else 1.0
+    # Groups in which it was only invented tell nothing of how often it is found: they must not count among those that do.
+    told = counts[:, list(under)].any(axis=1)
+    among = np.array(groups)[told]
 
     def aggregate(totals: NDArray[np.float64]) -> NDArray[np.float64]:
         above = doubled * totals[..., 0]
-        below = above + totals[..., list(under[1:])].sum(axis=-1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(below > 0, above / below, np.nan)
+        ratio: NDArray[np.float64] = above / (above + totals[..., list(under[1:])].sum(axis=-1))
+        return ratio
 
-    value, low, high = cluster_bootstrap(
-        counts, groups, aggregate, num_resamples=table.num_resamples, seed=table.seed, limits=(0.0, 1.0)
+    if not len(among):
+        return Measurement(metric=f"findings/{part}", value=None, num_scored=0, num_unscored=0, num_groups=0)
+    number = cluster_bootstrap(
+        counts[told], among, aggregate, num_resamples=table.num_resamples, seed=table.seed, limits=(0.0, 1.0)
     )
-    number = [None if end is None or not np.isfinite(end) else float(end) for end in (value, low, high)]
     return Measurement(
         metric=f"findings/{part}",
         value=number[0],
         low=number[1],
         high=number[2],
-        num_scored=int(counts[:, list(under)].sum()),
+        num_scored=len(among),
         num_unscored=0,
-        num_groups=len(set(groups)),
+        num_groups=len(np.unique(among)),
     )

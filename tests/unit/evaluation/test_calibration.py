@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from medtune.evaluation.bootstrap import bound_without_exceptions
 from medtune.evaluation.calibration import (
     Told,
     abstention,
@@ -98,6 +99,19 @@ def test_the_threshold_is_chosen_on_validation_and_applied_to_test() -> None:
     assert (found.validation_coverage, found.validation_accuracy) == (0.5, 1.0)
     assert (found.coverage, found.accuracy) == (0.5, 0.5), "what held on validation need not hold on test"
     assert found.accuracy_of_all == 0.25
+
+
+def test_the_accuracy_of_what_is_kept_is_as_uncertain_as_the_groups_it_is_kept_from() -> None:
+    """Of 40 patients three have sure answers, all right: nothing is known of the others' sure answers."""
+    groups = tuple(f"p{patient}" for patient in range(40) for _ in range(5))
+    sure = np.array([patient < 3 for patient in range(40) for _ in range(5)])
+    told = Told(np.where(sure, 0.99, 0.55), np.where(sure, 1.0, 0.0), groups)
+    found = abstention("tuned", told, told, max_risk=0.1)
+    assert (found.num_kept, found.accuracy) == (15, 1.0)
+    assert found.accuracy_interval is not None
+    assert found.accuracy_interval[0] == pytest.approx(1 - bound_without_exceptions(3))
+    one = Told(np.array([0.99, 0.55]), np.array([1.0, 0.0]), ("a", "b"))
+    assert abstention("tuned", one, one, max_risk=0.1).accuracy_interval is None, "one patient tells nothing of others"
 
 
 def test_without_probabilities_there_is_no_score() -> None:

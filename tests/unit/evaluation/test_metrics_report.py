@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
+from medtune.evaluation.bootstrap import bound_without_exceptions
 from medtune.evaluation.finding_counts import count_findings
 from medtune.evaluation.measure import ScoreTable, difference, measure
 from medtune.evaluation.metrics.additive import statistics_of
@@ -89,15 +91,15 @@ CASES = [
 ]
 
 
-def table(flip: bool = False) -> ScoreTable:
+def table(flip: bool = False, cases: Sequence[tuple[str, str, str, str]] = CASES) -> ScoreTable:
     metric = ReportFindings()
     scores: list[Score] = []
-    for name, group, target, text in CASES:
+    for name, group, target, text in cases:
         scores += metric.score(said(target if flip else text, name), sample(target, name=name, group=group))
     return ScoreTable.build(
         scores,
-        {name: "report" for name, *_ in CASES},
-        {name: group for name, group, *_ in CASES},
+        {name: "report" for name, *_ in cases},
+        {name: group for name, group, *_ in cases},
         {value.name: metric for value in metric.values},
         num_resamples=200,
         seed=0,
@@ -129,6 +131,18 @@ def test_a_row_for_each_finding() -> None:
     assert rows["ascites"].num_invented == 1
     assert rows["ascites"].recall is not None
     assert rows["ascites"].recall.value is None, "no reference claims it"
+
+
+def test_recall_is_as_uncertain_as_the_groups_that_have_the_finding() -> None:
+    """Found in all of three patients, and invented in thirty others: those say nothing of how often it is found."""
+    true = [(f"t{number}", f"t{number}", "Left pneumothorax.", "Left pneumothorax.") for number in range(3)]
+    invented = [(f"i{number}", f"i{number}", "Normal.", "Left pneumothorax.") for number in range(30)]
+    (row,) = (row for row in count_findings(table(cases=[*true, *invented])) if row.finding == "pneumothorax")
+    assert row.recall is not None
+    assert (row.recall.value, row.recall.num_groups) == (1, 3)
+    assert row.recall.low == pytest.approx(1 - bound_without_exceptions(3))
+    assert row.precision is not None
+    assert row.precision.num_groups == 33
 
 
 def test_placed_statistics_come_back() -> None:
