@@ -1,4 +1,4 @@
-"""Probabilities and truths -> reliability bins, calibration errors, the risk-coverage curve and a threshold for abstaining.
+"""Probabilities and truths -> reliability bins, the risk-coverage curve and a threshold for abstaining.
 
 All functions take arrays of one length: ``probability`` of yes (0 to 1) and ``truth`` (1 = yes, 0 = no), or ``confidence`` (0.5
 to 1) and ``wrong`` (1 = wrong).
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from medtune.evaluation.bootstrap import cluster_bootstrap
 from medtune.evaluation.metrics.additive import mean_of, reference
-from medtune.evaluation.metrics.calibration import NUM_BINS, probability_of_yes
+from medtune.evaluation.metrics.calibration import probability_of_yes
 from medtune.evaluation.score import score_tokens
 from medtune.tasks.reading.yes_no import read_yes_no
 from medtune.types import Abstention, Prediction, ReliabilityBin, Sample
@@ -23,11 +23,8 @@ __all__ = [
     "VALIDATION",
     "Told",
     "abstention",
-    "area_under_risk_coverage",
     "choose_threshold",
     "closed_questions",
-    "ece_equal_mass",
-    "ece_equal_width",
     "probabilities",
     "reliability_bins",
     "risk_coverage",
@@ -94,24 +91,6 @@ def reliability_bins(probability: ArrayLike, truth: ArrayLike, *, num_bins: int 
     return tuple(bins)
 
 
-def ece_equal_width(probability: ArrayLike, truth: ArrayLike, *, num_bins: int = NUM_BINS) -> float:
-    """Expected calibration error over bins of equal width (Naeini et al. 2015): sum of n_b / n |mean p - mean y|. NaN for none."""
-    p, y = _pairs(probability, truth)
-    places = np.minimum((p * num_bins).astype(int), num_bins - 1)
-    return _weighted_gap(p, y, [places == place for place in range(num_bins)])
-
-
-def ece_equal_mass(probability: ArrayLike, truth: ArrayLike, *, num_bins: int = NUM_BINS) -> float:
-    """The same over bins of *equal mass*, as many answers in each (one more or fewer), by p (Nixon et al. 2019, arXiv:1904.01685).
-
-    Less depends on where the borders fall when most probabilities are near 0 or 1. Equal probabilities stay in one bin.
-    """
-    p, y = _pairs(probability, truth)
-    ranks = np.searchsorted(np.sort(p), p, side="left")
-    places = ranks * num_bins // max(len(p), 1)
-    return _weighted_gap(p, y, [places == place for place in range(num_bins)])
-
-
 def risk_coverage(confidence: ArrayLike, wrong: ArrayLike) -> tuple[Numbers, Numbers]:
     """(coverage, risk): for every distinct confidence, from the highest down, the share of answers that reach it and the share of
     wrong ones among these (Geifman & El-Yaniv 2017, arXiv:1705.08500)."""
@@ -120,18 +99,6 @@ def risk_coverage(confidence: ArrayLike, wrong: ArrayLike) -> tuple[Numbers, Num
     c, e = c[order], e[order]
     last = np.flatnonzero(np.append(c[1:] != c[:-1], True)) if len(c) else np.zeros(0, dtype=int)
     return (last + 1) / max(len(c), 1), np.cumsum(e)[last] / (last + 1)
-
-
-def area_under_risk_coverage(confidence: ArrayLike, wrong: ArrayLike) -> float:
-    """Mean over k of the share of wrong answers among the k most confident; answers of equal confidence in random order, in
-    expectation. 0 = no error at all; a model whose confidence says nothing has its error rate. NaN for none."""
-    c, e = _pairs(confidence, wrong)
-    if not len(c):
-        return float("nan")
-    levels, places = np.unique(-c, return_inverse=True)
-    rates = np.bincount(places, weights=e, minlength=len(levels)) / np.bincount(places, minlength=len(levels))
-    expected = rates[np.sort(places)]
-    return float(np.mean(np.cumsum(expected) / np.arange(1, len(c) + 1)))
 
 
 def choose_threshold(confidence: ArrayLike, wrong: ArrayLike, *, max_risk: float) -> float | None:
@@ -213,9 +180,3 @@ def _pairs(first: ArrayLike, second: ArrayLike) -> tuple[Numbers, Numbers]:
     if one.ndim != 1 or one.shape != other.shape:
         raise ValueError(f"shapes {one.shape} and {other.shape} are not two arrays of one length")
     return one, other
-
-
-def _weighted_gap(p: Numbers, y: Numbers, bins: list[NDArray[np.bool_]]) -> float:
-    if not len(p):
-        return float("nan")
-    return float(sum(abs(p[inside].sum() - y[inside].sum()) for inside in bins) / len(p))

@@ -37,7 +37,6 @@ __all__ = [
     "resume_predictions",
     "write_asked",
     "write_index",
-    "write_scores",
 ]
 
 
@@ -363,11 +362,6 @@ def read_asked(folder: Path) -> Asked:
 def write_asked(folder: Path, asked: Asked) -> None:
     """Write ``asked.json`` of a condition."""
     atomic_write(folder / "asked.json", asked.model_dump_json(indent=2) + "\n")
-
-
-def write_scores(path: Path, scores: Iterable[Score]) -> None:
-    """Write ``scores.jsonl``, whole or not at all."""
-    atomic_write(path, "".join(f"{score.model_dump_json()}\n" for score in scores))
 
 
 def read_scores(path: Path) -> Iterator[Score]:

@@ -18,8 +18,8 @@ class Score(Document):
         value: In the metric's own range; None = unscored: counted apart, never as zero.
         statistics: Additive statistics. A metric's number over any set of samples is a function of their sum, which makes
             the bootstrap exact also for ratios (corpus BLEU, F1, MCC). Empty when unscored. The default is (value, 1).
-        places: Where ``statistics`` stand in a longer vector, below 2^53, all others 0: for metrics that count many things of which a
-            sample has few. Empty = the statistics are the vector.
+        places: Where ``statistics`` stand in a longer vector, below 2^53, all others 0: for metrics that count many things of
+            which a sample has few. Empty = the statistics are the vector.
         width: Of a block of that vector, one for each thing that is counted; 0 without places. ``Metric.aggregate`` gets the blocks
             in which any sample has something, side by side, so its number must not depend on blocks of zeros.
         explanation: Why this value, in a few words, for the error browser.
