@@ -69,6 +69,13 @@ from medtune.tasks.reading.yes_no import read_yes_no
         ("回答：否", "no"),
         ("答：是", "yes"),
         ("正确", "yes"),
+        ("正确的，存在骨折", "yes"),
+        ("正确答案是：否", "no"),
+        ("正确的答案：无骨折", "no"),
+        ("最终答案：是", "yes"),
+        ("没错，有骨折", "yes"),
+        ("没错位", "no"),  # not displaced
+        ("无论是否移位，均存在骨折", "yes"),
         ("错误", "no"),
         ("错位", None),  # a dislocation
         ("有无", None),

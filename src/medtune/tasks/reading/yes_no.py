@@ -14,14 +14,15 @@ __all__ = ["read_yes_no"]
 
 _THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _LEAD = re.compile(
-    r"[\W_]*(?:(?:the\s+)?(?:(?:final|correct)\s+)?answer(?:\s+is)?[\W_]*|(?:答案|回答|结论|答)(?:是|为)?[\W_]*)?",
+    r"[\W_]*(?:(?:the\s+)?(?:(?:final|correct)\s+)?answer(?:\s+is)?[\W_]*|(?:(?:正确|最终|标准)的?)?(?:答案|回答|结论|答)(?:是|为)?[\W_]*)?",
     re.IGNORECASE,
 )
-# 对 and 是 alone, since 对比 (contrast) and 是否 (whether) begin with them and answer nothing. "No.3" is a number.
+# 对 and 是 alone, since 对比 (contrast) and 是否 (whether) begin with them and answer nothing; 没错 (not wrong) begins like a no.
+# "No.3" is a number.
 _HEAD = re.compile(
     r"(?:(?P<yes>yes|yeah|yep|yup)|(?P<no>no(?!\.\d)|nope|(?:certainly|definitely|absolutely|of\s+course|probably)\s+not))\b"
-    r"|(?P<no_zh>不|否|无|無|未|没|沒|[错錯](?=\W|误|誤|的|$)|并非|并无)"
-    r"|(?P<yes_zh>[对對](?=\W|的|$)|正确|是(?!否)|有(?![无無没沒])|存在|可见)",
+    r"|(?P<no_zh>不|否|无|無|未|[没沒](?![错錯](?:\W|的|$))|[错錯](?=\W|误|誤|的|$)|并非|并无)"
+    r"|(?P<yes_zh>[对對](?=\W|的|$)|[没沒][错錯](?=\W|的|$)|正确(?=\W|的|$)|是(?!否)|有(?![无無没沒])|存在|可见)",
     re.IGNORECASE,
 )
 # The whole answer, in questions that are put as a statement. "Correct technique" and "false positive" say nothing.
@@ -32,9 +33,10 @@ _NO = re.compile(
     r"(?<!\bwith\s)(?<!\band\s)(?<!\bbut\s)\b(?:no(?!\.\d)|nope|not\s+(?:a\s+)?yes)\b|[没沒]有|不是|不存在|不可见|未见|并非|并无",
     re.IGNORECASE,
 )
-# 是否, 有没有, 是不是, 有无 (whether) repeat the question: what they ask about is not said. "No doubt" is no no.
+# 是否, 有没有, 是不是, 有无 (whether) repeat the question: what they ask about is not said, and 无论 (no matter) before them is no
+# no. Neither is "no doubt".
 _ASKED = re.compile(
-    r"(?:是否|有[没沒]有|是不是|有[无無]|能否|可否|存不存在|会不会)(?!定)[^。；;，,：:？?\n]*[？?：:，,]*|(?:存在|是|有)与否|\bno\s+(?:doubt|question)\b[,.]?",
+    r"(?:[无無不]论)?(?:是否|有[没沒]有|是不是|有[无無]|能否|可否|存不存在|会不会)(?!定)[^。；;，,：:？?\n]*[？?：:，,]*|(?:存在|是|有)与否|\bno\s+(?:doubt|question)\b[,.]?",
     re.IGNORECASE,
 )
 # "Yes or no", "是/否": both words are offered, and neither is said. So do "yes and no", "not no" and 不是没有.
