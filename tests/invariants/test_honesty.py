@@ -80,29 +80,29 @@ def holds(pages: dict[Language, str], english: str, chinese: str) -> bool:
 def unused(control: str) -> tuple[str, str]:
     return {
         "shuffled": (
-            "With pictures of other groups tuned is not measurably worse on closed/accuracy",
-            "换成其他组的图像时，tuned 在 closed/accuracy",
+            "With pictures of other groups the tuned model is not measurably worse on Accuracy, closed questions",
+            "换成其他组的图像时，微调后的模型在“封闭式问题准确率",
         ),
         "blank": (
-            "With blank pictures tuned is not measurably worse on closed/accuracy",
-            "换成空白图像时，tuned 在 closed/accuracy",
+            "With blank pictures the tuned model is not measurably worse on Accuracy, closed questions",
+            "换成空白图像时，微调后的模型在“封闭式问题准确率",
         ),
         "question-only": (
-            "Without any picture tuned is not measurably worse on closed/accuracy",
-            "不给图像时，tuned 在 closed/accuracy",
+            "Without any picture the tuned model is not measurably worse on Accuracy, closed questions",
+            "不给图像时，微调后的模型在“封闭式问题准确率",
         ),
     }[control]
 
 
 ALWAYS_YES = (
-    "tuned answers 'yes' to 80 of 80 yes/no questions, of which it is right for 40",
-    "tuned 对 80 个是非题中的 80 个都回答 'yes'，而正确答案为此的只有 40 个",
+    "To 80 of 80 yes/no questions, the tuned model answers “yes”, which is right for 40 of them",
+    "微调后的模型对 80 个是非题中的 80 个都回答“是”，而正确答案为此的只有 40 个",
 )
 SAME = (
-    "base and tuned gave the same answer to every question: is the adapter in use?",
-    "base 与 tuned 对每个问题的回答都相同：适配器是否真的生效？",
+    "Every question got the same answer from the base model and the tuned model: is the adapter in use?",
+    "基座模型与微调后的模型对每个问题的回答都相同：适配器是否真的生效？",
 )
-NO_CHANGE = ("shows that tuned is better or worse than base", "表明 tuned 比 base 更好或更差")
+NO_CHANGE = ("shows that the tuned model is better or worse than the base model", "表明微调后的模型比基座模型更好或更差")
 SHARED = ("of the 80 evaluated pictures are also in the training split: the numbers are too good", "也在训练集里：结果会虚高")
 VALIDATED = ("Validation of the data found: ", "数据校验发现：")
 
@@ -286,7 +286,7 @@ def test_answers_cut_off_at_the_limit_are_counted(tmp_path: Path) -> None:
                 yield generation.model_copy(update={"text": generation.text + " because" * 300, "finish_reason": "length"})
 
     data = make_dataset(tmp_path / "data", num_groups=12, change=ask_bright)
-    assert "24 of the 24 answers of tuned reached the token limit and were cut off." in texts(
+    assert "24 of the 24 answers of the tuned model reached the token limit and were cut off." in texts(
         ask(data, tmp_path / "run", Endless())
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from medtune.evaluation.bootstrap import effective_number
 from medtune.evaluation.table import verdict
+from medtune.evaluation.wording import control_title, field_title, listed, metric_title, model_name, split_title
 from medtune.language import Text, msg
 from medtune.types import (
     Condition,
@@ -88,7 +89,7 @@ def no_control() -> Text:
 def many_unparsed(condition: Condition) -> Text:
     return msg(
         "{unparsed} of the {count} answers of {label} could not be read in the form that their task asks for.",
-        label=condition.label,
+        label=model_name(condition.label),
         unparsed=condition.num_unparsed,
         count=condition.num_predictions,
     )
@@ -96,49 +97,44 @@ def many_unparsed(condition: Condition) -> Text:
 
 def cut_off(label: str, num_cut: int, count: int) -> Text:
     return msg(
-        "{cut} of the {count} answers of {label} reached the token limit and were cut off.", cut=num_cut, count=count, label=label
+        "{cut} of the {count} answers of {label} reached the token limit and were cut off.",
+        cut=num_cut,
+        count=count,
+        label=model_name(label),
     )
 
 
 def same_answers(first: str, second: str) -> Text:
-    return msg("{first} and {second} gave the same answer to every question: is the adapter in use?", first=first, second=second)
+    return msg(
+        "Every question got the same answer from {first} and {second}: is the adapter in use?",
+        first=model_name(first),
+        second=model_name(second),
+    )
 
 
-def picture_unused(label: str, control: ControlName, metrics: Iterable[str]) -> Text:
-    named = ", ".join(metrics)
+def picture_unused(label: str, control: ControlName, metrics: Iterable[MetricValue]) -> Text:
+    fields = {"label": model_name(label), "metrics": listed(metric_title(metric) for metric in metrics)}
     if control == "shuffled":
         return msg(
             "With pictures of other groups {label} is not measurably worse on {metrics}: nothing shows that it looks at them.",
-            label=label,
-            metrics=named,
+            **fields,
         )
     if control == "blank":
         return msg(
             "With blank pictures {label} is not measurably worse on {metrics}: nothing shows that it looks at them.",
-            label=label,
-            metrics=named,
+            **fields,
         )
     if control == "majority":
-        return msg(
-            "{label} is not measurably better on {metrics} than the most frequent training answer.", label=label, metrics=named
-        )
+        return msg("On {metrics}, {label} is not measurably better than the most frequent training answer.", **fields)
     if control == "nearest":
-        return msg(
-            "{label} is not measurably better on {metrics} than the answer to the nearest training question.",
-            label=label,
-            metrics=named,
-        )
-    return msg(
-        "Without any picture {label} is not measurably worse on {metrics}: nothing shows that it looks at them.",
-        label=label,
-        metrics=named,
-    )
+        return msg("On {metrics}, {label} is not measurably better than the answer to the nearest training question.", **fields)
+    return msg("Without any picture {label} is not measurably worse on {metrics}: nothing shows that it looks at them.", **fields)
 
 
 def control_not_asked(control: ControlName, num_left_out: int, count: int) -> Text:
     return msg(
-        "The control {control} leaves out {left_out} of {count} samples: no picture, or none of another group for their task.",
-        control=control,
+        "The control “{control}” leaves out {left_out} of {count} samples: no picture, or none of another group for their task.",
+        control=control_title(control),
         left_out=num_left_out,
         count=count,
     )
@@ -147,8 +143,8 @@ def control_not_asked(control: ControlName, num_left_out: int, count: int) -> Te
 def no_change(first: str, second: str) -> Text:
     return msg(
         "No measure of the short table shows that {second} is better or worse than {first}: what differs may be luck.",
-        first=first,
-        second=second,
+        first=model_name(first),
+        second=model_name(second),
     )
 
 
@@ -159,12 +155,12 @@ def inconsistent(entries: Iterable[Consistency]) -> list[Text]:
         if entry.value is None or not entry.contradicting:
             continue
         read = entry.num_questions - entry.num_unread
-        fields: dict[str, str | int] = {"label": entry.label, "count": round((1 - entry.value) * read), "total": read}
+        fields: dict[str, Text | int] = {"label": model_name(entry.label), "count": round((1 - entry.value) * read), "total": read}
         if entry.kind == "diagnoses":
             found.append(
                 msg(
-                    "{label} names different final diagnoses for {count} of {total} pictures that it was asked about more than"
-                    " once, such as that of {sample}.",
+                    "For {count} of {total} pictures that it was asked about more than once, such as that of {sample}, {label}"
+                    " names different final diagnoses.",
                     sample=entry.contradicting[0],
                     **fields,
                 )
@@ -185,10 +181,10 @@ def forgotten(forgetting: Forgetting | None) -> list[Text]:
     """Whether tuning cost general skill, when the interval says so."""
     return [
         msg(
-            "{second} answers fewer general questions rightly than {first} ({after} against {before} of {count}): tuning made it"
-            " forget.",
-            first=first,
-            second=second,
+            "Fewer general questions are answered rightly by {second} than by {first} ({after} against {before} of {count}): tuning"
+            " made it forget.",
+            first=model_name(first),
+            second=model_name(second),
             before=round((entry.first or 0) * entry.num_samples),
             after=round((entry.second or 0) * entry.num_samples),
             count=entry.num_samples,
@@ -209,14 +205,18 @@ def one_run(title: str) -> Text:
     return msg("There is one run only of {run}: how much its seed matters is not known, and not in the intervals.", run=title)
 
 
+def same_run(title: str) -> Text:
+    return msg("Both sides of this comparison are the answers of {run}: they are compared with themselves.", run=title)
+
+
 def same_weights(title: str) -> Text:
     return msg("Runs of {run} hold the same weights: they are one run and not several.", run=title)
 
 
 def small_subgroups(field: str, count: int, minimum: int, groups: int) -> Text:
     return msg(
-        "Subgroups by {field} with fewer than {minimum} samples or {groups} groups, not shown: {count}.",
-        field=field,
+        "Subgroups ({field}) with fewer than {minimum} samples or {groups} groups, not shown: {count}.",
+        field=field_title(field),
         count=count,
         minimum=minimum,
         groups=groups,
@@ -233,7 +233,7 @@ def unused_pictures(
         metrics: Those, by name.
     """
     told = [(entry, verdict(entry, metrics[entry.metric])) for entry in differences]
-    unused = [entry.metric for entry, said in told if said in ("better", "unclear")]
+    unused = [metrics[entry.metric] for entry, said in told if said in ("better", "unclear")]
     return picture_unused(label, control, unused) if unused else None
 
 
@@ -241,7 +241,7 @@ def no_threshold(label: str) -> Text:
     return msg(
         "The probabilities of {label} can be judged, but no threshold for abstaining was chosen: there are no predictions for the "
         "validation split. evaluation.abstain asks for them.",
-        label=label,
+        label=model_name(label),
     )
 
 
@@ -252,12 +252,13 @@ def threshold_on_its_own_split() -> Text:
     )
 
 
-def few_to_choose(label: str, count: int) -> Text:
+def few_to_choose(label: str, count: int, num_groups: int) -> Text:
     return msg(
-        "The threshold of {label} for abstaining was chosen by only {count} questions: other patients might have given"
-        " quite another.",
-        label=label,
+        "The threshold of {label} for abstaining was chosen by {count} questions of only {groups} groups: other patients"
+        " might have given quite another.",
+        label=model_name(label),
         count=count,
+        groups=num_groups,
     )
 
 
@@ -265,15 +266,15 @@ def no_probabilities(label: str) -> Text:
     return msg(
         "evaluation.abstain was set, but no answer of {label} came with probabilities of yes and no: there is no threshold. The"
         " generator hf tells them.",
-        label=label,
+        label=model_name(label),
     )
 
 
 def nothing_closed(split: str) -> Text:
     return msg(
-        "evaluation.abstain was set, but no threshold for abstaining was chosen: the split {split} has no questions with the answer"
+        "evaluation.abstain was set, but no threshold for abstaining was chosen: the {split} has no questions with the answer"
         " yes or no whose task asks for probabilities.",
-        split=split,
+        split=split_title(split),
     )
 
 

@@ -19,6 +19,7 @@ from medtune.evaluation.score import Metrics, load_metric
 from medtune.evaluation.score_columns import ScoreColumns
 from medtune.evaluation.several_runs import averaged_difference
 from medtune.evaluation.table import main_pair
+from medtune.evaluation.wording import listed, metric_title
 from medtune.language import Text, msg
 from medtune.types import Comparison, Condition, Difference, Metric, Report
 
@@ -87,7 +88,8 @@ def compare(
         if len(tasks) > 1:
             differences.extend(averaged_difference(tables[0], tables[1], name, task=task) for task in tasks)
     groups = [every[0].groups[sample] for sample in common]
-    warnings = [*_warnings([run.report for run in runs], [len(table.tasks) for table in every], groups)]
+    itself = _against_itself(*arms)
+    warnings = [*itself, *_warnings([run.report for run in runs], [len(table.tasks) for table in every], groups)]
     warnings += _run_warnings(*arms)
     return Comparison(
         first=_title(arms[0]),
@@ -98,7 +100,7 @@ def compare(
         num_groups=len(set(groups)),
         metrics=tuple(values[name] for name in names),
         differences=tuple(adjust(differences)),
-        alerts=tuple(text for text in warnings if overlaps.makes_unfit(text)),
+        alerts=(*itself, *(text for text in warnings if overlaps.makes_unfit(text))),
         warnings=tuple(warnings),
         runs=(tuple(run.title for run in arms[0]), tuple(run.title for run in arms[1])),
     )
@@ -238,7 +240,8 @@ def _warnings(reports: Sequence[Report], sizes: Sequence[int], groups: Sequence[
     counts = Counter(value.name for report in reports for value in report.metrics)
     only = sorted(name for name, count in counts.items() if count < len(reports))
     if only:
-        found.append(msg("Scored in one run only, and left out: {metrics}.", metrics=", ".join(only)))
+        titles = {value.name: metric_title(value) for report in reports for value in report.metrics}
+        found.append(msg("Scored in one run only, and left out: {metrics}.", metrics=listed(titles[name] for name in only)))
     if any(one.settings.get("sampling") != other.settings.get("sampling") for other in others):
         found.append(msg("The answers of the two runs were drawn with different sampling settings."))
     return found
@@ -247,6 +250,12 @@ def _warnings(reports: Sequence[Report], sizes: Sequence[int], groups: Sequence[
 def _kind(text: Text) -> tuple[str, ...]:
     """What a sentence says but for its numbers."""
     return (text.template, *(value.template for value in text.fields.values() if isinstance(value, Text)))
+
+
+def _against_itself(first: Sequence[_Run], second: Sequence[_Run]) -> list[Text]:
+    """The runs whose answers stand on both sides, whatever their folders are called."""
+    places = {(run.folder.resolve(), run.condition.label) for run in first}
+    return [cautions.same_run(run.title) for run in second if (run.folder.resolve(), run.condition.label) in places]
 
 
 def _run_warnings(first: Sequence[_Run], second: Sequence[_Run]) -> list[Text]:

@@ -19,6 +19,7 @@ from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.controls import Presentation, present
 from medtune.evaluation.general import general_samples, present_general
 from medtune.evaluation.guesses import guess
+from medtune.evaluation.picked import PickedSamples
 from medtune.evaluation.predictions import (
     Asked,
     append_prediction,
@@ -30,6 +31,7 @@ from medtune.evaluation.predictions import (
 from medtune.evaluation.report import build_report
 from medtune.evaluation.score import parse_generation, score_tokens
 from medtune.evaluation.variants import present_variant, variant_names, variant_samples, variant_sampling
+from medtune.evaluation.wording import condition_title
 from medtune.language import msg
 from medtune.runs import atomic_write
 from medtune.schema import read_fault
@@ -230,13 +232,14 @@ def read_report(folder: Path) -> Report:
         ) from error
 
 
-def read_samples(dataset: Dataset, split: SplitName, settings: EvaluationSettings) -> tuple[list[Sample], list[Sample]]:
-    """All samples of a split, and those that are evaluated, in the split's order.
+def read_samples(dataset: Dataset, split: SplitName, settings: EvaluationSettings) -> tuple[Sequence[Sample], Sequence[Sample]]:
+    """All samples of a split, and those that are evaluated, in the split's order. They are read when gone through: 100,000 of them
+    would take half a gigabyte.
 
     Raises:
         EvaluationError: The split is empty.
     """
-    pool = list(dataset.rows(split))
+    pool = dataset.sequence(split) if dataset.split_file(split).is_file() else ()
     if not pool:
         raise EvaluationError(
             msg("The split {split} of the data set {name} is empty.", split=split, name=dataset.manifest.name),
@@ -246,7 +249,7 @@ def read_samples(dataset: Dataset, split: SplitName, settings: EvaluationSetting
         return pool, pool
     lots = {sample.id: random.Random(f"{settings.seed}/{sample.id}").random() for sample in pool}
     drawn = set(sorted(lots, key=lambda name: (lots[name], name))[: settings.max_samples])
-    return pool, [sample for sample in pool if sample.id in drawn]
+    return pool, PickedSamples(pool, (number for number, sample in enumerate(pool) if sample.id in drawn))
 
 
 class _Source:
@@ -287,7 +290,7 @@ def _show_variant(variant: str, samples: Sequence[Sample], dataset: Dataset, fol
 
 def _write_guesses(condition: Asked, samples: Sequence[Sample], dataset: Dataset, folder: Path, hear: Listener) -> None:
     """Store the answers of a control that needs no model as predictions, anew each time: they cost next to nothing."""
-    hear(Event("phase", msg("Asking {label}", label=condition.folder)))
+    hear(Event("phase", msg("Asking: {condition}", condition=condition_title(condition.folder))))
     place = folder / "evaluations" / condition.folder
     found = guess("majority" if condition.control == "majority" else "nearest", samples, dataset.rows("train"))
     write_asked(place, condition)
@@ -312,7 +315,7 @@ def _ask(
 ) -> None:
     """Generate what is missing of one condition, appending each answer to its file as it comes."""
     place = folder / "evaluations" / condition.folder
-    hear(Event("phase", msg("Asking {label}", label=condition.folder)))
+    hear(Event("phase", msg("Asking: {condition}", condition=condition_title(condition.folder))))
     stored = resume_predictions(place, condition, {sample.id for sample in pool}, overwrite=overwrite)
     for fault in stored.faults(()):
         hear(Event("note", fault))

@@ -14,6 +14,7 @@ import numpy as np
 
 from medtune.evaluation.metrics.words import answer_words
 from medtune.evaluation.predictions import MAX_CHARACTERS
+from medtune.evaluation.wording import model_name, task_title, value_title
 from medtune.language import Text, msg
 from medtune.tasks.reading.yes_no import read_yes_no
 from medtune.types import Prediction, Sample
@@ -109,10 +110,10 @@ def only_form_changed(
     if total < FEW_ANSWERS or not differ or same < ONE_ANSWER * total:
         return None
     return msg(
-        "{first} and {second} say the same in {same} of {count} answers; {differ} of these differ in capitals, punctuation or"
+        "In {same} of {count} answers {first} and {second} say the same; {differ} of these differ in capitals, punctuation or"
         " phrasing alone: what tuning changed is the form.",
-        first=first,
-        second=second,
+        first=model_name(first),
+        second=model_name(second),
         same=same,
         count=total,
         differ=differ,
@@ -178,10 +179,10 @@ def _usual(place: np.ndarray, values: np.ndarray, num: int) -> np.ndarray:
 
 def _always(label: str, answer: str, count: int, total: int, true_count: int) -> Text:
     return msg(
-        "{label} answers {answer!r} to {count} of {total} yes/no questions, of which it is right for {true}: it may answer so"
+        "To {count} of {total} yes/no questions, {label} answers “{answer}”, which is right for {true} of them: it may answer so"
         " whatever it is asked or shown.",
-        label=label,
-        answer=answer,
+        label=model_name(label),
+        answer=value_title(answer),
         count=count,
         total=total,
         true=true_count,
@@ -190,10 +191,10 @@ def _always(label: str, answer: str, count: int, total: int, true_count: int) ->
 
 def _one_answer(label: str, task: str, count: int, total: int) -> Text:
     return msg(
-        "{label} gives one and the same answer to {count} of {total} questions of the task {task}, which have different references:"
-        " it may answer so whatever it is asked or shown.",
-        label=label,
-        task=task,
+        "To {count} of {total} questions of the task “{task}”, which have different references, {label} gives one and the same"
+        " answer: it may answer so whatever it is asked or shown.",
+        label=model_name(label),
+        task=task_title(task),
         count=count,
         total=total,
     )
@@ -204,7 +205,7 @@ def _same_to_question(label: str, num_questions: int, total: int, count: int) ->
         "{questions} questions were each asked of several pictures, {total} times in all, with references that differ; {count}"
         " times {label} gives the answer that it mostly gives to that question: it may answer from the question and not look at the"
         " picture.",
-        label=label,
+        label=model_name(label),
         questions=num_questions,
         total=total,
         count=count,
@@ -215,7 +216,7 @@ def _copies(label: str, count: int, total: int) -> Text:
     return msg(
         "{count} of {total} longer answers of {label} repeat their reference to the letter or nearly so. People write alike so"
         " seldom: the references may follow a template, or the model may have seen them.",
-        label=label,
+        label=model_name(label),
         count=count,
         total=total,
     )

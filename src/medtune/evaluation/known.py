@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,19 @@ from medtune.errors import MedtuneError
 from medtune.evaluation import overlaps
 from medtune.evaluation.kinds import in_short
 from medtune.evaluation.table import format_interval, format_share, format_value, headline_rows, main_pair
-from medtune.evaluation.wording import AGREEMENTS, GROUPS, control_title
+from medtune.evaluation.wording import (
+    AGREEMENTS,
+    GROUPS,
+    condition_title,
+    control_title,
+    field_title,
+    listed,
+    metric_title,
+    model_name,
+    split_kind_title,
+    split_title,
+    task_title,
+)
 from medtune.language import Text, msg
 from medtune.runs import Run
 from medtune.types import Abstention, Manifest, Report, RunRecord
@@ -102,16 +114,21 @@ def _data(known: Known) -> dict[str, list[Text]]:
         found["preprocessing"].append(msg("Measured values became pictures by: {displays}.", displays="; ".join(manifest.displays)))
     found["split"] = [
         msg(
-            "Split by {settings}.",
-            settings=", ".join(f"{key}={value}" for key, value in manifest.split.items() if value is not None),
+            "Split: {kind} ({settings}).",
+            kind=split_kind_title(str(manifest.split.get("kind"))),
+            settings=", ".join(f"{key}={value}" for key, value in manifest.split.items() if value is not None and key != "kind"),
         )
     ]
-    sizes = ", ".join(f"{split} {count}" for split, count in manifest.num_samples.items())
-    groups = ", ".join(f"{split} {count}" for split, count in manifest.num_groups.items())
+    sizes = _counted(split_title, manifest.num_samples)
+    groups = _counted(split_title, manifest.num_groups)
     kind = GROUPS[manifest.group_kind]
     found["sizes"] = [msg("Samples: {sizes}. Groups ({kind}): {groups}.", sizes=sizes, groups=groups, kind=kind)]
-    found["tasks"] = [msg("Tasks: {tasks}.", tasks=", ".join(f"{task} {count}" for task, count in manifest.tasks.items()))]
+    found["tasks"] = [msg("Tasks: {tasks}.", tasks=_counted(task_title, manifest.tasks))]
     return found
+
+
+def _counted(title: Callable[[str], Text], counts: Mapping[str, int]) -> Text:
+    return listed(msg("{name} {count}", name=title(name), count=count) for name, count in counts.items())
 
 
 def _model(known: Known) -> dict[str, list[Text]]:
@@ -155,7 +172,7 @@ def _model(known: Known) -> dict[str, list[Text]]:
             found.setdefault("compute", []).append(
                 msg(
                     "Answers of {label}: {seconds} s for {count} samples.",
-                    label=condition.label,
+                    label=model_name(condition.label),
                     seconds=f"{condition.seconds:.0f}",
                     count=condition.num_predictions,
                 )
@@ -175,9 +192,9 @@ def _measured(known: Known) -> dict[str, list[Text]]:
     base, tuned = main_pair(report)
     looked = tuned or base
     found: dict[str, list[Text]] = {
-        "metrics": [msg("Metrics: {metrics}.", metrics=", ".join(value.name for value in report.metrics))],
+        "metrics": [msg("Metrics: {metrics}.", metrics=listed(map(metric_title, report.metrics)))],
         "uncertainty": [_uncertainty(known)],
-        "internal": [msg("Evaluated on the split {split} of the same data set.", split=report.split)],
+        "internal": [msg("Evaluated on the {split} of the same data set.", split=split_title(report.split))],
         "evaluated": [
             msg("{samples} samples of {groups} groups were evaluated.", samples=report.num_samples, groups=report.num_groups)
         ],
@@ -192,7 +209,7 @@ def _measured(known: Known) -> dict[str, list[Text]]:
                 "{unread} of {count} answers of {label} could not be read.",
                 unread=looked.num_unparsed,
                 count=looked.num_predictions,
-                label=looked.label,
+                label=model_name(looked.label),
             )
         )
     for row in headline_rows(report):
@@ -217,7 +234,7 @@ def _measured(known: Known) -> dict[str, list[Text]]:
     if base is not None and tuned is not None:
         found["comparison"] = [msg("The tuned model is compared with its base model on the same samples, paired.")]
     if report.subgroups:
-        found["subgroups"] = [msg("Results by subgroup: {fields}.", fields=", ".join(report.subgroups))]
+        found["subgroups"] = [msg("Results by subgroup: {fields}.", fields=listed(map(field_title, report.subgroups)))]
     found["abstention"] = [text for entry in report.abstention for text in _abstention(entry)]
     if report.review is not None:
         reading = report.review
@@ -245,7 +262,7 @@ def _abstention(entry: Abstention) -> list[Text]:
             msg(
                 "{label}: no threshold keeps the share of wrong answers at {allowed} or less on the validation split ({count}"
                 " questions).",
-                label=entry.label,
+                label=condition_title(entry.label),
                 allowed=allowed,
                 count=entry.num_validation,
             )
@@ -254,7 +271,7 @@ def _abstention(entry: Abstention) -> list[Text]:
         msg(
             "{label}: answers are kept from a probability of {threshold} on, the lowest at which at most {allowed} of them were"
             " wrong on the validation split ({count} questions).",
-            label=entry.label,
+            label=condition_title(entry.label),
             threshold=f"{entry.threshold:.3f}",
             allowed=allowed,
             count=entry.num_validation,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from medtune.language import Text, msg
+from medtune.types import MetricValue
 
 __all__ = [
     "ABOUT",
@@ -15,8 +18,14 @@ __all__ = [
     "TAGS",
     "USES",
     "VERDICTS",
+    "condition_title",
     "control_title",
     "field_title",
+    "listed",
+    "metric_title",
+    "model_name",
+    "split_kind_title",
+    "split_title",
     "task_title",
     "unit_title",
     "value_title",
@@ -33,8 +42,10 @@ CONTROLS: dict[str, Text] = {
 
 ABOUT: dict[str, Text] = {
     "picture": msg("What the picture shows"),
+    "certainty": msg("Whether its probabilities are right"),
     "form": msg("The form that was asked for"),
     "wording": msg("Nearness to the reference's wording"),
+    "protocol": msg("Published protocols, with their defects"),
 }
 
 VERDICTS: dict[str, Text] = {
@@ -104,7 +115,22 @@ _TASKS: dict[str, Text] = {
     "conversation": msg("Conversation"),
 }
 
+_SPLITS: dict[str, Text] = {
+    "train": msg("training split"),
+    "validation": msg("validation split"),
+    "test": msg("test split"),
+}
+
+_SPLIT_KINDS: dict[str, Text] = {
+    "group-hash": msg("whole groups, drawn by a hash"),
+    "official": msg("the split that the source names"),
+}
+
 _FIELDS: dict[str, Text] = {
+    "task": msg("Task"),
+    "site": msg("Site"),
+    "sex": msg("Sex"),
+    "age": msg("Age"),
     "kind": msg("Finding"),
     "side": msg("Side of the patient"),
     "area_percent": msg("Share of the picture's area, %"),
@@ -235,7 +261,7 @@ PAGE: dict[str, Text] = {
     "discordant": msg("Right in one only (first : second)"),
     "control": msg("Control"),
     "overall": msg("all samples (dashed line)"),
-    "findings_title": msg("Findings"),
+    "findings_title": msg("Findings one by one"),
     "findings_note": msg(
         "Counted from the words of reference and answer, with negation; a rib fracture is counted as a fracture, too. Sensitivity"
         " is found among those of the reference;"
@@ -342,6 +368,48 @@ PAGE: dict[str, Text] = {
     "versions": msg("Versions"),
     "made_by": msg("Made by medtune. All of this page is in this file; it loads nothing."),
 }
+
+
+def model_name(label: str) -> Text:
+    """A model within a sentence, by its condition's label; one that the caller has named otherwise is called by that name."""
+    return {"base": msg("the base model"), "tuned": msg("the tuned model")}.get(label, Text(label))
+
+
+def condition_title(label: str) -> Text:
+    """What a condition is called: its model, then the control or in which other way it was asked. Else it is called by its key."""
+    model, _, asked = label.partition("-")
+    if label in CONTROLS:
+        return CONTROLS[label]
+    if model not in ("base", "tuned"):
+        return Text(label)
+    how = {**CONTROLS, **CONSISTENCY, "general": msg("General questions"), "validation": msg("validation split")}
+    if not asked:
+        return PAGE[model]
+    found = how.get(asked) or how.get(asked.partition("-")[0])
+    return msg("{model}: {asked}", model=PAGE[model], asked=found) if found is not None else Text(label)
+
+
+def metric_title(metric: MetricValue) -> Text:
+    """What a number is called; the titles of registered metrics are in the catalogue of sentences."""
+    return Text(metric.title)
+
+
+def split_title(split: str) -> Text:
+    """What a split is called."""
+    return _SPLITS.get(split, Text(split))
+
+
+def split_kind_title(kind: str) -> Text:
+    """How groups came into their splits (``data.split.kind``)."""
+    return _SPLIT_KINDS.get(kind, Text(kind))
+
+
+def listed(entries: Iterable[Text]) -> Text:
+    """Titles one after the other. Titles hold commas of their own."""
+    first, *rest = entries
+    for entry in rest:
+        first = msg("{first}; {next}", first=first, next=entry)
+    return first
 
 
 def control_title(control: str) -> Text:

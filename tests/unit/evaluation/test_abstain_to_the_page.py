@@ -98,7 +98,7 @@ def test_a_threshold_from_validation_reaches_the_page(run: Path) -> None:
     ):
         assert shown in section, shown
     card = (run / "report.md").read_text(encoding="utf-8")
-    assert f"tuned: answers are kept from a probability of {entry.threshold:.3f} on" in card
+    assert f"Tuned model: answers are kept from a probability of {entry.threshold:.3f} on" in card
     assert f"keeps {entry.num_kept} of {entry.num_test} answers" in card
     assert not any("threshold" in warning.template for warning in report.warnings)
 

@@ -78,7 +78,7 @@ def test_other_data_or_another_split_is_an_error(tmp_path: Path) -> None:
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path / "data", num_groups=6)
     folder = run(dataset, tmp_path / "a", Looking())
-    with pytest.raises(EvaluationError, match="The report cannot be read"):
+    with pytest.raises(EvaluationError, match="This run has not been evaluated"):
         compare(folder, tmp_path / "nothing")
     with pytest.raises(EvaluationError, match=r"no condition 'base'[\s\S]*It has: tuned"):
         compare(folder, folder, second_label="base")
@@ -96,6 +96,13 @@ def test_two_conditions_of_one_run(tmp_path: Path) -> None:
     report = evaluate(dataset, generators=generators, settings=EvaluationSettings(num_resamples=200), folder=tmp_path / "run")  # type: ignore[arg-type]
     found = compare(tmp_path / "run", tmp_path / "run", first_label="base", num_resamples=200)
     assert found.differences[0] == report.differences[0][2][0]
+    # The same answers on both sides, also by another spelling of the path, or as one of several runs.
+    said = "Both sides of this comparison are the answers of run/tuned: they are compared with themselves."
+    for same in (tmp_path / "run", tmp_path / "data" / ".." / "run"):
+        itself = compare(tmp_path / "run", [same], num_resamples=200)
+        assert itself.warnings[0].render("en") == said
+        assert itself.alerts[0] == itself.warnings[0]
+    assert said not in [text.render("en") for text in found.warnings]
 
 
 def test_tests_stand_beside_the_intervals(tmp_path: Path) -> None:
@@ -168,11 +175,12 @@ def test_what_one_run_cannot_tell_is_said(tmp_path: Path) -> None:
 
 
 def test_leakage_and_missing_patients_are_alerts(tmp_path: Path) -> None:
-    first = run(make_dataset(tmp_path / "data", num_groups=6, group_kind="image", train=2), tmp_path / "a", Looking())
+    dataset = make_dataset(tmp_path / "data", num_groups=6, group_kind="image", train=2)
+    first, second = run(dataset, tmp_path / "a", Looking()), run(dataset, tmp_path / "b", Looking())
     report = Report.model_validate_json((first / "report.json").read_bytes())
     for alerts, warnings in (
         (report.alerts, report.warnings),
-        (lambda c: (c.alerts, c.warnings))(compare(first, first, num_resamples=200)),
+        (lambda c: (c.alerts, c.warnings))(compare(first, second, num_resamples=200)),
     ):
         assert [text.render("en")[:30] for text in alerts] == [
             "4 of the 12 evaluated pictures",

@@ -214,7 +214,7 @@ def test_variants_and_general_questions_are_asked_stored_and_scored_again(tmp_pa
     effective = sum(sizes) ** 2 / sum(size**2 for size in sizes)
     assert found["tuned", "repeated"].low == pytest.approx(0.025 ** (1 / effective))
     said = "\n".join(text.render("en") for text in report.warnings)
-    assert "The side that tuned names does not turn with the picture in 30 of 30 mirrored pictures" in said
+    assert "The side that the tuned model names does not turn with the picture in 30 of 30 mirrored pictures" in said
     assert "base names does not turn" not in said
     assert report.forgetting is not None
     assert report.forgetting.scores[0].num_questions == len(general_samples()) == 72

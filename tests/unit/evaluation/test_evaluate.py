@@ -73,8 +73,8 @@ def test_a_looking_model_beats_a_guessing_one_and_only_with_its_own_pictures(tmp
 def test_the_report_says_when_the_pictures_do_not_matter(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path / "data", num_groups=40)
     report = run(dataset, tmp_path / "run", generators={"base": ("base", Looking()), "tuned": ("tuned", Guessing())})
-    assert "With pictures of other groups tuned is not measurably worse on closed/accuracy" in templates(report)
-    assert "base is not measurably worse" not in templates(report)
+    assert "With pictures of other groups the tuned model is not measurably worse on Accuracy" in templates(report)
+    assert "the base model is not measurably worse" not in templates(report)
 
 
 def test_an_interrupted_evaluation_asks_only_what_is_missing(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_many_samples_of_few_patients_are_no_subgroup(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path / "data", num_groups=16, per_group=6, change=at_a_site)
     report = run(dataset, tmp_path / "run")
     assert set(report.subgroups) == {"sex"}
-    assert "Subgroups by site with fewer than 4 samples or 5 groups, not shown: 1." in templates(report)
+    assert "Subgroups (Site) with fewer than 4 samples or 5 groups, not shown: 1." in templates(report)
 
 
 def test_subgroups_have_a_least_size_and_numbers_are_cut_into_thirds(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_subgroups_have_a_least_size_and_numbers_are_cut_into_thirds(tmp_path: P
     strict = EvaluationSettings(num_resamples=200, min_subgroup_samples=15)
     report = rescore(tmp_path / "run", dataset, strict)
     assert set(report.subgroups) == {"kind"}
-    assert "Subgroups by area_percent with fewer than 15 samples or 5 groups, not shown: 3." in templates(report)
+    assert "Subgroups (Share of the picture's area, %) with fewer than 15 samples or 5 groups, not shown: 3." in templates(report)
     assert set(subgroup_labels(dataset.rows("test"), "modality").values()) == {"CT"}
 
 
@@ -288,7 +288,7 @@ def test_text_only_samples_are_not_asked_under_a_control(tmp_path: Path) -> None
     report = run(make_dataset(tmp_path / "data", num_groups=6, change=change), tmp_path / "run", controls=("shuffled", "blank"))
     counts = {condition.label: condition.num_predictions for condition in report.conditions}
     assert counts == {"base": 12, "base-shuffled": 6, "base-blank": 6, "tuned": 12, "tuned-shuffled": 6, "tuned-blank": 6}
-    assert "The control blank leaves out 6 of 12 samples" in templates(report)
+    assert "The control “blank pictures” leaves out 6 of 12 samples" in templates(report)
     assert measurement(report, "tuned-blank", "closed/accuracy").value == 0.0
 
 

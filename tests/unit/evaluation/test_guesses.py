@@ -111,7 +111,7 @@ def test_guesses_stand_in_the_report_beside_the_models(tmp_path: Path) -> None:
     assert rescore(tmp_path / "run", dataset) == report
     alone = evaluate(dataset, generators={"tuned": ("tuned", Guessing())}, settings=settings, folder=tmp_path / "other")
     said = [text.render("en") for text in alone.warnings]
-    assert "tuned is not measurably better on closed/accuracy than the most frequent training answer." in said
+    assert "On Accuracy, the tuned model is not measurably better than the most frequent training answer." in said
 
 
 def test_ages_are_binned_and_tasks_are_subgroups() -> None:

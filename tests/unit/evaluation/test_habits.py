@@ -76,7 +76,7 @@ def test_the_usual_answer_to_each_question_is_no_look_at_the_picture() -> None:
     """Yes to two questions and no to the other two: no answer is given always, and half of them are right."""
     [told] = said(yes_no(), lambda one: "Yes." if one.messages[0].content.endswith(("enlarged?", "shifted?")) else "No.")
     assert told.startswith("4 questions were each asked of several pictures, 40 times in all")
-    assert "40 times tuned gives the answer that it mostly gives to that question" in told
+    assert "40 times the tuned model gives the answer that it mostly gives to that question" in told
 
 
 def test_the_same_of_questions_in_free_words() -> None:
@@ -85,7 +85,7 @@ def test_the_same_of_questions_in_free_words() -> None:
         for number in range(40)
     ]
     [told] = said(asked, lambda one: "It is plane " + one.messages[0].content[-2])
-    assert "40 times tuned gives the answer" in told
+    assert "40 times the tuned model gives the answer" in told
     assert said(asked, lambda one: one.target) == []
 
 
@@ -99,7 +99,9 @@ def test_always_yes_is_said_of_twelve_questions_too(count: int) -> None:
     samples = yes_no(count)
     yes = sum(one.target == "yes" for one in samples)
     [told] = said(samples, lambda _: "Yes, it is.")
-    assert told.startswith(f"tuned answers 'yes' to {count} of {count} yes/no questions, of which it is right for {yes}")
+    assert told.startswith(
+        f"To {count} of {count} yes/no questions, the tuned model answers “yes”, which is right for {yes} of them"
+    )
 
 
 def test_rare_findings_do_not_make_a_model_a_nay_sayer() -> None:
@@ -112,7 +114,7 @@ def test_rare_findings_do_not_make_a_model_a_nay_sayer() -> None:
 def test_references_copied_with_one_letter_changed(template: str) -> None:
     samples = reports(template)
     [told] = said(samples, changed_in_one_letter)
-    assert told.startswith("30 of 30 longer answers of tuned repeat their reference to the letter or nearly so.")
+    assert told.startswith("30 of 30 longer answers of the tuned model repeat their reference to the letter or nearly so.")
     assert said(samples, lambda one: one.target.replace("seen", "visible").replace("膈面光整", "膈面轮廓清楚")) == []
 
 
@@ -131,7 +133,7 @@ def test_an_adapter_that_changes_the_form_alone() -> None:
     samples = yes_no()
     told = form(is_right_in_eight_of_ten, lambda one: f"**Answer:** {is_right_in_eight_of_ten(one).capitalize()}.", samples)
     assert told is not None
-    assert told.startswith("base and tuned say the same in 40 of 40 answers; 40 of these differ in capitals, punctuation")
+    assert told.startswith("In 40 of 40 answers the base model and the tuned model say the same; 40 of these differ in capitals")
     capitals = form(lambda one: one.target, lambda one: f"## {one.target.upper()} ##", reports())
     assert capitals is not None
     assert "30 of 30 answers" in capitals

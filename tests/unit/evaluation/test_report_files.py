@@ -70,8 +70,8 @@ def test_what_is_known_is_filled_in_and_the_rest_is_blank(module: object, known:
 def test_claim_s_partitions_and_ethics(known: Known) -> None:
     text = render_checklist(claim_2024.TITLE, claim_2024.SOURCE, claim_2024.ITEMS, known, "en")
     items = dict(re.findall(r"- \[ \] \*\*(\d+)\*\*[^\n]*\n((?:  - [^\n]*\n)+)", text))
-    assert "kind=group-hash, seed=0" in items["19"]
-    assert "test 62" in items["19"]
+    assert "whole groups, drawn by a hash (seed=0)" in items["19"]
+    assert "test split 62" in items["19"]
     assert "patients" in items["20"]
     assert "someone/some-model" in items["22"]
     assert "100 resamples" in items["29"]
