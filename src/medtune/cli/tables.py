@@ -262,7 +262,14 @@ def print_report(report: Report, folder: Path) -> None:
     table = _table(
         "", msg("base"), msg("tuned"), msg("tuned - base, 95 % interval"), *([_CONTROLS[control]] if control else []), "n"
     )
-    about, shown = {"picture": msg("what is seen"), "form": msg("form"), "wording": msg("wording")}, ""
+    about: dict[str, Text] = {
+        "picture": msg("what is seen"),
+        "certainty": msg("probabilities"),
+        "form": msg("form"),
+        "wording": msg("wording"),
+        "protocol": msg("published protocols"),
+    }
+    shown = ""
     for row in headline_rows(report):
         if row.about != shown:
             table.add_row(f"[dim]{about[row.about]}[/dim]")

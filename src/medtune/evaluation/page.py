@@ -38,7 +38,7 @@ def render_page(template: str, *, style: str, script: str, in_language: Language
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.tests["telling"] = lambda name: about(name) != "wording"
+    environment.tests["telling"] = lambda name: about(name) not in ("wording", "protocol")
     code = _asset(script)
     return environment.get_template(template).render(
         lang=_HTML_LANGUAGE[in_language or language()],

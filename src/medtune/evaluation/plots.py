@@ -7,7 +7,7 @@ the dark, the printer and the other language, and are a few hundred bytes each.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from markupsafe import Markup
 
@@ -102,7 +102,7 @@ def difference_bar(value: float | None, interval: Interval, reach: float) -> Mar
     return _svg("bar", WIDTH, 18, parts)
 
 
-def reliability_diagram(bins: Sequence[ReliabilityBin]) -> Markup:
+def reliability_diagram(bins: Sequence[ReliabilityBin], model: Literal["base", "tuned"] = "tuned") -> Markup:
     """How often answers were true, over the probability that the model gave them; the diagonal is honest.
 
     A dot's area grows with the bin's number of samples (DeGroot and Fienberg 1983, doi:10.2307/2987588).
@@ -114,9 +114,9 @@ def reliability_diagram(bins: Sequence[ReliabilityBin]) -> Markup:
     dots = [(p, s, n) for p, s, n in seen if p is not None and s is not None and n]
     if len(dots) > 1:
         path = " ".join(f"{x(p):.1f},{y(s):.1f}" for p, s, _ in dots)
-        parts.append(f'<polyline class="tuned curve" points="{path}"/>')
+        parts.append(f'<polyline class="{model} curve" points="{path}"/>')
     for p, s, n in dots:
-        parts.append(f'<circle class="tuned mark" cx="{x(p):.1f}" cy="{y(s):.1f}" r="{2.5 + 4.5 * (n / most) ** 0.5:.1f}"/>')
+        parts.append(f'<circle class="{model} mark" cx="{x(p):.1f}" cy="{y(s):.1f}" r="{2.5 + 4.5 * (n / most) ** 0.5:.1f}"/>')
     return _svg("square", _SIDE, _SIDE, parts)
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from markupsafe import Markup
 
@@ -43,8 +43,11 @@ from medtune.evaluation.wording import (
     TAGS,
     USES,
     VERDICTS,
+    condition_title,
     control_title,
     field_title,
+    metric_title,
+    split_title,
     task_title,
     unit_title,
     value_title,
@@ -115,12 +118,18 @@ def render_report(report: Report, folder: Path, dataset: Dataset | None, in_lang
         subgroups=_subgroups(report),
         picture_rows=_picture_rows(report),
         control_name=control_title,
+        condition_title=condition_title,
+        split_title=split_title,
         errors=ERRORS,
         severities=SEVERITIES,
         agreements=AGREEMENTS,
         findings=_findings(report),
         diagrams=[
-            (label, plots.reliability_diagram(bins))
+            (
+                label,
+                plots.reliability_diagram(bins, "base" if label == "base" else "tuned"),
+                sum(entry.num_samples for entry in bins),
+            )
             for label, bins in report.calibration.items()
             if any(entry.num_samples for entry in bins)
         ],
@@ -140,7 +149,7 @@ def render_report(report: Report, folder: Path, dataset: Dataset | None, in_lang
         percent=format_share,
         p_value=format_p,
         verdict=verdict,
-        metric_text=lambda metric: Text(metric.title),
+        metric_text=metric_title,
         strip=_strip,
         record=_record(folder),
         loss=_loss_picture(folder),
@@ -166,8 +175,8 @@ class _Section:
 
 
 def _sections(rows: Sequence[HeadlineRow]) -> list[_Section]:
-    kinds: tuple[About, ...] = ("picture", "form", "wording")
     found = []
+    kinds: tuple[About, ...] = get_args(About)
     for kind in kinds:
         mine = [row for row in rows if row.about == kind and _has_value(row)]
         if mine:
@@ -252,6 +261,8 @@ def _subgroups(report: Report) -> list[_Subgroup]:
                 for entry in measured
                 if entry.metric == name and entry.num_scored
             }
+            if field == "task" and about(name) == "wording":
+                break  # Each task has measures of its own, in its table; nearness to its references' words ranks no tasks.
             if len(entries) > 1:
                 overall = whole.get(name)
                 low, high = plots.axis_of(values[name], [*entries.values(), overall])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from medtune.types import Condition, ControlName, Difference, Measurement, MetricValue, Report
 
@@ -25,8 +25,9 @@ __all__ = [
     "verdict",
 ]
 
-About = Literal["picture", "form", "wording"]
-"""What a metric tells: what is seen in the picture, whether the asked form was kept, or how near the words are."""
+About = Literal["picture", "certainty", "form", "wording", "protocol"]
+"""What a metric tells: what is seen in the picture, whether probabilities are right, whether the asked form was kept, how near the
+words are, or what a published protocol would say, its defects included."""
 
 Verdict = Literal["better", "worse", "unclear"]
 """Of a difference: its 95 % interval lies wholly on one side of zero and the p-value adjusted for all metrics that were tried is at
@@ -47,6 +48,16 @@ _ABOUT: dict[str, About] = {
     "region/area-stated": "form",
     "findings": "picture",
     "measurements": "picture",
+    # Models of others that read the content of reports.
+    "radgraph": "picture",
+    "chexbert": "picture",
+    "radbert-ct": "picture",
+    "green": "picture",
+    "ratescore": "picture",
+    "srrbert": "picture",
+    "calibration": "certainty",
+    "llava-med-v1": "protocol",
+    "medevalkit-nojudge": "protocol",
     "modality-organ": "picture",
     "sections": "form",
     "box": "picture",
@@ -173,11 +184,11 @@ def headline_rows(report: Report, *, task: str | None = None, metrics: Iterable[
 
 
 def choose_headline(values: Mapping[str, MetricValue], scored: Iterable[str]) -> tuple[str, ...]:
-    """Metric names for the short table: those that were scored, first what the picture shows, then form, then wording.
+    """Metric names for the short table: those that were scored, in the order of :data:`About`.
 
     These are the :data:`HEADLINE` and, of a metric that is not among them, the first value in the order of ``values``.
     """
-    order: tuple[About, ...] = ("picture", "form", "wording")
+    order = get_args(About)
     have = set(scored)
     chosen = [name for name in HEADLINE if name in have]
     known = {name.partition("/")[0] for name in chosen}
@@ -189,11 +200,18 @@ def choose_headline(values: Mapping[str, MetricValue], scored: Iterable[str]) ->
 
 
 def format_value(value: float | None, metric: MetricValue, *, signed: bool = False) -> str:
-    """A number of ``metric`` in its unit: shares (0 to 1) with three decimals, larger ranges with two. ``–`` for None."""
+    """A number of ``metric`` in its unit: shares (0 to 1) with three decimals, larger ranges with two. ``–`` for None.
+
+    A difference (``signed``) that this would round to nothing has one digit more than its zeros, so that "better by +0.000" is
+    never read; below a millionth it is 0.
+    """
     if value is None:
         return "–"
     decimals = 3 if max(abs(metric.low), abs(metric.high)) <= 1 else 2
     text = f"{value:+.{decimals}f}" if signed else f"{value:.{decimals}f}"
+    if signed and float(text) == 0:
+        decimals = next((more for more in range(decimals + 1, 7) if round(value, more)), decimals)
+        text = f"{value:+.{decimals}f}"
     if float(text) == 0:
         text = text.replace("-", "+") if signed else text.replace("-", "")
     return text.replace("-", "−")

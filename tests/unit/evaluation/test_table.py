@@ -47,6 +47,9 @@ def test_numbers() -> None:
     assert format_value(0.5, SHARE, signed=True) == "+0.500"
     assert format_value(-0.5, SHARE) == "−0.500"
     assert format_value(-0.0001, SHARE) == "0.000"
+    assert format_value(0.0004, SHARE, signed=True) == "+0.0004", "a difference is not rounded to none"
+    assert format_value(-0.0004, SHARE, signed=True) == "−0.0004"
+    assert format_value(-1e-9, SHARE, signed=True) == "+0.000"
     assert format_value(None, SHARE) == "–"
     assert format_interval(0.1, 0.25, SHARE) == "0.100 … 0.250"
     assert format_interval(None, None, SHARE) == ""
@@ -71,6 +74,11 @@ def test_the_short_table_leads_with_the_picture_and_takes_in_metrics_it_does_not
         "mine/a",
     )
     assert (about("region/side-accuracy"), about("region/area-stated"), about("mine/a")) == ("picture", "form", "wording")
+    assert (about("calibration/brier"), about("medevalkit-nojudge/accuracy"), about("radgraph/partial")) == (
+        "certainty",
+        "protocol",
+        "picture",
+    )
 
 
 @pytest.mark.usefixtures("toys")
