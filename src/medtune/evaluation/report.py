@@ -329,8 +329,8 @@ def _calibration(
         stored = read_predictions(folder / "evaluations" / entry.folder / "predictions.jsonl", {sample.id for sample in others})
         there = probabilities(others, stored.predictions)
         again = {"num_resamples": settings.num_resamples, "seed": settings.seed}
-        if len(set(there.groups)) < cautions.FEW_GROUPS:
-            warnings.append(cautions.few_to_choose(one.label, len(there.groups)))
+        if (num_groups := len(set(there.groups))) < cautions.FEW_GROUPS:
+            warnings.append(cautions.few_to_choose(one.label, len(there.groups), num_groups))
         found.append(abstention(one.label, there, here, max_risk=settings.abstain_max_risk, **again))
     return bins, tuple(found), warnings
 

@@ -16,6 +16,7 @@ from medtune.evaluation.calibration import (
     reliability_bins,
     risk_coverage,
 )
+from medtune.evaluation.cautions import few_to_choose
 from medtune.evaluation.metrics.calibration import Calibration, probability_of_yes
 from medtune.types import Generation, Message, Prediction, Sample, Score
 
@@ -113,6 +114,11 @@ def test_the_accuracy_of_what_is_kept_is_as_uncertain_as_the_groups_it_is_kept_f
     assert found.accuracy_interval[0] == pytest.approx(1 - bound_without_exceptions(3))
     one = Told(np.array([0.99, 0.55]), np.array([1.0, 0.0]), ("a", "b"))
     assert abstention("tuned", one, one, max_risk=0.1).accuracy_interval is None, "one patient tells nothing of others"
+
+
+def test_a_threshold_from_few_groups_says_how_many() -> None:
+    said = few_to_choose("tuned", 5000, 12).render("en")
+    assert "5000 questions of only 12 groups" in said, "5000 questions are not few"
 
 
 def test_without_probabilities_there_is_no_score() -> None:
