@@ -12,6 +12,7 @@ from medtune.errors import EvaluationError
 from medtune.evaluation import cautions, overlaps
 from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.evaluate import read_report
+from medtune.evaluation.kinds import kind_of
 from medtune.evaluation.measure import ScoreTable
 from medtune.evaluation.permutation import adjust
 from medtune.evaluation.predictions import read_index, read_scores
@@ -217,7 +218,7 @@ def _warnings(reports: Sequence[Report], sizes: Sequence[int], groups: Sequence[
     # What speaks of the data is true of all, also where only one run was evaluated after the data had been validated; what speaks
     # of one model's answers belongs to its own report.
     severe = [text for report in reports for text in report.warnings if overlaps.makes_unfit(text)]
-    found: list[Text] = list({_kind(text): text for text in reversed(severe)}.values())[::-1]
+    found: list[Text] = list({kind_of(text): text for text in reversed(severe)}.values())[::-1]
     if one.synthetic:
         found.append(cautions.synthetic_data())
     found.extend(cautions.too_few_groups(groups))
@@ -245,11 +246,6 @@ def _warnings(reports: Sequence[Report], sizes: Sequence[int], groups: Sequence[
     if any(one.settings.get("sampling") != other.settings.get("sampling") for other in others):
         found.append(msg("The answers of the two runs were drawn with different sampling settings."))
     return found
-
-
-def _kind(text: Text) -> tuple[str, ...]:
-    """What a sentence says but for its numbers."""
-    return (text.template, *(value.template for value in text.fields.values() if isinstance(value, Text)))
 
 
 def _against_itself(first: Sequence[_Run], second: Sequence[_Run]) -> list[Text]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from medtune.language import Text, msg
 
-__all__ = ["Kind", "by_kind", "in_short"]
+__all__ = ["Kind", "by_kind", "in_short", "kind_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +18,17 @@ class Kind:
     rest: tuple[Text, ...]
 
 
+def kind_of(text: Text) -> tuple[str, ...]:
+    """What a sentence says but for its numbers and names. Titles of models and metrics are names; a sentence within it is not."""
+    inner = (value.template for value in text.fields.values() if isinstance(value, Text))
+    return (text.template, *(template for template in inner if template.endswith(".")))
+
+
 def by_kind(texts: Iterable[Text], most: int = 3) -> list[Kind]:
     """Sentences that differ in their fields only, together, in the order of the first of each kind."""
     kinds: dict[tuple[str, ...], list[Text]] = {}
     for text in texts:
-        inner = tuple(value.template for value in text.fields.values() if isinstance(value, Text))
-        kinds.setdefault((text.template, *inner), []).append(text)
+        kinds.setdefault(kind_of(text), []).append(text)
     return [Kind(tuple(mine[:most]), tuple(mine[most:])) for mine in kinds.values()]
 
 

@@ -27,6 +27,13 @@ def test_sentences_about_other_things_are_other_kinds() -> None:
     assert [len(kind.shown) + len(kind.rest) for kind in by_kind(found)] == [1, 5]
 
 
+def test_the_same_of_other_models_is_one_kind() -> None:
+    """Titles are names of things: only a sentence within a sentence says something else."""
+    found = [cut_off(label, 1, 9) for label in ("base", "tuned", "tuned-blank")]
+    assert len({str(text.fields["label"]) for text in found}) == 3
+    assert len(by_kind(found)) == 1
+
+
 def test_the_terminal_begins_with_what_makes_numbers_unfit(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
