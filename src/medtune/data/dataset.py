@@ -206,6 +206,11 @@ class RowSequence(Sequence[Sample]):
             line = file.readline()
         return _sample(line, self._images, self.file, index % len(self) + 1)
 
+    def __iter__(self) -> Iterator[Sample]:
+        with self.file.open("rb") as file:
+            for number, line in enumerate((line for line in file if line.strip()), start=1):
+                yield _sample(line, self._images, self.file, number)
+
 
 class Dataset:
     """A data set folder. Rows are read lazily; nothing is kept but the index of pictures."""

@@ -52,7 +52,7 @@ _NORMAL = NormalDist()
 _BLOCK_CELLS = 250_000
 """Of the matrix of counts that are turned into floating-point numbers at once: 2 MB, which stay near the processor. With 8 MB each
 use of kept draws of 30,000 groups took ten times as long."""
-_KEPT_BYTES = 256_000_000
+_KEPT_BYTES = 100_000_000
 """Of the matrices of counts that are kept, one or two bytes a cell: 2000 draws of 30,000 groups are 60 MB."""
 _DRAWN_SINGLY = 4_000
 """Groups from which drawing them one by one and counting is used. It is five times as fast as a multinomial draw, which costs about

@@ -12,6 +12,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from medtune.evaluation.picked import PickedSamples
 from medtune.types import IMAGE_MARK, ControlName, ImageRef, Message, Sample, StoredPicture
 
 __all__ = ["MID_GREY", "Presentation", "askable", "present", "shuffle_pictures"]
@@ -61,20 +62,23 @@ def present(
 
 def askable(
     control: ControlName, samples: Sequence[Sample], *, pool: Sequence[Sample], seed: int, trained_tasks: Container[str] = ()
-) -> list[Sample]:
-    """The samples that ``control`` can be asked of, in the order of ``samples``.
+) -> Sequence[Sample]:
+    """The samples that ``control`` can be asked of, in the order of ``samples``; ``samples`` itself where it is all of them.
 
     Args:
         trained_tasks: Tasks that the training split has rows of, from which the answers of ``majority`` and ``nearest`` come.
     """
-    if control in ("majority", "nearest"):
-        return [sample for sample in samples if sample.task in trained_tasks]
     if control == "none":
-        return list(samples)
-    if control == "shuffled":
-        donors = shuffle_pictures(pool, seed=seed)
-        return [sample for sample in samples if sample.id in donors]
-    return [sample for sample in samples if sample.images]
+        return samples
+    donors = shuffle_pictures(pool, seed=seed) if control == "shuffled" else {}
+
+    def fits(sample: Sample) -> bool:
+        if control in ("majority", "nearest"):
+            return sample.task in trained_tasks
+        return sample.id in donors if control == "shuffled" else bool(sample.images)
+
+    numbers = [number for number, sample in enumerate(samples) if fits(sample)]
+    return samples if len(numbers) == len(samples) else PickedSamples(samples, numbers)
 
 
 def shuffle_pictures(samples: Sequence[Sample], *, seed: int) -> Mapping[str, Sample]:

@@ -6,9 +6,10 @@ whole groups: slices of one patient are not independent (Yagis et al. 2021, doi:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +21,15 @@ from medtune.types import Difference, Measurement, Metric, Score
 
 __all__ = [
     "ScoreTable",
+    "by_task",
     "common_samples",
     "cut_into_thirds",
     "difference",
     "measure",
     "no_difference",
 ]
+
+Measured = TypeVar("Measured", Measurement, Difference)
 
 
 @dataclass(frozen=True)
@@ -87,12 +91,36 @@ class ScoreTable:
         return {group: number for number, group in enumerate(sorted(set(self.groups.values())))}
 
 
+def by_task(table: ScoreTable, metrics: Iterable[str], number: Callable[[str, str | None], Measured]) -> list[Measured]:
+    """``number`` of every metric over all samples (task None) and over each of its tasks, metric by metric.
+
+    They are worked out task by task: what is over the same groups comes one after the other and shares their draws, of which only
+    so many are kept.
+    """
+    tasks: dict[str, list[str]] = {metric: table.tasks_of(metric) for metric in metrics}
+    several: list[str | None] = [None, *dict.fromkeys(task for known in tasks.values() if len(known) > 1 for task in known)]
+    done: dict[tuple[str, str | None], Measured] = {
+        (metric, task): number(metric, task)
+        for task in several
+        for metric, known in tasks.items()
+        if known and (task is None or (len(known) > 1 and task in known))
+    }
+    found: list[Measured] = []
+    for metric, known in tasks.items():
+        if known:
+            overall = done[metric, None]
+            found.append(overall)
+            of_tasks = [done[metric, task] for task in known] if len(known) > 1 else [overall.model_copy(update={"task": known[0]})]
+            found.extend(of_tasks)
+    return found
+
+
 def _number(value: float | None) -> float | None:
     """None for the NaN of a number that is not defined: JSON has none."""
     return None if value is None or not np.isfinite(value) else float(value)
 
 
-def measure(table: ScoreTable, metric: str, *, task: str | None = None, among: Sequence[str] | None = None) -> Measurement:
+def measure(table: ScoreTable, metric: str, task: str | None = None, *, among: Sequence[str] | None = None) -> Measurement:
     """One metric over the samples of ``task`` (None = all) and ``among`` (None = all), with its 95 % interval.
 
     With one group only there is no interval: nothing is known of how groups differ.
@@ -141,7 +169,7 @@ def no_difference(metric: str, task: str | None, num_unscored: int) -> Differenc
     )
 
 
-def difference(first: ScoreTable, second: ScoreTable, metric: str, *, task: str | None = None) -> Difference:
+def difference(first: ScoreTable, second: ScoreTable, metric: str, task: str | None = None) -> Difference:
     """``second`` minus ``first`` on the samples that both have scored, paired; groups and tasks are ``first``'s.
 
     ``p_adjusted`` is left open: it depends on what else is compared (:func:`medtune.evaluation.permutation.adjust`).

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from platform import python_version
@@ -21,7 +23,7 @@ from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.controls import askable
 from medtune.evaluation.finding_counts import count_findings
 from medtune.evaluation.habits import habits_of, only_form_changed
-from medtune.evaluation.measure import ScoreTable, difference, measure
+from medtune.evaluation.measure import ScoreTable, by_task, difference, measure
 from medtune.evaluation.metrics.llamafactory import predict_timing
 from medtune.evaluation.permutation import adjust
 from medtune.evaluation.picture_share import picture_share
@@ -92,18 +94,23 @@ def build_report(
     """
     manifest = dataset.manifest
     metrics = Metrics(settings.metrics)
-    known = metrics.values(sample.task for sample in samples)
+    index = _Index.of(samples, pool)
+    known = metrics.values(index.tasks.values())
     values = {name: value for name, (value, _) in known.items()}
     warnings: list[Text] = list(manifest.warnings)
     scored: list[_Scored] = []
     left_out: dict[str, Text] = {}
+    can_be_asked: dict[tuple[str, int], Sequence[Sample]] = {}
     trained_tasks = {sample.task for sample in dataset.rows("train")} if any(entry.model == "none" for entry in asked) else set()
     for entry in (entry for entry in asked if not entry.variant):
-        wanted = askable(entry.control, samples, pool=pool, seed=entry.seed, trained_tasks=trained_tasks)
+        if (entry.control, entry.seed) not in can_be_asked:
+            found = askable(entry.control, samples, pool=pool, seed=entry.seed, trained_tasks=trained_tasks)
+            can_be_asked[entry.control, entry.seed] = found
+        wanted = can_be_asked[entry.control, entry.seed]
         if len(wanted) < len(samples):
             left_out[entry.control] = cautions.control_not_asked(entry.control, len(samples) - len(wanted), len(samples))
         if wanted:
-            one, faults = _score_condition(entry, wanted, pool, metrics, settings, folder)
+            one, faults = _score_condition(entry, wanted, index, metrics, settings, folder)
             scored.append(one)
             warnings.extend(faults)
     differences = _differences(scored, values)
@@ -111,7 +118,6 @@ def build_report(
         values, [entry.metric for one in _plain(scored) for entry in one.condition.measurements if entry.value is not None]
     )
     of_pictures = {name: values[name] for name in headline if about(name) == "picture"}
-    groups = {sample.group for sample in samples}
     models = [Plain(one.label, one.asked.model, one.predictions) for one in _plain(scored)]
     consistency, forgetting = tell_of_again(models, asked, samples, pool, folder, settings)
     warnings = [*_data_warnings(dataset, samples, asked[0].split), *warnings, *left_out.values()]
@@ -134,7 +140,7 @@ def build_report(
         group_kind=manifest.group_kind,
         synthetic=manifest.synthetic,
         num_samples=len(samples),
-        num_groups=len(groups),
+        num_groups=len(set(index.groups.values())),
         metrics=tuple(values.values()),
         conditions=tuple(one.condition for one in scored),
         differences=tuple(differences),
@@ -152,45 +158,60 @@ def build_report(
         review=stored_review(folder),
         settings=dict(provenance),
     )
-    write_index(folder / "evaluations" / "samples.jsonl", [(sample.id, sample.task, sample.group) for sample in samples])
+    write_index(folder / "evaluations" / "samples.jsonl", [(name, task, index.groups[name]) for name, task in index.tasks.items()])
     atomic_write(folder / "report.json", report.model_dump_json(indent=2) + "\n")
     return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """What is kept of the evaluated samples, in their order: samples are read from disk each time that they are gone through.
+
+    Attributes:
+        tasks: Sample id -> task.
+        groups: Sample id -> group.
+        known: Ids of the whole split.
+    """
+
+    tasks: dict[str, str]
+    groups: dict[str, str]
+    known: Collection[str]
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], pool: Sequence[Sample]) -> _Index:
+        tasks: dict[str, str] = {}
+        groups: dict[str, str] = {}
+        for sample in samples:
+            tasks[sample.id], groups[sample.id] = sys.intern(sample.task), sys.intern(sample.group)
+        return cls(tasks, groups, tasks if pool is samples else {sample.id for sample in pool})
 
 
 def _score_condition(
     asked: Asked,
     samples: Sequence[Sample],
-    pool: Sequence[Sample],
+    index: _Index,
     metrics: Metrics,
     settings: EvaluationSettings,
     folder: Path,
 ) -> tuple[_Scored, list[Text]]:
     label = asked.folder
     place = folder / "evaluations" / label
-    stored = read_predictions(place / "predictions.jsonl", {sample.id for sample in pool})
-    predictions = stored.predictions.among({sample.id for sample in samples})
+    ids = dict.fromkeys(sample.id for sample in samples) if len(samples) < len(index.tasks) else index.tasks
+    stored = read_predictions(place / "predictions.jsonl", index.known)
+    predictions = stored.predictions.among(ids)
     started = time.perf_counter()
     found = score_file(samples, predictions, metrics, place / "scores.jsonl")
     seconds = _wall_time(place, predictions.values(), time.perf_counter() - started)
-    known = metrics.values(sample.task for sample in samples)
+    known = metrics.values(index.tasks[name] for name in ids)
     table = ScoreTable(
         found.columns,
-        {sample.id: sample.task for sample in samples},
-        {sample.id: sample.group for sample in samples},
+        index.tasks,
+        index.groups,
         {name: metric for name, (_, metric) in known.items()},
         num_resamples=settings.num_resamples,
         seed=settings.seed,
     )
-    measurements: list[Measurement] = []
-    for name in known:
-        tasks = table.tasks_of(name)
-        if tasks:
-            overall = measure(table, name)
-            measurements.append(overall)
-            if len(tasks) == 1:
-                measurements.append(overall.model_copy(update={"task": tasks[0]}))
-            else:
-                measurements.extend(measure(table, name, task=task) for task in tasks)
+    measurements = by_task(table, known, partial(measure, table))
     condition = Condition(
         label=label,
         model=asked.model,
@@ -201,9 +222,7 @@ def _score_condition(
         seconds=seconds,
         timing=predict_timing(found.num_predictions, seconds, read_asked(place).batch_size) if seconds else {},
     )
-    return _Scored(asked, label, predictions, table, condition), stored.faults(
-        [sample.id for sample in samples], empty_matters=asked.control == "none"
-    )
+    return _Scored(asked, label, predictions, table, condition), stored.faults(ids, empty_matters=asked.control == "none")
 
 
 def _wall_time(place: Path, predictions: Iterable[Prediction], scoring_seconds: float) -> float | None:
@@ -235,16 +254,7 @@ def _differences(scored: Sequence[_Scored], values: Mapping[str, MetricValue]) -
     ]
     found = []
     for first, second in pairs:
-        entries: list[Difference] = []
-        for name in values:
-            tasks = first.table.tasks_of(name)
-            if tasks:
-                overall = difference(first.table, second.table, name)
-                entries.append(overall)
-                if len(tasks) == 1:
-                    entries.append(overall.model_copy(update={"task": tasks[0]}))
-                else:
-                    entries.extend(difference(first.table, second.table, name, task=task) for task in tasks)
+        entries = by_task(first.table, values, partial(difference, first.table, second.table))
         found.append((first.label, second.label, tuple(adjust(entries))))
     return found
 
