@@ -25,12 +25,13 @@ def run_ranks(
     function: Callable[..., Any],
     num_processes: int,
     *arguments: Any,
-    seconds: float = 90.0,
+    seconds: float = 600.0,
     environment: Mapping[str, str] | None = None,
 ) -> list[Any]:
     """Call ``function(*arguments)`` in every process of a group; what each returned, or its error as text.
 
-    The processes are forked from a server that has imported the heavy packages once and used none of them.
+    The processes are forked from a server that has imported the heavy packages once and used none of them. ``seconds`` is how long
+    a busy machine may take for what an idle one does in twenty: only a group that hangs waits for it, gloo itself half an hour.
 
     Raises:
         AssertionError: Some did not end in time.

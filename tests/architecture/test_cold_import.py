@@ -20,7 +20,7 @@ HELP = "from medtune.cli import main\ntry:\n    main({arguments!r})\nexcept Syst
 def loaded(code: str) -> set[str]:
     """The modules in ``sys.modules`` after ``code`` in a new interpreter."""
     program = f"{code}\nimport json, sys\nsys.stderr.write('\\n' + json.dumps(sorted(sys.modules)))"
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=300)
     assert result.returncode == 0, result.stderr
     return set(json.loads(result.stderr.splitlines()[-1]))
 

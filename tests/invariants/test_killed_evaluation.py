@@ -91,14 +91,14 @@ def test_a_killed_evaluation_goes_on_as_if_nobody_had_touched_it(tmp_path: Path)
             process.wait()
             stored = path.read_bytes().count(b"\n")
             assert kill_at <= stored < total
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while any(Path(f"/proc/{pid}/cmdline").is_file() and Path(f"/proc/{pid}/cmdline").read_bytes() for pid in workers):
                 assert time.monotonic() < deadline, "a worker outlives the evaluation"
                 time.sleep(0.05)
             with path.open("ab") as file:
                 file.write(b'{"sample_id": "s0-0", "generation": {"id": "s0')  # as a kill in the middle of a line leaves it
         process = start(folder, num_processes)
-        assert process.wait(60) == 0
+        assert process.wait(600) == 0
         asked = [int(line) for line in (folder / "asked.txt").read_text().split()]
         assert asked[0] == total
         assert asked[2] == total - stored, "what stood in the file was asked again, or the torn line counted"

@@ -133,7 +133,7 @@ def test_when_a_worker_is_killed_the_others_are_ended_and_the_run_can_go_on(job:
 
     with pytest.raises(TrainingError) as caught:
         launch(run, pair, listener=listener)
-    assert time.monotonic() - killed < 60
+    assert time.monotonic() - killed < 300  # the other one would wait half an hour for it
     assert "Worker process 1 died" in caught.value.render("en")
     assert f"medtune train {run.folder} --resume" in caught.value.render("en")
     assert caught.value.file == str(run.folder / log_file(1))

@@ -348,7 +348,7 @@ def test_processes_that_want_an_index_at_once_get_one(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", program, str(file), str(tmp_path / "index")]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = {process.communicate(timeout=60)[0] for process in started}
+    said = {process.communicate(timeout=300)[0] for process in started}
     assert len(said) == 1
     assert said.pop().endswith("of 19999\n")
 

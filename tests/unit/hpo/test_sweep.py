@@ -66,7 +66,7 @@ def write_space(text: str, name: str = "small.sweep.yaml") -> None:
     Path(name).write_text(text, encoding="utf-8")
 
 
-def wait_for(condition: Any, seconds: float = 90.0) -> None:
+def wait_for(condition: Any, seconds: float = 600.0) -> None:
     ends = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < ends, "nothing happened"

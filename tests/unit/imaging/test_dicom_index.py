@@ -24,7 +24,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def test_children_work_at_once_and_results_keep_the_order_of_the_files(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    together = threading.Barrier(2, timeout=20.0)  # broken, and so an error, when the first batch ends before the second begins
+    together = threading.Barrier(2, timeout=120.0)  # broken, and so an error, when the first batch ends before the second begins
     second_done = threading.Event()
 
     def run(self: Child, function: str, batch: list[str], limits: Any) -> Iterator[Any]:  # noqa: ARG001
@@ -32,7 +32,7 @@ def test_children_work_at_once_and_results_keep_the_order_of_the_files(files: li
         if first or batch[0] == str(files[2]):
             together.wait()
         if first:
-            assert second_done.wait(20.0)
+            assert second_done.wait(120.0)
         yield from read_headers(batch, limits)
         if batch[0] == str(files[2]):
             second_done.set()

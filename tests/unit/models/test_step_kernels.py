@@ -25,7 +25,7 @@ if not INTERPRETED and not CUDA:
     def test_interpreted() -> None:
         environment = {**os.environ, "TRITON_INTERPRET": "1"}
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", __file__]
-        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
         assert ended.returncode == 0, ended.stdout + ended.stderr
         assert " passed" in ended.stdout
         assert "skipped" not in ended.stdout
