@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from medtune.evaluation.student import t_quantile
 
 __all__ = [
+    "MOST_UNDEFINED",
     "Aggregate",
     "GroupSums",
     "Groups",
@@ -40,6 +41,7 @@ __all__ = [
     "draw_counts",
     "effective_number",
     "paired_cluster_bootstrap",
+    "reach_without_exceptions",
     "sum_by_group",
 ]
 
@@ -120,12 +122,10 @@ def bootstrap_sums(
         number(*(total - part[start : start + rows] for total, part in zip(totals, sums.of, strict=True)))
         for start in range(0, len(sums.sizes), rows)
     ]
-    # A group that adds nothing (no finding in it, and none claimed) is none of those that the uncertainty comes from.
-    num_groups = effective_number(sums.sizes[np.logical_or.reduce([part.any(axis=1) for part in sums.of])])
+    num_groups = sums.effective_groups
     low, high = _interval(value, np.concatenate(draws), np.concatenate(left_out), num_groups)
     if low == high and limits is not None:
-        reach = bound_without_exceptions(num_groups)
-        low, high = value - reach * (value - limits[0]), value + reach * (limits[1] - value)
+        low, high = reach_without_exceptions(value, limits, num_groups)
     return value, low, high
 
 
@@ -166,6 +166,12 @@ class GroupSums:
     of: tuple[NDArray[np.float64], ...]
     sizes: NDArray[np.int64]
 
+    @property
+    def effective_groups(self) -> float:
+        """See :func:`effective_number`. A group that adds nothing (no finding in it, and none claimed) is none of those that the
+        uncertainty comes from."""
+        return effective_number(self.sizes[np.logical_or.reduce([part.any(axis=1) for part in self.of])])
+
 
 def sum_by_group(statistics: Sequence[NDArray[np.float64]], groups: Groups) -> GroupSums:
     """The sums of the (n, k) statistics of each condition; row i of all is the same sample.
@@ -198,6 +204,13 @@ def bound_without_exceptions(num_groups: float) -> float:
     the effective number of groups a share of samples is hardly further from its end than the share of groups.
     """
     return float(1 - 0.025 ** (1 / max(num_groups, 1)))
+
+
+def reach_without_exceptions(value: float, limits: tuple[float, float], num_groups: float) -> tuple[float, float]:
+    """Both ends of an interval of groups that are all alike: as far as a share of exceptions at the other end of the range would
+    take ``value`` that these groups may well have missed (:func:`bound_without_exceptions`)."""
+    reach = bound_without_exceptions(num_groups)
+    return value - reach * (value - limits[0]), value + reach * (limits[1] - value)
 
 
 def draw_counts(num_groups: int, num_resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:

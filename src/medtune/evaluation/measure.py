@@ -25,6 +25,7 @@ __all__ = [
     "common_samples",
     "cut_into_thirds",
     "difference",
+    "limits_of_difference",
     "measure",
     "no_difference",
 ]
@@ -155,6 +156,12 @@ def _limits(table: ScoreTable, metric: str) -> tuple[float, float] | None:
     return (known.low, known.high) if known is not None and not known.unit and (known.low, known.high) in _SCALES else None
 
 
+def limits_of_difference(table: ScoreTable, metric: str) -> tuple[float, float] | None:
+    """The ends of the range of a difference on ``metric``; None as in :func:`_limits`."""
+    ends = _limits(table, metric)
+    return None if ends is None else (ends[0] - ends[1], ends[1] - ends[0])
+
+
 def no_difference(metric: str, task: str | None, num_unscored: int) -> Difference:
     """Of samples none of which all that are compared have scored."""
     return Difference(
@@ -180,8 +187,7 @@ def difference(first: ScoreTable, second: ScoreTable, metric: str, task: str | N
     # Together: exchanging groups between the two needs the same columns in both.
     sums = sums_together([first.scores[metric], second.scores[metric]], ids, first.groups_of(ids))
     aggregate = partial(first.metrics[metric].aggregate, metric)
-    ends = _limits(first, metric)
-    limits = None if ends is None else (ends[0] - ends[1], ends[1] - ends[0])
+    limits = limits_of_difference(first, metric)
     value, low, high = bootstrap_sums(sums, apart(aggregate), num_resamples=first.num_resamples, seed=first.seed, limits=limits)
     p_value = permutation_of_sums(sums, aggregate, num_permutations=first.num_resamples, seed=first.seed)
     discordant = _discordant(first.scores[metric], second.scores[metric], ids)

@@ -8,7 +8,8 @@ The variance of the difference is the sum of three: of the patients (cluster boo
 the same draws), and of the runs of either arm (their sample variance divided by their number). The interval is Student's, its
 degrees of freedom Satterthwaite's (1946, doi:10.2307/3002019) from the three: (sum v) ** 2 / sum(v ** 2 / df). With three runs an
 arm the runs have two degrees of freedom each, so a spread between them makes the interval wide, as it should. Noise that a run and
-a patient have in common counts in both parts, which makes the interval a little too wide rather than too narrow.
+a patient have in common counts in both parts, which makes the interval a little too wide rather than too narrow. A number that is
+often undefined has no interval, and one that never varies has the one that it has for two runs (:mod:`.bootstrap`).
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from functools import partial
 
 import numpy as np
 
-from medtune.evaluation.bootstrap import draw_counts, effective_number
-from medtune.evaluation.measure import ScoreTable, common_samples, difference, no_difference
+from medtune.evaluation.bootstrap import MOST_UNDEFINED, draw_counts, reach_without_exceptions
+from medtune.evaluation.measure import ScoreTable, common_samples, difference, limits_of_difference, no_difference
 from medtune.evaluation.score_columns import sums_together
 from medtune.evaluation.student import t_quantile, t_two_sided
 from medtune.types import Difference
@@ -62,12 +63,15 @@ def averaged_difference(
             for counts in draw_counts(num_groups, lead.num_resamples, lead.seed)
         ]
         known = np.concatenate(draws)
-        known = known[np.isfinite(known)]
-        # Resamples of G groups vary less than the groups do, by (G - 1) / G, G being their effective number.
-        degrees = max(effective_number(every.sizes) - 1, 0.5)
-        parts = [(float(np.var(known)) * (1 + 1 / degrees), degrees)] if len(known) else []
-        parts += [(float(np.var(values, ddof=1)) / len(values), len(values) - 1) for values in runs if len(values) > 1]
-        low, high, p_value = _student(value, parts)
+        finite = known[np.isfinite(known)]
+        if len(finite) >= (1 - MOST_UNDEFINED) * len(known):
+            # Resamples of G groups vary less than the groups do, by (G - 1) / G, G being their effective number.
+            degrees = max(every.effective_groups - 1, 0.5)
+            parts = [(float(np.var(finite)) * (1 + 1 / degrees), degrees)]
+            parts += [(float(np.var(values, ddof=1)) / len(values), len(values) - 1) for values in runs if len(values) > 1]
+            low, high, p_value = _student(value, parts)
+            if low == high and (limits := limits_of_difference(lead, metric)) is not None:
+                low, high = reach_without_exceptions(value, limits, every.effective_groups)
     return Difference(
         metric=metric,
         task=task,
