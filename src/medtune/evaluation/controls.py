@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def present(
 
 
 def askable(
-    control: ControlName, samples: Sequence[Sample], *, pool: Sequence[Sample], seed: int, trained_tasks: Container[str] = ()
+    control: ControlName, samples: Sequence[Sample], *, pool: Sequence[Sample], trained_tasks: Container[str] = ()
 ) -> Sequence[Sample]:
     """The samples that ``control`` can be asked of, in the order of ``samples``; ``samples`` itself where it is all of them.
 
@@ -70,15 +70,26 @@ def askable(
     """
     if control == "none":
         return samples
-    donors = shuffle_pictures(pool, seed=seed) if control == "shuffled" else {}
+    shared = _of_several_groups(pool) if control == "shuffled" else ()
 
     def fits(sample: Sample) -> bool:
         if control in ("majority", "nearest"):
             return sample.task in trained_tasks
-        return sample.id in donors if control == "shuffled" else bool(sample.images)
+        return bool(sample.images) and (control != "shuffled" or _likeness(sample) in shared)
 
     numbers = [number for number, sample in enumerate(samples) if fits(sample)]
     return samples if len(numbers) == len(samples) else PickedSamples(samples, numbers)
+
+
+def _likeness(sample: Sample) -> tuple[str, int]:
+    """What a sample and the one whose pictures it is shown have in common: the task and the number of pictures."""
+    return sample.task, len(sample.images)
+
+
+def _of_several_groups(samples: Iterable[Sample]) -> set[tuple[str, int]]:
+    """Of which likeness there are samples of at least two groups, so that :func:`shuffle_pictures` has pictures for them."""
+    first: dict[tuple[str, int], str] = {}
+    return {_likeness(sample) for sample in samples if first.setdefault(_likeness(sample), sample.group) != sample.group}
 
 
 def shuffle_pictures(samples: Sequence[Sample], *, seed: int) -> Mapping[str, Sample]:
@@ -92,7 +103,7 @@ def shuffle_pictures(samples: Sequence[Sample], *, seed: int) -> Mapping[str, Sa
     for sample in sorted(samples, key=lambda sample: sample.id):
         if not sample.images:
             continue
-        alike.setdefault((sample.task, len(sample.images)), []).append(sample)
+        alike.setdefault(_likeness(sample), []).append(sample)
     donors: dict[str, Sample] = {}
     for key in sorted(alike):
         draw = random.Random(f"{seed}/{key[0]}/{key[1]}")

@@ -29,13 +29,13 @@ def count_findings(table: ScoreTable) -> tuple[FindingCount, ...]:
     for sample, score in table.scores.get(_METRIC, {}).items():
         if score.value is not None:
             for name, outcome in finding_outcomes(score).items():
-                rows.setdefault(name, []).append((table.groups[sample], CELLS.index(outcome)))
+                rows.setdefault(name, []).append((sample, CELLS.index(outcome)))
     return tuple(_row(name, rows[name], table) for name in findings() if name in rows)
 
 
 def _row(name: str, seen: Sequence[tuple[str, int]], table: ScoreTable) -> FindingCount:
     cells = np.array([cell for _, cell in seen])
-    groups = [group for group, _ in seen]
+    groups = table.groups_of([sample for sample, _ in seen])
     counts = np.eye(len(CELLS))[cells]
     found, missed, invented = (int(number) for number in counts.sum(axis=0))
     finding = findings()[name]
@@ -54,12 +54,12 @@ def _row(name: str, seen: Sequence[tuple[str, int]], table: ScoreTable) -> Findi
 
 
 def _measure(
-    part: str, under: tuple[int, ...], counts: NDArray[np.float64], groups: Sequence[str], table: ScoreTable
+    part: str, under: tuple[int, ...], counts: NDArray[np.float64], groups: NDArray[np.int64], table: ScoreTable
 ) -> Measurement:
     doubled = 2.0 if part == "f1" else 1.0
     # Groups in which it was only invented tell nothing of how often it is found: they must not count among those that do.
     told = counts[:, list(under)].any(axis=1)
-    among = np.array(groups)[told]
+    among = groups[told]
 
     def aggregate(totals: NDArray[np.float64]) -> NDArray[np.float64]:
         above = doubled * totals[..., 0]

@@ -1,14 +1,16 @@
-"""Some samples of many, without a copy of them."""
+"""Samples that stay on disk: some of many, and what is kept of all."""
 
 from __future__ import annotations
 
+import sys
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import overload
 
 from medtune.types import Sample
 
-__all__ = ["PickedSamples"]
+__all__ = ["PickedSamples", "SampleIndex"]
 
 
 class PickedSamples(Sequence[Sample]):
@@ -29,3 +31,26 @@ class PickedSamples(Sequence[Sample]):
         if isinstance(index, slice):
             return [self._samples[number] for number in self._numbers[index]]
         return self._samples[self._numbers[index]]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleIndex:
+    """What is kept of the evaluated samples, in their order: samples are read from disk each time that they are gone through.
+
+    Attributes:
+        tasks: Sample id -> task.
+        groups: Sample id -> group.
+        known: Ids of the whole split.
+    """
+
+    tasks: dict[str, str]
+    groups: dict[str, str]
+    known: Collection[str]
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], pool: Sequence[Sample]) -> SampleIndex:
+        tasks: dict[str, str] = {}
+        groups: dict[str, str] = {}
+        for sample in samples:
+            tasks[sample.id], groups[sample.id] = sys.intern(sample.task), sys.intern(sample.group)
+        return cls(tasks, groups, tasks if pool is samples else {sample.id for sample in pool})

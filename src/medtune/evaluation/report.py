@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -26,6 +25,7 @@ from medtune.evaluation.habits import habits_of, only_form_changed
 from medtune.evaluation.measure import ScoreTable, by_task, difference, measure
 from medtune.evaluation.metrics.llamafactory import predict_timing
 from medtune.evaluation.permutation import adjust
+from medtune.evaluation.picked import SampleIndex
 from medtune.evaluation.picture_share import picture_share
 from medtune.evaluation.predictions import (
     Asked,
@@ -94,19 +94,18 @@ def build_report(
     """
     manifest = dataset.manifest
     metrics = Metrics(settings.metrics)
-    index = _Index.of(samples, pool)
+    index = SampleIndex.of(samples, pool)
     known = metrics.values(index.tasks.values())
     values = {name: value for name, (value, _) in known.items()}
     warnings: list[Text] = list(manifest.warnings)
     scored: list[_Scored] = []
     left_out: dict[str, Text] = {}
-    can_be_asked: dict[tuple[str, int], Sequence[Sample]] = {}
+    can_be_asked: dict[str, Sequence[Sample]] = {}
     trained_tasks = {sample.task for sample in dataset.rows("train")} if any(entry.model == "none" for entry in asked) else set()
     for entry in (entry for entry in asked if not entry.variant):
-        if (entry.control, entry.seed) not in can_be_asked:
-            found = askable(entry.control, samples, pool=pool, seed=entry.seed, trained_tasks=trained_tasks)
-            can_be_asked[entry.control, entry.seed] = found
-        wanted = can_be_asked[entry.control, entry.seed]
+        if entry.control not in can_be_asked:
+            can_be_asked[entry.control] = askable(entry.control, samples, pool=pool, trained_tasks=trained_tasks)
+        wanted = can_be_asked[entry.control]
         if len(wanted) < len(samples):
             left_out[entry.control] = cautions.control_not_asked(entry.control, len(samples) - len(wanted), len(samples))
         if wanted:
@@ -163,33 +162,10 @@ def build_report(
     return report
 
 
-@dataclass(frozen=True, slots=True)
-class _Index:
-    """What is kept of the evaluated samples, in their order: samples are read from disk each time that they are gone through.
-
-    Attributes:
-        tasks: Sample id -> task.
-        groups: Sample id -> group.
-        known: Ids of the whole split.
-    """
-
-    tasks: dict[str, str]
-    groups: dict[str, str]
-    known: Collection[str]
-
-    @classmethod
-    def of(cls, samples: Sequence[Sample], pool: Sequence[Sample]) -> _Index:
-        tasks: dict[str, str] = {}
-        groups: dict[str, str] = {}
-        for sample in samples:
-            tasks[sample.id], groups[sample.id] = sys.intern(sample.task), sys.intern(sample.group)
-        return cls(tasks, groups, tasks if pool is samples else {sample.id for sample in pool})
-
-
 def _score_condition(
     asked: Asked,
     samples: Sequence[Sample],
-    index: _Index,
+    index: SampleIndex,
     metrics: Metrics,
     settings: EvaluationSettings,
     folder: Path,
