@@ -76,7 +76,7 @@ def _data(known: Known) -> dict[str, list[Text]]:
     manifest, report = known.manifest, known.report
     found: dict[str, list[Text]] = {
         "dataset": [msg("Data set {name}, hash {hash}.", name=report.dataset, hash=report.dataset_hash)],
-        "disjoint": [text for text in report.alerts if overlaps.is_overlap(text)]
+        "disjoint": in_short(text for text in report.alerts if overlaps.is_overlap(text))
         or [msg("Splits share no group; a group is one of: {kind}.", kind=GROUPS[report.group_kind])],
     }
     if report.synthetic:
@@ -109,7 +109,9 @@ def _data(known: Known) -> dict[str, list[Text]]:
         else [msg("No record was left out in preparation.")]
     )
     transforms = [entry.name for entry in manifest.transforms]
-    found["preprocessing"] = [msg("Picture transforms: {names}.", names=", ".join(transforms) or "-")]
+    found["preprocessing"] = [
+        msg("Picture transforms: {names}.", names=", ".join(transforms)) if transforms else msg("Pictures were not transformed.")
+    ]
     if manifest.displays:
         found["preprocessing"].append(msg("Measured values became pictures by: {displays}.", displays="; ".join(manifest.displays)))
     found["split"] = [

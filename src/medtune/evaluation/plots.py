@@ -124,6 +124,7 @@ def risk_coverage_plot(entry: Abstention) -> Markup:
     """Share of wrong answers among those kept, over the share that is kept, for every threshold (Geifman and El-Yaniv 2017,
     arXiv:1705.08500). The dashed line is the risk that was allowed; the dot is the threshold from validation, with the 95 %
     intervals of both shares."""
+    model = "base" if entry.label == "base" else "tuned"
     risks = [risk for _, risk in entry.curve]
     kept = (entry.coverage, entry.accuracy)
     ends = [1 - entry.accuracy_interval[0]] if entry.accuracy_interval else []
@@ -132,16 +133,16 @@ def risk_coverage_plot(entry: Abstention) -> Markup:
     parts.append(f'<line class="overall" x1="{x(0)}" y1="{y(entry.max_risk):.1f}" x2="{x(1)}" y2="{y(entry.max_risk):.1f}"/>')
     if entry.curve:
         path = " ".join(f"{x(coverage):.1f},{y(risk):.1f}" for coverage, risk in entry.curve)
-        parts.append(f'<polyline class="tuned curve" points="{path}"/>')
+        parts.append(f'<polyline class="{model} curve" points="{path}"/>')
     if kept[0] is not None and kept[1] is not None:
         across, up = x(kept[0]), y(1 - kept[1])
         if entry.coverage_interval is not None:
             left, right = (x(end) for end in entry.coverage_interval)
-            parts.append(f'<line class="tuned whisker" x1="{left:.1f}" x2="{right:.1f}" y1="{up:.1f}" y2="{up:.1f}"/>')
+            parts.append(f'<line class="{model} whisker" x1="{left:.1f}" x2="{right:.1f}" y1="{up:.1f}" y2="{up:.1f}"/>')
         if entry.accuracy_interval is not None:
             low, high = (y(1 - end) for end in entry.accuracy_interval)
-            parts.append(f'<line class="tuned whisker" x1="{across:.1f}" x2="{across:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>')
-        parts.append(f'<circle class="tuned mark" cx="{across:.1f}" cy="{up:.1f}" r="4"/>')
+            parts.append(f'<line class="{model} whisker" x1="{across:.1f}" x2="{across:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>')
+        parts.append(f'<circle class="{model} mark" cx="{across:.1f}" cy="{up:.1f}" r="4"/>')
     return _svg("square", _SIDE, _SIDE, parts)
 
 
