@@ -14,10 +14,10 @@ import pytest
 
 from medtune.errors import TrainingError
 from medtune.language import msg
+from medtune.models.compiler import Missing
 from medtune.models.config import FullSettings, LoraSettings, ModelSettings
 from medtune.models.size import read_size
 from medtune.training import forecast
-from medtune.models.compiler import Missing
 from medtune.training.config import DdpSettings, NoDistribution, TrainSettings
 from medtune.training.data import measure_lengths
 from medtune.training.devices import DEVICES, Device
