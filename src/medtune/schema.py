@@ -132,7 +132,7 @@ def read_fault(error: Exception) -> Text:
         case UnicodeDecodeError():
             return msg("it is not UTF-8 text")
         case json.JSONDecodeError():
-            return msg("it is not valid JSON (line {line}, column {column})", line=error.lineno, column=error.colno)
+            return _not_json(error.lineno, error.colno)
         case RecursionError():
             return msg("it is nested too deeply")
         case ValidationError():
@@ -148,14 +148,18 @@ def read_fault(error: Exception) -> Text:
             return said if isinstance(said, Text) else msg("{detail}", detail=(str(said) or type(error).__name__).splitlines()[0])
 
 
+def _not_json(line: int, column: int) -> Text:
+    if line == 1:  # often one line of many, of which its caller gives the number
+        return msg("it is not valid JSON (character {column})", column=column)
+    return msg("it is not valid JSON (line {line}, column {column})", line=line, column=column)
+
+
 def _document_fault(kind: str, loc: _Loc, entry: Mapping[str, Any]) -> Text:
     context: Mapping[str, Any] = entry.get("ctx", {})
     field = ".".join(str(part) for part in loc)
     if kind == "json_invalid":
         place = re.search(r"line (\d+) column (\d+)", str(context.get("error", "")))
-        if place is None:
-            return msg("it is not valid JSON")
-        return msg("it is not valid JSON (line {line}, column {column})", line=int(place[1]), column=int(place[2]))
+        return _not_json(int(place[1]), int(place[2])) if place else msg("it is not valid JSON")
     if kind == "missing":
         return msg("{field} is missing", field=field)
     if kind == "extra_forbidden":

@@ -14,6 +14,7 @@ from medtune.data.sources.reports import deidentified_words, report_text
 from medtune.data.sources.rows import RecordFault, Row, faulty, read_rows
 from medtune.errors import DataError
 from medtune.language import msg
+from medtune.schema import read_fault
 from medtune.types import Fault, Picture, Record, Settings, SourceCard, SplitName
 
 __all__ = ["IuXray"]
@@ -159,7 +160,7 @@ def _json_rows(file: Path) -> Iterator[tuple[Row, SplitName | None]]:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(
-            msg("This is not valid JSON: {error}", error=str(error).splitlines()[0]),
+            msg("The file cannot be read: {error}", error=read_fault(error)),
             file=file,
             remedy=msg("Was the download cut short? Fetch the file again."),
         ) from error

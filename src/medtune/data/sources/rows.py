@@ -26,6 +26,7 @@ from medtune.data.sources.columnar import arrow_rows, parquet_rows, parts_of
 from medtune.data.sources.hub import hub_address, hub_files, open_data
 from medtune.errors import DataError
 from medtune.language import msg
+from medtune.schema import read_fault
 from medtune.types import Fault, Picture, Record, SplitName
 
 __all__ = [
@@ -246,7 +247,7 @@ def _json(file: Path) -> Iterator[Row]:
         content = json.loads(_read(file).decode("utf-8-sig"))
     except (json.JSONDecodeError, RecursionError) as error:
         raise DataError(
-            msg("This is not valid JSON: {error}", error=str(error)),
+            msg("The file cannot be read: {error}", error=read_fault(error)),
             file=file,
             remedy=msg("Was the download cut short? Files with one JSON object a line must be named .jsonl."),
         ) from error
@@ -272,7 +273,7 @@ def _jsonl(file: Path) -> Iterator[Row]:
                     file,
                     number,
                     {},
-                    Fault("not-json", msg("The line is not valid JSON: {error}", error=str(error)), msg("Correct the line.")),
+                    Fault("not-json", msg("The line cannot be read: {error}", error=read_fault(error)), msg("Correct the line.")),
                 )
                 continue
             yield _object(file, number, values)

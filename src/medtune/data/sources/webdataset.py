@@ -16,6 +16,7 @@ from medtune.data.sources.hub import hub_address, open_data, revision_of
 from medtune.data.sources.rows import RecordFault, Row, data_files, picture_group, split_of
 from medtune.errors import DataError
 from medtune.language import Text, msg
+from medtune.schema import read_fault
 from medtune.types import IMAGE_MARK, Fault, GroupKind, Part, Picture, Record, Settings, SourceCard
 
 __all__ = ["PICTURES", "WebDataset", "shard_files"]
@@ -203,7 +204,7 @@ def _object(data: bytes) -> dict[str, Any]:
     try:
         values = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise _fault("not-json", msg("The sample's JSON cannot be read: {error}", error=str(error).splitlines()[0])) from error
+        raise _fault("not-json", msg("The sample's JSON cannot be read: {error}", error=read_fault(error))) from error
     if not isinstance(values, dict):
         raise _fault("not-an-object", msg("The record is not a JSON object, but {kind}.", kind=type(values).__name__))
     return values
