@@ -46,6 +46,7 @@ REVIEW: dict[str, Text] = {
     "key_move": msg("case before, next case"),
     "key_save": msg("save the file"),
     "reader": msg("Your name or a code"),
+    "whose": msg("Marks are kept in this browser. Go on with your own, or begin below as another reader:"),
     "need_reader": msg("Give your name or a code first: marks of several readers must be told apart."),
     "no_storage": msg("This browser cannot keep your marks. Save the file before you close the page."),
     "not_this": msg("That file holds no marks of this review."),

@@ -2,12 +2,14 @@
 (() => {
   const root = document.documentElement;
   const review = document.body.dataset.review;
-  const store = `medtune-review-${review}`;
+  const store = `medtune-review-sittings-${review}`;
   const cards = [...document.querySelectorAll(".case")];
   const reader = document.getElementById("reader");
   const notice = (name, shown) => { document.getElementById(name).hidden = !shown; };
   let at = 0;
   let unsaved = false;
+  // Several readers may share a browser, and one must not begin with the marks of another: each sitting has a place of its own.
+  let sitting = String(Date.now());
 
   const speak = (language) => {
     root.lang = language;
@@ -58,11 +60,13 @@
   const count = () => {
     document.getElementById("done").textContent = String(cards.filter((card) => card.querySelector("[data-preference]:checked")).length);
   };
+  const kept = () => JSON.parse(localStorage.getItem(store)) ?? {};
   const keep = () => {
     unsaved = true;
+    notice("whose", false);
     count();
     try {
-      localStorage.setItem(store, JSON.stringify({ ...collect(), at }));
+      localStorage.setItem(store, JSON.stringify({ ...kept(), [sitting]: { ...collect(), at } }));
     } catch {
       notice("no-storage", true);
     }
@@ -147,13 +151,26 @@
   });
   addEventListener("beforeunload", (event) => { if (unsaved) event.preventDefault(); });
 
-  let before = null;
+  const goOn = (name, marks) => {
+    sitting = name;
+    apply(marks);
+    notice("whose", false);
+    count();
+    show(marks.at ?? 0);
+  };
   try {
-    before = JSON.parse(localStorage.getItem(store));
+    for (const [name, marks] of Object.entries(kept())) {
+      const button = document.createElement("button");
+      const decided = Object.values(marks.cases).filter((one) => one.preference !== null).length;
+      button.type = "button";
+      button.textContent = `${marks.reader || "?"} (${decided} / ${cards.length})`;
+      button.addEventListener("click", () => goOn(name, marks));
+      document.getElementById("sittings").append(" ", button);
+      notice("whose", true);
+    }
   } catch {
     notice("no-storage", true);
   }
-  if (before) apply(before);
   count();
-  show(before?.at ?? 0);
+  show(0);
 })();
