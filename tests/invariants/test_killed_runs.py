@@ -57,13 +57,17 @@ run:
 """
 
 NURSERY = """
-import json, os, signal, sys
+import contextlib, importlib.util, json, os, signal, sys
 import torch
 torch.set_num_threads(1)
 from medtune import api
 from medtune.training import job, launch, train
 from medtune.runs import is_run
 import peft, transformers.trainer, transformers.models.qwen3_vl.modeling_qwen3_vl, matplotlib.pyplot
+import cv2, medtune.data.prepare, medtune.evaluation.evaluate
+if importlib.util.find_spec("deepspeed"):
+    with contextlib.redirect_stdout(sys.stderr):  # accelerate imports it where it is installed, which takes longer than a run
+        import deepspeed
 
 def live(folder, recipe, operation):
     if operation:
@@ -104,7 +108,7 @@ class Nursery:
     """Where lives of a run begin."""
 
     def __init__(self) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "DS_ACCELERATOR": "cpu"}
         self._process = subprocess.Popen(
             [sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
