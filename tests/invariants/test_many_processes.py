@@ -221,9 +221,7 @@ def test_compiled_layers_learn_the_same_where_their_weights_are_divided(folder: 
     whole, divided = setup.run(tmp_path / "one"), setup.run(tmp_path / "fsdp")
     given = {"packing": True, "micro_batch_tokens": 64, "vision_cache": "none", "max_steps": 4}
     one = run_ranks(train_here, 1, folder, whole.folder, "mixed", given)[0]
-    # Without vector instructions: a third of the work would be asking the C++ compiler which of them there are.
-    scalar = {**FSDP, "TORCHINDUCTOR_VEC_ISA_OK": "0"}
-    results = run_ranks(train_compiled, 2, folder, divided.folder, given, seconds=1200, environment=scalar)
+    results = run_ranks(train_compiled, 2, folder, divided.folder, given, seconds=1200, environment=FSDP)
     assert all(isinstance(result, dict) for result in results), results
     assert results[0]["loss"] == pytest.approx(one["loss"], abs=1e-5)
     assert results[0]["eval_loss"] == pytest.approx(one["eval_loss"], abs=1e-5)
