@@ -61,7 +61,7 @@ class Projections:
         if self._first is None:
             return [call(x) for call in self._calls]
         low = nn.functional.linear(flat, self._first)
-        if self._joined is not None and all(type(call) is nn.Linear for call in self._calls):
+        if self._joined is not None:  # then every base layer is plain
             widths = [second.shape[1] for second in self._second if second is not None]
             parts = torch.split(torch.mm(low, self._joined), widths, dim=-1)
             for call, part in zip(self._calls, parts, strict=True):
