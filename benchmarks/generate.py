@@ -12,6 +12,7 @@ Stages, in the order in which they run (``--only`` chooses), each in a process o
 
 - ``train``: one optimizer step of ``medtune train``, because ``evaluate`` wants an adapter. Not measured.
 - ``inside``: where the time goes: the generator alone, at several numbers of rows (``decoding.py``).
+- ``agreement``: whether base and tuned model answer as transformers' ``generate`` does (``agreement.py``).
 - ``batch-16``: ``medtune evaluate`` with LLaMA-Factory's batch size. Base and tuned model, each timed by itself.
 - ``batch-auto``: the same with as many rows as medtune chooses.
 - ``peer``: LLaMA-Factory, ``do_predict``, ``predict_with_generate``, batch 16, without an adapter: compare it with medtune's base.
@@ -39,7 +40,7 @@ from stages import append_results, data_section, read_results, run
 HERE = Path(__file__).parent
 PEER_BATCH = 16
 TEST_SHARE = 0.95
-STAGES = ("train", "inside", "batch-16", "batch-auto", "peer")
+STAGES = ("train", "inside", "agreement", "batch-16", "batch-auto", "peer")
 
 
 class Benchmark(Stages):
@@ -120,6 +121,15 @@ class Benchmark(Stages):
             {"setting": "", "fault": fault}
         ]
 
+    def agreement(self) -> list[dict[str, Any]]:
+        out = self.work / "agreement.json"
+        out.unlink(missing_ok=True)
+        fault = run([sys.executable, HERE / "agreement.py", self.run, out], self.work / "agreement.log", **self.given())
+        rows: list[dict[str, Any]] = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else []
+        return [{"setting": f"{row['model_asked']}, {row['dtype']}", "fault": fault, **row} for row in rows] or [
+            {"setting": "", "fault": fault}
+        ]
+
     def peer(self) -> list[dict[str, Any]]:
         options = self.options
         settings = {
@@ -145,7 +155,7 @@ class Benchmark(Stages):
         return {"limit": self.limit(), "environment": self.environment}
 
     def main(self) -> None:
-        stages = {"train": self.train, "inside": self.inside, "peer": self.peer}
+        stages = {"train": self.train, "inside": self.inside, "agreement": self.agreement, "peer": self.peer}
         for stage in self.options.only:
             if self.limit() < 20:
                 print(f"{stage}: not started, {self.deadline - time.monotonic():.0f} s are left of --budget", flush=True)
@@ -175,7 +185,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             "|---|---|---|---|---|---|",
         ]
         for row in own:
-            if row["stage"] in ("train", "inside"):
+            if row["stage"] in ("train", "inside", "agreement"):
                 continue
             speed = row.get("samples_per_second")
             ratio = f"{speed / peer:.1f}" if speed and peer else "-"
@@ -209,6 +219,14 @@ def table(rows: list[dict[str, Any]]) -> str:
                 more = (f"{row['wait_seconds']:.2f}", f"{row['capture_seconds']:.2f}", f"{row['peak_gib']:.1f}")
                 lines.append("| " + " | ".join(map(str, (*cells, *more))) + " |")
             lines += ["", f"Copy bandwidth {inside[0]['bandwidth'] / 1e12:.2f} TB/s."]
+        agreed = [row for row in own if row["stage"] == "agreement" and "equal" in row]
+        if agreed:
+            columns = ("model, type", "answers equal to transformers'", "in common", "with float32", "transformers' with float32")
+            lines += ["", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+            for row in agreed:
+                shares = [row[name] for name in ("shared", "shared_exact", "plain_shared_exact")]
+                told_shares = ["-" if share is None else f"{share:.0%}" for share in shares]
+                lines.append("| " + " | ".join((row["setting"], f"{row['equal']} of {row['answers']}", *told_shares)) + " |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
