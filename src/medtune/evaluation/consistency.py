@@ -30,6 +30,7 @@ from medtune.evaluation.metrics.additive import mean_of
 from medtune.evaluation.metrics.words import answer_words
 from medtune.evaluation.predictions import MAX_CHARACTERS
 from medtune.evaluation.variants import has_side
+from medtune.tasks.asking import question_of
 from medtune.tasks.reading.finding import canonical_finding, is_kind_of
 from medtune.tasks.reading.yes_no import read_yes_no
 from medtune.types import Consistency, ConsistencyName, Prediction, Sample
@@ -65,7 +66,8 @@ _EMPTY = frozenset(
 def agreement(one: Prediction, other: Prediction, sample: Sample) -> float | None:
     """How far two answers to the same question agree, 0 to 1; None where one of them cannot be read."""
     if _asks_yes_no(sample):
-        first, second = read_yes_no(one.generation.text), read_yes_no(other.generation.text)
+        question = question_of(sample)
+        first, second = (read_yes_no(answer.generation.text, question) for answer in (one, other))
         return None if first is None or second is None else float(first == second)
     left, right = answer_words(one.generation.text), answer_words(other.generation.text)
     if not left or not right:

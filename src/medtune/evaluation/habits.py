@@ -16,6 +16,7 @@ from medtune.evaluation.metrics.words import answer_words
 from medtune.evaluation.predictions import MAX_CHARACTERS
 from medtune.evaluation.wording import model_name, task_title, value_title
 from medtune.language import Text, msg
+from medtune.tasks.asking import question_of
 from medtune.tasks.reading.yes_no import read_yes_no
 from medtune.types import Prediction, Sample
 
@@ -56,14 +57,14 @@ def habits_of(label: str, predictions: Mapping[str, Prediction], samples: Iterab
         text, target = prediction.generation.text[:MAX_CHARACTERS].strip(), sample.target.strip()
         truth = _yes_no(target)
         if truth is not None:
-            said[read_yes_no(text)] += 1
+            said[read_yes_no(text, question_of(sample))] += 1
             true[truth] += 1
         else:
             answers, references = open_ones.setdefault(sample.task, (array("q"), array("q")))
             answers.append(hash(text))
             references.append(hash(target))
-        if sample.images and (question := next((turn.content for turn in reversed(sample.prompt) if turn.role == "user"), "")):
-            for column, value in zip(asked, (question.strip(), _told(text, truth), truth or target), strict=True):
+        if sample.images and (question := question_of(sample)):
+            for column, value in zip(asked, (question.strip(), _told(text, truth, question), truth or target), strict=True):
                 column.append(hash(value))
         if len(target.encode()) >= LONG:
             num_long += 1
@@ -104,7 +105,12 @@ def only_form_changed(
             same += 1
             continue
         truth = _yes_no(sample.target.strip())
-        alike = _told(left, truth) == _told(right, truth) if truth is not None else answer_words(left) == answer_words(right)
+        question = question_of(sample)
+        alike = (
+            _told(left, truth, question) == _told(right, truth, question)
+            if truth is not None
+            else answer_words(left) == answer_words(right)
+        )
         same += alike
         differ += alike
     if total < FEW_ANSWERS or not differ or same < ONE_ANSWER * total:
@@ -125,9 +131,9 @@ def _yes_no(target: str) -> str | None:
     return read_yes_no(target) if len(target.split()) == 1 else None
 
 
-def _told(text: str, truth: str | None) -> str:
+def _told(text: str, truth: str | None, question: str) -> str:
     """What an answer says, in as few letters as it can be said."""
-    return (read_yes_no(text) or text) if truth is not None else text.rstrip(".。 ").lower()
+    return (read_yes_no(text, question) or text) if truth is not None else text.rstrip(".。 ").lower()
 
 
 def _repeats(text: str, target: str) -> bool:

@@ -11,7 +11,7 @@ from medtune.errors import DataError, RecipeError
 from medtune.language import Language, msg
 from medtune.types import IMAGE_MARK, Message, Record, Sample
 
-__all__ = ["InstructedTask", "Instructions", "QuestionTask", "record_language", "stripped"]
+__all__ = ["InstructedTask", "Instructions", "QuestionTask", "question_of", "record_language", "stripped"]
 
 
 Instructions = Mapping[Language, str]
@@ -111,6 +111,11 @@ class QuestionTask(InstructedTask):
         if "{question}" in instruction:
             return instruction.replace("{question}", question)
         return f"{question}\n{instruction}" if instruction else question
+
+
+def question_of(sample: Sample) -> str:
+    """What the last turn of the user asks, with its instruction; empty where no user speaks."""
+    return next((turn.content for turn in reversed(sample.prompt) if turn.role == "user"), "")
 
 
 def stripped(text: str) -> str:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import JsonValue
 
-from medtune.tasks.asking import Instructions, QuestionTask, stripped
+from medtune.tasks.asking import Instructions, QuestionTask, question_of, stripped
 from medtune.tasks.reading.yes_no import read_yes_no
 from medtune.types import Sample
 
@@ -31,9 +31,8 @@ class ClosedVqa(QuestionTask):
         Raises:
             ValueError: The answer is empty.
         """
-        del sample
         text = stripped(text)
-        return read_yes_no(text) or text
+        return read_yes_no(text, question_of(sample)) or text
 
 
 class OpenVqa(QuestionTask):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from medtune.evaluation.metrics.additive import check_name, mean_of, mean_score, reference, share, unscored
 from medtune.evaluation.metrics.words import answer_words, holds_run
 from medtune.language import msg
+from medtune.tasks.asking import question_of
 from medtune.tasks.reading.choice import read_choice, read_options, reference_letter
 from medtune.tasks.reading.yes_no import read_yes_no
 from medtune.types import MetricValue, Prediction, Sample, Score
@@ -26,9 +27,9 @@ class ClosedAccuracy:
     """Closed questions: yes or no, or a choice among words.
 
     A reference that is yes or no is compared with what the answer *says* (:func:`medtune.tasks.reading.yes_no.read_yes_no`: whole
-    words, so that "abnormal" holds no "no"). Any other reference has to stand in the answer as whole words, and an answer that
-    offers alternatives ("CT or MRI") has to be the reference exactly. Every sample with a reference counts, whatever the answer
-    looks like; one without is unscored.
+    words, so that "abnormal" holds no "no", and the question said again, so that "The heart is not enlarged" answers "Is the heart
+    enlarged?"). Any other reference has to stand in the answer as whole words, and an answer that offers alternatives ("CT or MRI")
+    has to be the reference exactly. Every sample with a reference counts, whatever the answer looks like; one without is unscored.
 
     - ``accuracy`` (0 to 1, higher is better): right answers / answers, as VQA-RAD reports closed questions (Lau et al. 2018,
       doi:10.1038/sdata.2018.251).
@@ -68,7 +69,7 @@ class ClosedAccuracy:
         if truth is None:
             right = _says(text, target)
             return (mean_score(sample, "closed/accuracy", right, _compare(_shorten(text), target, right)),)
-        answer = prediction.answer if prediction.answer in ("yes", "no") else read_yes_no(text)
+        answer = prediction.answer if prediction.answer in ("yes", "no") else read_yes_no(text, question_of(sample))
         right = answer == truth
         said_yes, true_yes = float(answer == "yes"), float(truth == "yes")
         # (true yes, false yes, true no, false no); an unreadable answer falls on the wrong side.
