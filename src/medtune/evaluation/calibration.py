@@ -1,7 +1,8 @@
 """Probabilities and truths -> reliability bins, the risk-coverage curve and a threshold for abstaining.
 
 All functions take arrays of one length: ``probability`` of yes (0 to 1) and ``truth`` (1 = yes, 0 = no), or ``confidence`` (0.5
-to 1) and ``wrong`` (1 = wrong).
+to 1) and ``wrong`` (0 to 1; 1 = wrong, 1/2 where a probability of exactly 1/2 prefers neither answer:
+:func:`medtune.evaluation.metrics.calibration.chance_of_error`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from medtune.evaluation.bootstrap import cluster_bootstrap
 from medtune.evaluation.metrics.additive import mean_of, reference
-from medtune.evaluation.metrics.calibration import probability_of_yes
+from medtune.evaluation.metrics.calibration import chance_of_error, probability_of_yes
 from medtune.evaluation.score import score_tokens
 from medtune.tasks.reading.yes_no import read_yes_no
 from medtune.types import Abstention, Prediction, ReliabilityBin, Sample
@@ -170,9 +171,10 @@ def _mean(values: NDArray[Any]) -> float | None:
 
 
 def _confidence(told: Told) -> tuple[Numbers, Numbers]:
-    """(confidence, wrong); one half is wrong, since it is no answer."""
-    p, truth = told.probability, told.truth
-    return np.maximum(p, 1 - p), np.where(truth > 0.5, p <= 0.5, p >= 0.5).astype(np.float64)
+    """(confidence, wrong)."""
+    p = told.probability
+    wrong = [chance_of_error(*pair) for pair in zip(p.tolist(), (told.truth > 0.5).tolist(), strict=True)]
+    return np.maximum(p, 1 - p), np.array(wrong, dtype=np.float64)
 
 
 def _pairs(first: ArrayLike, second: ArrayLike) -> tuple[Numbers, Numbers]:

@@ -100,7 +100,19 @@ def test_the_threshold_is_chosen_on_validation_and_applied_to_test() -> None:
     assert found.threshold == 0.95
     assert (found.validation_coverage, found.validation_accuracy) == (0.5, 1.0)
     assert (found.coverage, found.accuracy) == (0.5, 0.5), "what held on validation need not hold on test"
-    assert found.accuracy_of_all == 0.25
+    assert found.accuracy_of_all == 1.5 / 4, "one half is neither right nor wrong"
+
+
+def test_one_half_counts_half_in_the_area_and_in_the_curve_alike() -> None:
+    answers = [(0.9, "yes"), (0.5, "yes"), (0.5, "no")]
+    told = Told(np.array([p for p, _ in answers]), np.array([float(target == "yes") for _, target in answers]), ("a", "b", "c"))
+    found = abstention("tuned", told, told, max_risk=0.4)
+    assert found.curve == ((pytest.approx(1 / 3), 0.0), (1.0, pytest.approx(1 / 3)))
+    assert found.threshold == 0.5, "a third is wrong: all may stay"
+    assert found.accuracy_of_all == pytest.approx(2 / 3)
+    # Ranks 1 to 3 in expectation: 0/1, 0.5/2, 1/3.
+    assert number("aurc", answers) == pytest.approx((0 + 0.25 + 1 / 3) / 3)
+    assert number("aurc", [(0.5, "yes"), (0.5, "no")]) == 0.5, "no worse than chance"
 
 
 def test_the_accuracy_of_what_is_kept_is_as_uncertain_as_the_groups_it_is_kept_from() -> None:

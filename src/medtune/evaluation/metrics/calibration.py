@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["NUM_BINS", "Calibration", "probability_of_yes"]
+__all__ = ["NUM_BINS", "Calibration", "chance_of_error", "probability_of_yes"]
 
 NUM_BINS = 15
 """Bins of equal width from 0 to 1: the number of Guo et al. 2017 (arXiv:1706.04599)."""
@@ -28,7 +28,7 @@ class Calibration:
 
     p is the probability of yes, of yes and no alone: the probabilities of the words that say yes, summed, divided by those of all
     that say yes or no (:func:`probability_of_yes`); y is 1 where the reference is yes. The confidence is max(p, 1 - p), and an
-    answer counts as wrong where p is on the other side of one half than y.
+    answer is wrong where p is on the other side of one half than y, and half wrong at one half (:func:`chance_of_error`).
 
     - ``brier`` (0 to 1, lower is better): mean of (p - y)² (Brier 1950, doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2); 0.25
       for a model that always says one half.
@@ -65,7 +65,7 @@ class Calibration:
         place = 3 * min(int(p * NUM_BINS), NUM_BINS - 1)
         ece[place : place + 3] = [1.0, p, y]
         risk = [0.0] * (2 * _STEPS)
-        wrong = float((p > 0.5) != (y > 0.5)) if p != 0.5 else 0.5
+        wrong = chance_of_error(p, truth == "yes")
         step = 2 * min(int((max(p, 1 - p) - 0.5) * 2 * _STEPS), _STEPS - 1)
         risk[step : step + 2] = [1.0, wrong]
         return (
@@ -114,6 +114,21 @@ def _harmonic(number: NDArray[np.float64]) -> NDArray[np.float64]:
     table = np.concatenate(([0.0], np.cumsum(1.0 / np.arange(1, int(number.max(initial=0)) + 2))))
     found: NDArray[np.float64] = table[np.rint(number).astype(np.int64)]
     return found
+
+
+def chance_of_error(p: float, truth: bool) -> float:
+    """How likely the more probable of yes and no is wrong: 0 or 1, and 1/2 where p is exactly 1/2.
+
+    At 1/2 the model prefers neither, and whichever word is taken is a coin's: its expected 0/1 loss is 1/2, as ties count one half
+    in the area under the ROC curve (Hanley & McNeil 1982, doi:10.1148/radiology.143.1.7063747). A model that always says 1/2 so
+    has the risk of chance, not one worse than chance. Every measure of risk here goes by this rule: the area under the
+    risk-coverage curve, the curve itself, and the threshold for abstaining.
+
+    Args:
+        p: Probability of yes, 0 to 1.
+        truth: Whether the reference is yes.
+    """
+    return 0.5 if p == 0.5 else float((p > 0.5) != truth)
 
 
 def probability_of_yes(logprobs: Mapping[str, float]) -> float | None:
