@@ -111,7 +111,7 @@ def reading_alone(generator: HfGenerator, requests: list[Request], *, kernels: b
     requests = requests[:28]
     encoder, device = generator._encoder, generator._model.device
     started = time.perf_counter()
-    with Encoding(encoder, requests, ahead=len(requests), dtype=generator._model.dtype) as encoding:
+    with Encoding(encoder, requests, ahead=len(requests), dtype=generator._model.dtype, device=device) as encoding:
         encoded = [taken for _ in requests if isinstance(taken := encoding.take(), EncodedRequest)]
     found: dict[str, Any] = {"encode_ms": 1000 * (time.perf_counter() - started) / len(encoded)}
     longest = max(len(each.features.input_ids) for each in encoded) + 1

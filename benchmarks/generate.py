@@ -13,7 +13,8 @@ Stages, in the order in which they run (``--only`` chooses), each in a process o
 - ``train``: one optimizer step of ``medtune train``, because ``evaluate`` wants an adapter. Not measured.
 - ``inside``: where the time goes: the generator alone, at several numbers of rows (``decoding.py``).
 - ``agreement``: whether base and tuned model answer as transformers' ``generate`` does (``agreement.py``).
-- ``batch-16``: ``medtune evaluate`` with LLaMA-Factory's batch size. Base and tuned model, each timed by itself.
+- ``batch-16``: ``medtune evaluate`` with LLaMA-Factory's batch size, twelve batches. Base and tuned model, each timed by itself,
+  from the first request on.
 - ``batch-auto``: the same with as many rows as medtune chooses.
 - ``peer``: LLaMA-Factory, ``do_predict``, ``predict_with_generate``, batch 16, without an adapter: compare it with medtune's base.
   Its first batch counts for nothing, the later ones do. It draws as the model's ``generation_config.json`` says, if there is one.
@@ -66,7 +67,7 @@ class Benchmark(Stages):
 
     def evaluate(self, stage: str) -> list[dict[str, Any]]:
         rows = stage.removeprefix("batch-")
-        samples = self.options.samples if rows == "auto" else 4 * int(rows)
+        samples = self.options.samples if rows == "auto" else 12 * int(rows)
         fault = self.medtune(
             "evaluate",
             self.run,

@@ -70,11 +70,15 @@ class Encoding:
         requests: In the order in which they are wanted.
         ahead: How many may be encoded and not yet taken.
         dtype: Of the pixels.
+        device: Of the model. A GPU reads page-locked memory by itself, so pixels for one are put there.
     """
 
-    def __init__(self, encoder: Encoder, requests: Sequence[Request], *, ahead: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self, encoder: Encoder, requests: Sequence[Request], *, ahead: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
         self._encoder = encoder
         self._dtype = dtype
+        self._locked = device.type == "cuda"
         self._waiting = deque(requests)
         self._ahead = max(1, ahead)
         self._under_way: deque[tuple[Request, Future[EncodedRequest]]] = deque()
@@ -151,7 +155,8 @@ class Encoding:
     def _encoded(self, key: Hashable, image: StoredPicture | Image, sample_id: str) -> EncodedPicture:
         assert self._encoder.pictures is not None
         tensors = self._encoder.pictures.tensors([_opened(image)], sample_id=sample_id)
-        return EncodedPicture(key, tensors["pixel_values"].to(self._dtype), tensors["image_grid_thw"][0])
+        pixels = tensors["pixel_values"].to(self._dtype)
+        return EncodedPicture(key, pixels.pin_memory() if self._locked else pixels, tensors["image_grid_thw"][0])
 
 
 def _opened(image: StoredPicture | Image) -> Image:

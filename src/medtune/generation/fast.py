@@ -118,7 +118,7 @@ class FastPath:
         Raises:
             GenerationError: A picture is damaged.
         """
-        with Encoding(self._encoder, [request], ahead=1, dtype=self._model.dtype) as encoding:
+        with Encoding(self._encoder, [request], ahead=1, dtype=self._model.dtype, device=self._model.device) as encoding:
             taken = encoding.take()
         if isinstance(taken, EncodedRequest):
             return taken
@@ -194,7 +194,8 @@ class FastPath:
         while left:
             longest = max(tokens[request.id] for request in left)
             self.rows = rows = min(rows, len(left))
-            with Encoding(self._encoder, left, ahead=min(2 * rows, 64), dtype=decoder.dtype) as encoding:
+            ahead = min(2 * rows, 64)
+            with Encoding(self._encoder, left, ahead=ahead, dtype=decoder.dtype, device=decoder.device) as encoding:
                 wave = _Wave(self, decoder, encoding, rows, longest, sampling)
                 yield from wave.run()
                 lost = wave.lost

@@ -18,6 +18,9 @@ __all__ = ["Sight"]
 _LARGEST_PATCHES = 32_768
 """Patches that go through the tower at once: 32 pictures of 512 x 512."""
 
+_KEPT_LAYOUTS = 4
+"""Some megabytes each on the device."""
+
 
 class Sight:
     """Features of pictures, kept while further questions about them are to come.
@@ -36,6 +39,7 @@ class Sight:
         self._seen: Counter[Hashable] = Counter()
         self._kept: OrderedDict[Hashable, Tensor] = OrderedDict()
         self._bytes = 0
+        self._layouts: OrderedDict[Hashable, dict[str, Any]] = OrderedDict()
         self.num_computed = 0
 
     def features(self, pictures: Sequence[EncodedPicture], device: torch.device) -> Tensor:
@@ -66,21 +70,24 @@ class Sight:
 
     def _tower(self, pictures: Sequence[EncodedPicture], device: torch.device) -> dict[Hashable, Tensor]:
         grids = torch.stack([picture.grid for picture in pictures])
-        layout = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in self._layout(grids).items()}
-        pixels = self._uploaded([picture.pixels for picture in pictures], device)
+        layout = self._laid_out(grids, device)
+        pixels = _uploaded([picture.pixels for picture in pictures], device)
         features = picture_features(self._inner, pixels, layout, grids.to(device))
         merge = self._layout.merge_size**2
         parts = torch.split(features, [int(picture.grid.prod()) // merge for picture in pictures])
         self.num_computed += len(pictures)
         return {picture.key: part for picture, part in zip(pictures, parts, strict=True)}
 
-    @staticmethod
-    def _uploaded(pixels: Sequence[Tensor], device: torch.device) -> Tensor:
-        """(num_patches of all, patch_dim) on ``device``. A GPU reads page-locked memory by itself, and torch gives such memory to
-        nobody else before it has been read."""
-        shape = (sum(map(len, pixels)), pixels[0].shape[1])
-        joined = torch.empty(shape, dtype=pixels[0].dtype, pin_memory=device.type == "cuda")
-        return torch.cat(list(pixels), out=joined).to(device, non_blocking=True)
+    def _laid_out(self, grids: Tensor, device: torch.device) -> dict[str, Any]:
+        """Where the patches lie. Kept for pictures of the same sizes, because the CPU works it out and a GPU waits for it."""
+        key = tuple(map(tuple, grids.tolist()))
+        layout = self._layouts.pop(key, None)
+        if layout is None:
+            layout = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in self._layout(grids).items()}
+        self._layouts[key] = layout
+        while len(self._layouts) > _KEPT_LAYOUTS:
+            self._layouts.popitem(last=False)
+        return layout
 
     def _keep(self, key: Hashable, features: Tensor) -> None:
         """Keep what will be asked for again, and drop what will not; the longest unused go first where there is no room."""
@@ -95,6 +102,14 @@ class Sight:
         self._bytes += _size(features)
         while self._bytes > self._limit:
             self._bytes -= _size(self._kept.popitem(last=False)[1])
+
+
+def _uploaded(pixels: Sequence[Tensor], device: torch.device) -> Tensor:
+    """(num_patches of all, patch_dim) on ``device``. Page-locked memory is given to nobody else before it has been read."""
+    joined = torch.empty((sum(map(len, pixels)), pixels[0].shape[1]), dtype=pixels[0].dtype, device=device)
+    for part, source in zip(torch.split(joined, [len(each) for each in pixels]), pixels, strict=True):
+        part.copy_(source, non_blocking=True)
+    return joined
 
 
 def _size(tensor: Tensor) -> int:

@@ -193,12 +193,13 @@ class Decoder:
         added: Tensor | None = None
         for number, layer in enumerate(self._layers):
             hidden, normed = operations.add_norm(hidden, added, layer.attention_norm)
-            query, key, value = (part.view(len(cos), -1, self.head_dim) for part in layer.qkv(normed))
+            query, key, value = (part.view(len(cos), -1, self.head_dim) for part in operations.product(layer.qkv, normed))
             keys, values = cache.keys[number], cache.values[number]
             query, key = operations.rotate_and_keep(query, key, value, layer.head_norms, cos, sin, keys, values, rows, slots)
             attended = attend(number, query, key, value).view(*hidden.shape[:2], -1)
-            hidden, normed = operations.add_norm(hidden, layer.output(attended)[0], layer.mlp_norm)
-            added = layer.mlp(normed, operations)
+            (added,) = operations.product(layer.output, attended, apart=True)
+            hidden, normed = operations.add_norm(hidden, added, layer.mlp_norm)
+            added = layer.mlp(normed, operations, apart=places is None)
             if places is not None and number < len(levels):
                 # DeepStack (Meng et al. 2024, arXiv:2406.04334).
                 added = added.index_add(1, places, levels[number][None])
@@ -219,7 +220,7 @@ class Decoder:
             if step_kernels.serves(self._text, head_dim=self.head_dim, dtype=self.dtype) and step_kernels.can_run(
                 self.device, self.dtype, **widths
             ):
-                return step_kernels.TritonOperations()
+                return step_kernels.TritonOperations(self.device, self.dtype)
         return TorchOperations()
 
 
@@ -248,7 +249,7 @@ class _Layer:
     scaling: float
     output: Projections
     mlp_norm: Any
-    mlp: Callable[[Tensor, StepOperations], Tensor]
+    mlp: _Gated | _Experts
 
     @classmethod
     def of(cls, layer: Any, *, use_adapter: bool, copied: bool) -> _Layer:
@@ -272,9 +273,10 @@ class _Gated:
         self._in = Projections([mlp.gate_proj, mlp.up_proj], use_adapter=use_adapter)
         self._out = Projections([mlp.down_proj], use_adapter=use_adapter)
 
-    def __call__(self, x: Tensor, operations: StepOperations) -> Tensor:
-        gate, up = self._in(x)
-        return self._out(operations.gated(gate, up, self._act))[0]
+    def __call__(self, x: Tensor, operations: StepOperations, *, apart: bool) -> Tensor:
+        """``apart`` as of :meth:`medtune.models.step_operations.StepOperations.product`."""
+        (result,) = operations.product(self._out, operations.gated_product(self._in, x, self._act), apart=apart)
+        return result
 
 
 class _Experts:
@@ -283,6 +285,6 @@ class _Experts:
     def __init__(self, mlp: Any) -> None:
         self._mlp = mlp
 
-    def __call__(self, x: Tensor, operations: StepOperations) -> Tensor:  # noqa: ARG002
+    def __call__(self, x: Tensor, operations: StepOperations, *, apart: bool) -> Tensor:  # noqa: ARG002
         mixed: Tensor = self._mlp(x)
         return mixed

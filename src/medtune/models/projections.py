@@ -7,12 +7,14 @@ weights stay apart from the adapter: merging them would round the sum, and in 16
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from medtune.models.few_rows import FewRows
 from medtune.models.lora_forward import is_plain
 
 __all__ = ["Projections"]
@@ -48,6 +50,34 @@ class Projections:
         if copied and len(plain) == len(members) > 1 and len(adapted) in (0, len(members)):
             self._widths = [call.out_features for call in plain]
             self._weight, self._bias = _side_by_side(plain, self._first)
+
+    @functools.cached_property
+    def few(self) -> FewRows | None:
+        """For products with few rows: one weight, or two of one shape; None where there are more, or other modules."""
+        plain = [call for call in self._calls if type(call) is nn.Linear]
+        if len(plain) < len(self._calls):
+            return None
+        if self._weight is not None:
+            width = sum(self._widths)
+            bias = None if self._bias is None else self._bias[:width]
+            return FewRows.of((self._weight[:width],), self._first, self._joined, bias)
+        second = None
+        if self._first is not None:
+            missing = self._first.new_zeros
+            parts = [
+                missing(0, call.out_features) if part is None else part for call, part in zip(plain, self._second, strict=True)
+            ]
+            second = torch.block_diag(*parts)  # type: ignore[no-untyped-call]
+        biases = [call.bias.detach() for call in plain if call.bias is not None]
+        bias = biases[0] if len(biases) == len(plain) == 1 else None
+        if len(plain) > 2 or (biases and bias is None):
+            return None
+        return FewRows.of(tuple(call.weight.detach() for call in plain), self._first, second, bias)
+
+    @property
+    def widths(self) -> list[int]:
+        """Of each member's result."""
+        return [call.out_features for call in self._calls if isinstance(call, nn.Linear)]
 
     def __call__(self, x: Tensor) -> list[Tensor]:
         """(..., in) -> one (..., out) for each member; the last dimension is contiguous, the others may not be."""

@@ -15,11 +15,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from medtune.models import product_kernels
+from medtune.models.few_rows import MOST_ROWS, FewRows
 from medtune.models.step_operations import is_plain_norm
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from medtune.models.projections import Projections
 
 __all__ = ["TritonOperations"]
 
@@ -36,23 +41,40 @@ _MOST_PARTS = 16
 
 
 class TritonOperations:
-    """See :class:`medtune.models.step_operations.StepOperations`."""
+    """See :class:`medtune.models.step_operations.StepOperations`.
+
+    Args:
+        device: Where they run.
+        dtype: Of the numbers.
+
+    Attributes:
+        chained: A kernel is launched while the one before it still runs, and waits for that itself (CUDA's programmatic dependent
+            launch, from Hopper on). Between two kernels of some microseconds there is otherwise one without any.
+    """
 
     reads_all_slots = False
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.chained = device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (9, 0)
+        self._options: dict[str, Any] = {"CHAINED": True, "launch_pdl": True} if self.chained else {"CHAINED": False}
+        self._multiplies = product_kernels.can_run(device, dtype, chained=self.chained)
 
     def add_norm(self, hidden: Tensor, added: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:
         width = hidden.shape[-1]
         normed = torch.empty_like(hidden)
+        parts = 0 if added is None else 1 if added.ndim == hidden.ndim else len(added)
         _add_norm[(hidden.numel() // width,)](
             hidden,
             hidden if added is None else added,
             norm.weight,
             normed,
             width,
+            hidden.numel(),
             norm.variance_epsilon,
-            ADDS=added is not None,
+            PARTS=parts,
             BLOCK=triton.next_power_of_2(width),
             num_warps=8 if width > 1024 else 4,
+            **self._options,
         )
         return hidden, normed
 
@@ -96,6 +118,7 @@ class TritonOperations:
             NORMED=normed,
             HALF=width // 2,
             num_warps=1,
+            **self._options,
         )
         return query, key
 
@@ -135,21 +158,42 @@ class TritonOperations:
             PRECISION="ieee" if query.dtype == torch.float32 else "tf32",
             num_warps=4,
             num_stages=3,
+            **self._options,
         )
         if parts > 1:
             _put_together[(count * heads,)](
-                sums, weights, output, parts, WIDTH=width, PARTS=triton.next_power_of_2(parts), num_warps=2
+                sums, weights, output, parts, WIDTH=width, PARTS=triton.next_power_of_2(parts), num_warps=2, **self._options
             )
         return output
 
-    def gated(self, gate: Tensor, up: Tensor, act: Any) -> Tensor:  # noqa: ARG002
+    def product(self, projections: Projections, x: Tensor, *, apart: bool = False) -> list[Tensor]:
+        layer = self._few(projections, x)
+        if layer is None:
+            return projections(x)
+        found = product_kernels.product(x.reshape(-1, x.shape[-1]), layer, apart=apart, chained=self.chained)
+        found = found.view(*found.shape[:-2], *x.shape[:-1], found.shape[-1])
+        return list(torch.split(found, projections.widths, dim=-1))
+
+    def gated_product(self, projections: Projections, x: Tensor, act: Any) -> Tensor:  # noqa: ARG002
+        layer = self._few(projections, x)
+        if layer is None:
+            gate, up = projections(x)
+            return self.gated(gate, up)
+        found = product_kernels.gated_product(x.reshape(-1, x.shape[-1]), layer, chained=self.chained)
+        return found.view(*x.shape[:-1], -1)
+
+    def _few(self, projections: Projections, x: Tensor) -> FewRows | None:
+        return projections.few if self._multiplies and x.numel() <= MOST_ROWS * x.shape[-1] else None
+
+    def gated(self, gate: Tensor, up: Tensor) -> Tensor:
+        """``silu(gate) * up``: (..., width) each."""
         width = gate.shape[-1]
         output = torch.empty(gate.shape, device=gate.device, dtype=gate.dtype)
         # As a matrix, because the stride of a dimension of one does not say where the next row begins.
         gate, up = gate.view(-1, width), up.view(-1, width)
         block = min(1024, triton.next_power_of_2(width))
         _gated[(len(gate), triton.cdiv(width, block))](
-            gate, up, output, width, gate.stride(0), up.stride(0), BLOCK=block, num_warps=4
+            gate, up, output, width, gate.stride(0), up.stride(0), BLOCK=block, num_warps=4, **self._options
         )
         return output
 
@@ -159,9 +203,9 @@ def can_run(device: torch.device, dtype: torch.dtype, *, heads: int, key_heads: 
     """Whether kernels can be built and run here. Tried once, on the attention at its real widths: it alone needs more shared
     memory than some GPUs have."""
     try:
-        operations = TritonOperations()
+        operations = TritonOperations(device, dtype)
         query = torch.ones(1, heads, head_dim, device=device, dtype=dtype)
-        operations.gated(query, query, None)
+        operations.gated(query, query)
         for num_slots in (_KEYS, 2 * _KEYS):  # whole, and in parts
             keys = torch.ones(1, key_heads, num_slots, head_dim, device=device, dtype=dtype)
             operations.attend(query, keys, keys, torch.zeros(1, device=device, dtype=torch.int64), 1.0)
@@ -188,13 +232,30 @@ def serves(text: Any, *, head_dim: int, dtype: torch.dtype) -> bool:
 
 
 @triton.jit
-def _add_norm(hidden, added, weight, normed, width, eps, ADDS: tl.constexpr, BLOCK: tl.constexpr):
+def _add_norm(
+    hidden,
+    added,
+    weight,
+    normed,
+    width,
+    part_stride,
+    eps,
+    PARTS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    CHAINED: tl.constexpr,
+):
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     inside = column < width
+    if CHAINED:
+        gdc_wait()
+        gdc_launch_dependents()
     x = tl.load(hidden + row * width + column, mask=inside, other=0.0)
-    if ADDS:
-        x = (x.to(tl.float32) + tl.load(added + row * width + column, mask=inside, other=0.0).to(tl.float32)).to(x.dtype)
+    if PARTS > 0:
+        more = tl.load(added + row * width + column, mask=inside, other=0.0).to(tl.float32)
+        for part in tl.static_range(1, PARTS):
+            more += tl.load(added + part * part_stride + row * width + column, mask=inside, other=0.0)
+        x = (x.to(tl.float32) + more.to(x.dtype).to(tl.float32)).to(x.dtype)
         tl.store(hidden + row * width + column, x, mask=inside)
     wide = x.to(tl.float32)
     scale = tl.rsqrt(tl.sum(wide * wide, 0) / width + eps)
@@ -226,9 +287,13 @@ def _rotate_and_keep(
     num_key_heads,
     NORMED: tl.constexpr,
     HALF: tl.constexpr,
+    CHAINED: tl.constexpr,
 ):
     token = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1).to(tl.int64)
+    if CHAINED:
+        gdc_wait()
+        gdc_launch_dependents()
     column = tl.arange(0, HALF)
     kept = tl.load(rows + token) * row_stride + tl.load(slots + token) * 2 * HALF + column
     if head >= num_heads + num_key_heads:
@@ -286,10 +351,14 @@ def _attend(
     KEYS: tl.constexpr,
     SPLIT: tl.constexpr,
     PRECISION: tl.constexpr,
+    CHAINED: tl.constexpr,
 ):
     row = (tl.program_id(0) // num_key_heads).to(tl.int64)
     head = tl.program_id(0) % num_key_heads
     part = tl.program_id(1)
+    if CHAINED:
+        gdc_wait()
+        gdc_launch_dependents()
     length = tl.load(last + row).to(tl.int32) + 1
     each = tl.cdiv(tl.cdiv(length, parts), KEYS) * KEYS
     begin = part * each
@@ -327,8 +396,11 @@ def _attend(
 
 
 @triton.jit
-def _put_together(sums, weights, output, parts, WIDTH: tl.constexpr, PARTS: tl.constexpr):
+def _put_together(sums, weights, output, parts, WIDTH: tl.constexpr, PARTS: tl.constexpr, CHAINED: tl.constexpr):
     head = tl.program_id(0).to(tl.int64)
+    if CHAINED:
+        gdc_wait()
+        gdc_launch_dependents()
     part = tl.arange(0, PARTS)
     column = tl.arange(0, WIDTH)
     inside = part < parts
@@ -343,8 +415,11 @@ def _put_together(sums, weights, output, parts, WIDTH: tl.constexpr, PARTS: tl.c
 
 
 @triton.jit
-def _gated(gate, up, output, width, gate_stride, up_stride, BLOCK: tl.constexpr):
+def _gated(gate, up, output, width, gate_stride, up_stride, BLOCK: tl.constexpr, CHAINED: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
+    if CHAINED:
+        gdc_wait()
+        gdc_launch_dependents()
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = column < width
     x = tl.load(gate + row * gate_stride + column, mask=inside, other=0.0)

@@ -14,6 +14,8 @@ from torch.nn.functional import rms_norm, scaled_dot_product_attention
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from medtune.models.projections import Projections
+
 __all__ = ["StepOperations", "TorchOperations"]
 
 
@@ -28,7 +30,19 @@ class StepOperations(Protocol):
 
     def add_norm(self, hidden: Tensor, added: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:
         """``hidden + added``, perhaps in place, and that after a root mean square norm (Zhang and Sennrich 2019,
-        arXiv:1910.07467): (..., width) each."""
+        arXiv:1910.07467): (..., width) each. ``added`` may be what :meth:`product` gave ``apart``."""
+        ...
+
+    def product(self, projections: Projections, x: Tensor, *, apart: bool = False) -> list[Tensor]:
+        """(..., in) -> one (..., out) for each member; the last dimension is contiguous, the others may not be.
+
+        Args:
+            apart: The one member's result may be parts, which :meth:`add_norm` adds up: (parts, ..., out) float32.
+        """
+        ...
+
+    def gated_product(self, projections: Projections, x: Tensor, act: Any) -> Tensor:
+        """``act(gate(x)) * up(x)`` of two members (Shazeer 2020, arXiv:2002.05202): (..., in) -> (..., out)."""
         ...
 
     def rotate_and_keep(
@@ -67,10 +81,6 @@ class StepOperations(Protocol):
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, seen: Any, scaling: float) -> Tensor:
         """One query a row over the slots up to its own: query (T, H, head_dim) -> the same. The groups of query heads that share
         a key head (Ainslie et al. 2023, arXiv:2305.13245) are rows of one query, so that no key is copied."""
-        ...
-
-    def gated(self, gate: Tensor, up: Tensor, act: Any) -> Tensor:
-        """``act(gate) * up`` (Shazeer 2020, arXiv:2002.05202): (..., width) each."""
         ...
 
 
@@ -118,7 +128,11 @@ class TorchOperations:
         grouped = query.reshape(count, keys.shape[1], -1, width)
         return scaled_dot_product_attention(grouped, keys, values, attn_mask=seen, scale=scaling).reshape(count, heads, width)
 
-    def gated(self, gate: Tensor, up: Tensor, act: Any) -> Tensor:
+    def product(self, projections: Projections, x: Tensor, *, apart: bool = False) -> list[Tensor]:  # noqa: ARG002
+        return projections(x)
+
+    def gated_product(self, projections: Projections, x: Tensor, act: Any) -> Tensor:
+        gate, up = projections(x)
         activated: Tensor = act(gate)
         return activated * up
 

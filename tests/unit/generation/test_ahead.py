@@ -52,7 +52,7 @@ def unopened(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_threads_that_want_one_picture_wait_for_the_first() -> None:
     encoder = StandIn()
     requests = [ask(f"r{n}", Path("one.png")) for n in range(12)] + [ask("alone", Path("two.png"))]
-    with Encoding(encoder, requests, ahead=16, dtype=torch.float32) as encoding:  # type: ignore[arg-type]
+    with Encoding(encoder, requests, ahead=16, dtype=torch.float32, device=torch.device("cpu")) as encoding:  # type: ignore[arg-type]
         taken = [encoding.take() for _ in requests]
     assert all(isinstance(each, EncodedRequest) for each in taken)
     assert len(encoder.pictures.seen) == 2
@@ -61,6 +61,6 @@ def test_threads_that_want_one_picture_wait_for_the_first() -> None:
 
 def test_a_damaged_picture_is_told_to_all_who_show_it() -> None:
     requests = [ask(f"r{n}", Path("torn.png")) for n in range(6)]
-    with Encoding(StandIn(), requests, ahead=6, dtype=torch.float32) as encoding:  # type: ignore[arg-type]
+    with Encoding(StandIn(), requests, ahead=6, dtype=torch.float32, device=torch.device("cpu")) as encoding:  # type: ignore[arg-type]
         taken = [encoding.take() for _ in requests]
     assert [each[1].sample for each in taken if isinstance(each, tuple)] == [f"r{n}" for n in range(6)]

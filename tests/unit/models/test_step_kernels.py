@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +25,8 @@ if not INTERPRETED and not CUDA:
 
     def test_interpreted() -> None:
         environment = {**os.environ, "TRITON_INTERPRET": "1"}
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", __file__]
+        files = [__file__, Path(__file__).with_name("test_product_kernels.py")]
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *files]
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
         assert ended.returncode == 0, ended.stdout + ended.stderr
         assert " passed" in ended.stdout
@@ -60,7 +62,7 @@ else:
         with torch.inference_mode():
             for more in (None, added):
                 wanted = TorchOperations().add_norm(hidden, more, norm)
-                found = TritonOperations().add_norm(hidden.clone(), more, norm)
+                found = TritonOperations(DEVICE, dtype).add_norm(hidden.clone(), more, norm)
                 close(found[0], wanted[0])
                 close(found[1], wanted[1])
 
@@ -84,9 +86,13 @@ else:
             turned = operations.rotate_and_keep(query, key, value, norms, angles.cos(), angles.sin(), kept, also, rows, slots)
             return [*turned, kept, also]
 
+        fused = TritonOperations(DEVICE, dtype)
+        assert fused._multiplies == (dtype != torch.float32)
         with torch.inference_mode():
-            for found, wanted in zip(run(TritonOperations()), run(TorchOperations()), strict=True):
-                close(found, wanted)
+            few = [projections.few for layer in decoders.Decoder(model)._layers for projections in (layer.qkv, layer.output)]
+            assert [each is not None for each in few] == ([copied, True] if width == 128 else [False, False]) * 2
+            for found, wanted in zip(run(fused), run(TorchOperations()), strict=True):
+                close(found.to(dtype), wanted.to(dtype))  # scores are float32 whatever they were computed from
 
     @pytest.mark.parametrize("dtype", TYPES)
     @pytest.mark.parametrize("split", [True, False])
@@ -105,7 +111,7 @@ else:
         for row, slot in enumerate(last.tolist()):
             keys[row, :, slot + 1 :] = float("nan")  # what lies behind a row's last token is anything
         with torch.inference_mode():
-            plain, fused = TorchOperations(), TritonOperations()
+            plain, fused = TorchOperations(), TritonOperations(DEVICE, dtype)
             wanted = plain.attend(query, keys.nan_to_num(), values, plain.seen(last, slots, dtype), 0.3)
             found = fused.attend(query, keys, values, fused.seen(last, slots, dtype), 0.3)
         close(found, wanted)
@@ -114,27 +120,26 @@ else:
     def test_gated(dtype: torch.dtype) -> None:
         torch.manual_seed(0)
         gate, up = torch.split(drawn(2, 3, 2 * 1500, dtype=dtype), 1500, dim=-1)
-        act = torch.nn.SiLU()
         with torch.inference_mode():
-            close(TritonOperations().gated(gate, up, act), TorchOperations().gated(gate, up, act))
+            close(TritonOperations(DEVICE, dtype).gated(gate, up), torch.nn.functional.silu(gate) * up)
 
     @pytest.mark.parametrize("dtype", TYPES)
     def test_gated_of_one_token_a_row(dtype: torch.dtype) -> None:
         """The stride of a dimension of one says nothing about where the next row begins."""
         torch.manual_seed(0)
         gate, up = (part.view(4, 1, -1) for part in torch.split(drawn(4, 2 * 48, dtype=dtype), 48, dim=-1))
-        act = torch.nn.SiLU()
         with torch.inference_mode():
-            close(TritonOperations().gated(gate, up, act), TorchOperations().gated(gate, up, act))
+            close(TritonOperations(DEVICE, dtype).gated(gate, up), torch.nn.functional.silu(gate) * up)
 
-    @pytest.mark.parametrize("dtype", TYPES)
+    @pytest.mark.parametrize(("width", "dtype"), [*((48, dtype) for dtype in TYPES), (128, torch.float16)])
     @pytest.mark.parametrize("copied", [False, True])
-    def test_a_decoder_with_an_adapter(copied: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Two prompts of different length and two steps of both, with what layers hand to each other as it really lies."""
+    def test_a_decoder_with_an_adapter(copied: bool, width: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Two prompts of different length and two steps of both, with what layers hand to each other as it really lies; 128 wide
+        in 16 bits also the products are the kernels'."""
         from medtune.models import decoder as decoders
 
         monkeypatch.setattr(decoders, "_room_for_copies", lambda layers: copied)  # noqa: ARG005
-        model = adapted(dtype)
+        model = adapted(width, dtype)
         lengths = [5, 3]
         rows = torch.tensor(lengths, device=DEVICE)
         ids = torch.randint(0, 50, (1, sum(lengths)), device=DEVICE)
@@ -161,11 +166,15 @@ else:
                 found.append(decoder.step(cache, torch.tensor([7, 8, 9], device=DEVICE), slots, slots, 128))
             return found
 
+        fused = TritonOperations(DEVICE, dtype)
+        assert fused._multiplies == (dtype != torch.float32)
         with torch.inference_mode():
-            for found, wanted in zip(run(TritonOperations()), run(TorchOperations()), strict=True):
-                close(found, wanted)
+            few = [projections.few for layer in decoders.Decoder(model)._layers for projections in (layer.qkv, layer.output)]
+            assert [each is not None for each in few] == ([copied, True] if width == 128 else [False, False]) * 2
+            for found, wanted in zip(run(fused), run(TorchOperations()), strict=True):
+                close(found.to(dtype), wanted.to(dtype))  # scores are float32 whatever they were computed from
 
-    def adapted(dtype: torch.dtype) -> torch.nn.Module:
+    def adapted(width: int, dtype: torch.dtype) -> torch.nn.Module:
         """Two layers of Qwen3 with LoRA on every matrix."""
         from peft import LoraConfig, get_peft_model
         from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -173,8 +182,8 @@ else:
         torch.manual_seed(0)
         config = Qwen3Config(
             vocab_size=50,
-            hidden_size=48,
-            intermediate_size=40,
+            hidden_size=width,
+            intermediate_size=2 * width,
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=2,
