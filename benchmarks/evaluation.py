@@ -100,8 +100,9 @@ class Answers(Mapping[str, str]):
 def evaluated(folder: Path, count: int, controls: list[str]) -> None:
     """In this process: evaluate, write the page, and print what it took, by phase."""
     from medtune.data.dataset import Dataset
+    from medtune.evaluation.asking import Model
     from medtune.evaluation.config import EvaluationSettings
-    from medtune.evaluation.evaluate import Model, evaluate
+    from medtune.evaluation.evaluate import evaluate
     from medtune.evaluation.report_files import write_report_files
     from medtune.generation.echo import EchoGenerator
     from medtune.types import Event

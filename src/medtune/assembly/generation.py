@@ -16,7 +16,7 @@ from medtune.recipe import Recipe, dataset_folder
 from medtune.types import Event, Generator, Listener
 
 if TYPE_CHECKING:
-    from medtune.evaluation.evaluate import Model
+    from medtune.evaluation.asking import Model
     from medtune.models.encoder import Encoder
 
 

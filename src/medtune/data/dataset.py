@@ -30,6 +30,7 @@ from typing import Any, overload
 from pydantic import JsonValue, ValidationError
 
 from medtune.data.images import ImageIndex, stays_inside
+from medtune.data.line_file import LineFile
 from medtune.data.split import SPLITS
 from medtune.errors import DataError
 from medtune.imaging.part import read_part
@@ -182,6 +183,7 @@ class RowSequence(Sequence[Sample]):
     def __init__(self, file: Path, images: Mapping[str, ImageRef]) -> None:
         self.file = file
         self._images = images
+        self._lines = LineFile(file)
         self._offsets = array("q")
         offset = 0
         with file.open("rb") as lines:
@@ -200,10 +202,7 @@ class RowSequence(Sequence[Sample]):
     def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
-        offset = self._offsets[index]
-        with self.file.open("rb") as file:
-            file.seek(offset)
-            line = file.readline()
+        line = self._lines.line_at(self._offsets[index])
         return _sample(line, self._images, self.file, index % len(self) + 1)
 
     def __iter__(self) -> Iterator[Sample]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import threading
 from collections.abc import Iterator, Mapping, ValuesView
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
+from medtune.data.line_file import LineFile
 from medtune.errors import DataError
 from medtune.language import msg
 from medtune.schema import read_fault
@@ -53,8 +51,7 @@ class ImageIndex(Mapping[str, ImageRef]):
         found = np.frombuffer(bytes(keys), "<u8"), np.frombuffer(bytes(offsets), "<i8")
         order = np.argsort(found[0], kind="stable")
         self._keys, self._offsets = found[0][order], found[1][order]
-        self._descriptor: int | None = None
-        self._lock = threading.Lock()
+        self._lines = LineFile(file)
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -78,7 +75,7 @@ class ImageIndex(Mapping[str, ImageRef]):
         # A path may stand twice: the last line counts, as in a dict.
         place = int(np.searchsorted(self._keys, key, side="right")) - 1
         while place >= 0 and self._keys[place] == key:
-            ref = self._parse(self._line(int(self._offsets[place])), None)
+            ref = self._parse(self._lines.line_at(int(self._offsets[place])), None)
             if ref.path == path:
                 return ref
             place -= 1
@@ -90,29 +87,6 @@ class ImageIndex(Mapping[str, ImageRef]):
         key = np.frombuffer(_key(path), "<u8")[0]
         place = int(np.searchsorted(self._keys, key))
         return place < len(self._keys) and bool(self._keys[place] == key)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"file": self.file, "_keys": self._keys, "_offsets": self._offsets}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _descriptor=None, _lock=threading.Lock())
-
-    def __del__(self) -> None:
-        if getattr(self, "_descriptor", None) is not None:
-            os.close(self._descriptor)  # type: ignore[arg-type]
-
-    def _line(self, offset: int) -> bytes:
-        with self._lock:
-            if self._descriptor is None:
-                self._descriptor = os.open(self.file, os.O_RDONLY)
-        # pread: a forked process shares the descriptor, and would share a position.
-        line = b""
-        while b"\n" not in line:
-            more = os.pread(self._descriptor, 1024, offset + len(line))
-            if not more:
-                break
-            line += more
-        return line.partition(b"\n")[0]
 
     def _parse(self, line: bytes, number: int | None) -> ImageRef:
         place = str(self.file) if number is None else f"{self.file}:{number}"

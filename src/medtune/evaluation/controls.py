@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from medtune.evaluation.picked import PickedSamples
 from medtune.types import IMAGE_MARK, ControlName, ImageRef, Message, Sample, StoredPicture
 
-__all__ = ["MID_GREY", "Presentation", "askable", "present", "shuffle_pictures"]
+__all__ = ["MID_GREY", "Presentation", "Presented", "askable", "present", "shuffle_pictures"]
 
 MID_GREY = 128
 """The grey of a blank picture, in each of red, green and blue (0-255)."""
@@ -30,6 +32,46 @@ class Presentation:
     image_sha256: tuple[str, ...]
 
 
+class Presented(Mapping[str, Presentation]):
+    """How samples are shown, by sample id. Each is worked out when it is asked for.
+
+    Attributes:
+        samples: Those that can be shown; may stand in a file.
+        show: How one of them is shown.
+    """
+
+    def __init__(self, samples: Sequence[Sample], names: Iterable[str], show: Callable[[Sample], Presentation]) -> None:
+        self.samples = samples
+        self.show = show
+        self._places = {name: place for place, name in enumerate(names)}
+
+    @classmethod
+    def of(
+        cls, samples: Sequence[Sample], show: Callable[[Sample], Presentation], fits: Callable[[Sample], bool] | None = None
+    ) -> Presented:
+        """Of the ``samples`` that can be shown: those that it ``fits``, all when not given."""
+        numbers = {sys.intern(sample.id): number for number, sample in enumerate(samples) if fits is None or fits(sample)}
+        return cls(samples if len(numbers) == len(samples) else PickedSamples(samples, numbers.values()), numbers, show)
+
+    def among(self, names: Collection[str]) -> Presented:
+        """Those of ``names``; itself where these are all."""
+        if len(names) == len(self):
+            return self
+        return Presented(PickedSamples(self.samples, (self._places[name] for name in names)), names, self.show)
+
+    def __getitem__(self, name: str) -> Presentation:
+        return self.show(self.samples[self._places[name]])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
 def present(
     control: ControlName,
     samples: Sequence[Sample],
@@ -38,8 +80,8 @@ def present(
     picture: Callable[[ImageRef], StoredPicture],
     seed: int,
     blank_folder: Path,
-) -> dict[str, Presentation]:
-    """How each sample is shown under ``control``, by sample id, in the order of ``samples``.
+) -> Presented:
+    """How each sample is shown under ``control``.
 
     Samples without a picture are absent under every control but ``none``: there is nothing to take away. Under ``shuffled``
     a sample is also absent when no other group has a picture for its task. :func:`askable` names those that remain.
@@ -48,16 +90,21 @@ def present(
         pool: Where shuffled pictures come from: the whole split, so that a smaller draw of samples sees the same ones.
         blank_folder: Where the grey pictures of ``blank`` are written, one for each size.
     """
+
+    def has_picture(sample: Sample) -> bool:
+        return bool(sample.images)
+
     if control == "none":
-        return {sample.id: _shown(sample, sample.images, picture) for sample in samples}
-    seen = [sample for sample in samples if sample.images]
+        return Presented.of(samples, lambda sample: _shown(sample, sample.images, picture))
     if control == "question-only":
-        return {sample.id: Presentation(tuple(_without_marks(message) for message in sample.prompt), (), ()) for sample in seen}
+        without = lambda sample: Presentation(tuple(_without_marks(message) for message in sample.prompt), (), ())  # noqa: E731
+        return Presented.of(samples, without, has_picture)
     if control == "blank":
-        blank = _BlankPictures(blank_folder)
-        return {sample.id: blank.show(sample) for sample in seen}
+        return Presented.of(samples, _BlankPictures(blank_folder).show, has_picture)
     donors = shuffle_pictures(pool, seed=seed)
-    return {sample.id: _shown(sample, donors[sample.id].images, picture) for sample in seen if sample.id in donors}
+    return Presented.of(
+        samples, lambda sample: _shown(sample, donors[sample.id].images, picture), lambda sample: sample.id in donors
+    )
 
 
 def askable(
@@ -92,6 +139,34 @@ def _of_several_groups(samples: Iterable[Sample]) -> set[tuple[str, int]]:
     return {_likeness(sample) for sample in samples if first.setdefault(_likeness(sample), sample.group) != sample.group}
 
 
+class _Member(NamedTuple):
+    """What is kept of a sample while pictures are exchanged."""
+
+    name: str
+    group: str
+    number: int
+
+
+class _Donors(Mapping[str, Sample]):
+    """Sample id -> the sample whose pictures it is shown; read when asked for, where samples stand in a file."""
+
+    def __init__(self, samples: Sequence[Sample], numbers: Mapping[str, int]) -> None:
+        self._samples = samples
+        self._numbers = numbers
+
+    def __getitem__(self, name: str) -> Sample:
+        return self._samples[self._numbers[name]]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._numbers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+
 def shuffle_pictures(samples: Sequence[Sample], *, seed: int) -> Mapping[str, Sample]:
     """For each sample, by id, one of another group with the same task and number of pictures, whose pictures it is shown.
 
@@ -99,34 +174,33 @@ def shuffle_pictures(samples: Sequence[Sample], *, seed: int) -> Mapping[str, Sa
     pictures as a set stay what they were. Otherwise every sample draws from the other groups, with replacement. Samples of
     a task that has one group only are absent. The result depends on the samples and the seed, not on their order.
     """
-    alike: dict[tuple[str, int], list[Sample]] = {}
-    for sample in sorted(samples, key=lambda sample: sample.id):
-        if not sample.images:
-            continue
-        alike.setdefault(_likeness(sample), []).append(sample)
-    donors: dict[str, Sample] = {}
+    alike: dict[tuple[str, int], list[_Member]] = {}
+    for number, sample in enumerate(samples):
+        if sample.images:
+            alike.setdefault(_likeness(sample), []).append(_Member(sys.intern(sample.id), sys.intern(sample.group), number))
+    donors: dict[str, int] = {}
     for key in sorted(alike):
         draw = random.Random(f"{seed}/{key[0]}/{key[1]}")
-        groups: dict[str, list[Sample]] = {}
-        for sample in alike[key]:
-            groups.setdefault(sample.group, []).append(sample)
+        groups: dict[str, list[_Member]] = {}
+        for member in sorted(alike[key], key=lambda member: member.name):
+            groups.setdefault(member.group, []).append(member)
         if len(groups) < 2:
             continue
         blocks = list(groups.values())
         draw.shuffle(blocks)
         for block in blocks:
             draw.shuffle(block)
-        line = [sample for block in blocks for sample in block]
+        line = [member for block in blocks for member in block]
         # Turning a line of blocks by the length of the longest moves every sample out of its own block, and, as long as
         # that is no more than half of the line, not round into it again.
         turn = max(len(block) for block in blocks)
         if 2 * turn <= len(line):
-            donors.update({sample.id: line[(place + turn) % len(line)] for place, sample in enumerate(line)})
+            donors.update({member.name: line[(place + turn) % len(line)].number for place, member in enumerate(line)})
         else:
             for group, block in sorted(groups.items()):
-                others = [sample for sample in line if sample.group != group]
-                donors.update({sample.id: draw.choice(others) for sample in block})
-    return donors
+                others = [member for member in line if member.group != group]
+                donors.update({member.name: draw.choice(others).number for member in block})
+    return _Donors(samples, donors)
 
 
 def _shown(sample: Sample, images: Sequence[ImageRef], picture: Callable[[ImageRef], StoredPicture]) -> Presentation:

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from medtune.errors import EvaluationError, GenerationError, MedtuneError
+from medtune.errors import EvaluationError
+from medtune.evaluation.asking import Model, Source, ask, ids_of
 from medtune.evaluation.calibration import VALIDATION, closed_questions
 from medtune.evaluation.config import EvaluationSettings
-from medtune.evaluation.controls import Presentation, present
+from medtune.evaluation.controls import Presented, present
 from medtune.evaluation.general import general_samples, present_general
 from medtune.evaluation.guesses import guess
 from medtune.evaluation.picked import PickedSamples
 from medtune.evaluation.predictions import (
     Asked,
-    append_prediction,
-    order_predictions,
     read_asked,
-    resume_predictions,
     write_asked,
 )
 from medtune.evaluation.report import build_report
-from medtune.evaluation.score import parse_generation, score_tokens
+from medtune.evaluation.score import parse_generation
 from medtune.evaluation.variants import present_variant, variant_names, variant_samples, variant_sampling
 from medtune.evaluation.wording import condition_title
 from medtune.language import msg
@@ -39,12 +34,8 @@ from medtune.types import (
     ControlName,
     Event,
     Generation,
-    Generator,
     Listener,
-    LoadsAhead,
-    Prediction,
     Report,
-    Request,
     Sample,
     Sampling,
     SplitName,
@@ -53,11 +44,7 @@ from medtune.types import (
 if TYPE_CHECKING:
     from medtune.data.dataset import Dataset
 
-__all__ = ["Model", "evaluate", "read_report", "rescore"]
-
-Model = tuple[Literal["base", "tuned"], Generator | Callable[[], Generator]]
-"""A model to ask, and which of the two it is. A function is called when its first answer is needed, and the generator it
-returns is closed again: so base and tuned need not be in memory together, and a finished evaluation loads neither."""
+__all__ = ["evaluate", "read_report", "rescore"]
 
 
 def evaluate(
@@ -100,6 +87,7 @@ def evaluate(
     wanted: tuple[ControlName, ...] = tuple(dict.fromkeys(("none", *(settings.controls if controls is None else controls))))
     sampling = sampling or Sampling()
     pool, samples = read_samples(dataset, split, settings)
+    known, order = ids_of(pool, samples)
     hear = listener or _nobody
     asked: list[Asked] = []
     plain = Asked(
@@ -113,14 +101,14 @@ def evaluate(
         sampling=sampling.model_dump(mode="json"),
     )
     for label, (model, generator) in generators.items():
-        source = _Source(generator)
+        source = Source(generator)
         own = plain.model_copy(update={"label": label, "model": model, "identity": (identities or {}).get(label, "")})
         try:
             for control in (name for name in wanted if name not in ("majority", "nearest")):
                 asked.append(own.model_copy(update={"control": control}))
                 # Bound to this turn of the loop.
                 show = partial(_show_control, control, samples, pool, dataset, settings.seed)
-                _ask(asked[-1], pool, show, source, folder=folder, sampling=sampling, overwrite=overwrite, hear=hear)
+                ask(asked[-1], known, order, show, source, folder=folder, sampling=sampling, overwrite=overwrite, hear=hear)
             for variant in (*variant_names(settings), *(("general",) if settings.general else ())):
                 drawn = variant_sampling(variant, sampling, settings)
                 asked.append(own.model_copy(update={"variant": variant, "sampling": drawn.model_dump(mode="json")}))
@@ -130,11 +118,11 @@ def evaluate(
                     else variant_samples(variant, samples, settings)
                 )
                 show = partial(_show_variant, variant, again, dataset)
-                _ask(asked[-1], again, show, source, folder=folder, sampling=drawn, overwrite=overwrite, hear=hear)
+                ask(asked[-1], *ids_of(again), show, source, folder=folder, sampling=drawn, overwrite=overwrite, hear=hear)
             if settings.abstain and split != "validation" and (others := closed_questions(dataset.rows("validation"))):
                 asked.append(own.model_copy(update={"variant": VALIDATION}))
                 show = partial(_show_control, "none", others, others, dataset, settings.seed)
-                _ask(asked[-1], others, show, source, folder=folder, sampling=sampling, overwrite=overwrite, hear=hear)
+                ask(asked[-1], *ids_of(others), show, source, folder=folder, sampling=sampling, overwrite=overwrite, hear=hear)
         finally:
             source.close()
     for guesser in (name for name in wanted if name in ("majority", "nearest")):
@@ -252,40 +240,18 @@ def read_samples(dataset: Dataset, split: SplitName, settings: EvaluationSetting
     return pool, PickedSamples(pool, (number for number, sample in enumerate(pool) if sample.id in drawn))
 
 
-class _Source:
-    """A generator that is made when first needed, and closed if it was made here."""
-
-    def __init__(self, generator: Generator | Callable[[], Generator]) -> None:
-        self._given = generator
-        self._made: Generator | None = None
-
-    def get(self) -> Generator:
-        if isinstance(self._given, Generator):
-            return self._given
-        if self._made is None:
-            self._made = self._given()
-        return self._made
-
-    def close(self) -> None:
-        if self._made is not None:
-            self._made.close()
-            self._made = None
-
-
-_Shown = tuple[Sequence[Sample], Mapping[str, Presentation]]
-"""The samples in question, and how those of them that can be asked are shown."""
-
-
 def _show_control(
     control: ControlName, samples: Sequence[Sample], pool: Sequence[Sample], dataset: Dataset, seed: int, folder: Path
-) -> _Shown:
-    return samples, present(control, samples, pool=pool, picture=dataset.stored_picture, seed=seed, blank_folder=folder)
+) -> Presented:
+    return present(control, samples, pool=pool, picture=dataset.stored_picture, seed=seed, blank_folder=folder)
 
 
-def _show_variant(variant: str, samples: Sequence[Sample], dataset: Dataset, folder: Path) -> _Shown:
+def _show_variant(variant: str, samples: Sequence[Sample], dataset: Dataset, folder: Path) -> Presented:
     if variant == "general":
-        return samples, present_general(samples, folder)
-    return samples, present_variant(variant, samples, picture=dataset.stored_picture, folder=folder)
+        shown = present_general(samples, folder)
+    else:
+        shown = present_variant(variant, samples, picture=dataset.stored_picture, folder=folder)
+    return Presented.of(samples, lambda sample: shown[sample.id], lambda sample: sample.id in shown)
 
 
 def _write_guesses(condition: Asked, samples: Sequence[Sample], dataset: Dataset, folder: Path, hear: Listener) -> None:
@@ -300,93 +266,6 @@ def _write_guesses(condition: Asked, samples: Sequence[Sample], dataset: Dataset
             answer = Generation(id=sample.id, text=found[sample.id], finish_reason="stop")
             lines.append(parse_generation(answer, sample).model_dump_json() + "\n")
     atomic_write(place / "predictions.jsonl", "".join(lines))
-
-
-def _ask(
-    condition: Asked,
-    pool: Sequence[Sample],
-    show: Callable[[Path], _Shown],
-    source: _Source,
-    *,
-    folder: Path,
-    sampling: Sampling,
-    overwrite: bool,
-    hear: Listener,
-) -> None:
-    """Generate what is missing of one condition, appending each answer to its file as it comes."""
-    place = folder / "evaluations" / condition.folder
-    hear(Event("phase", msg("Asking: {condition}", condition=condition_title(condition.folder))))
-    stored = resume_predictions(place, condition, {sample.id for sample in pool}, overwrite=overwrite)
-    for fault in stored.faults(()):
-        hear(Event("note", fault))
-    with tempfile.TemporaryDirectory(prefix="medtune-shown-") as made:
-        samples, shown = show(Path(made))
-        pending = [sample for sample in samples if sample.id in shown and sample.id not in stored.predictions]
-        done, total = len(shown) - len(pending), len(shown)
-        hear(Event("progress", done=done, total=total))
-        if not pending:
-            order_predictions(place / "predictions.jsonl", [sample.id for sample in samples])
-            return
-        generator = source.get()
-        if isinstance(generator, LoadsAhead):
-            generator.load(len(pending))
-        started = time.perf_counter()
-
-        def note_time() -> None:
-            before = read_asked(place)
-            seconds = round(before.seconds + time.perf_counter() - started, 4)
-            batch_size = getattr(generator, "batch_size", 1)  # it may be chosen, or halved, on the way
-            write_asked(place, before.model_copy(update={"batch_size": batch_size, "seconds": seconds, "scoring_seconds": None}))
-
-        try:
-            for answered in _answers(generator, pending, shown, sampling):
-                append_prediction(place / "predictions.jsonl", answered)
-                done += 1
-                hear(Event("progress", done=done, total=total))
-        except BaseException:
-            with contextlib.suppress(MedtuneError):  # a full disk refuses this too, and is told of by the first refusal
-                note_time()
-            raise
-        note_time()
-    order_predictions(place / "predictions.jsonl", [sample.id for sample in samples])
-
-
-def _answers(
-    generator: Generator, samples: Sequence[Sample], shown: Mapping[str, Presentation], sampling: Sampling
-) -> Iterator[Prediction]:
-    """Ask, and read each answer with its task.
-
-    Raises:
-        GenerationError: An answer to nothing that was asked, a second answer, or none.
-    """
-    open_questions = {sample.id: sample for sample in samples}
-    requests = [
-        Request(
-            id=sample.id,
-            messages=shown[sample.id].messages,
-            images=shown[sample.id].images,
-            sampling=sampling,
-            score_tokens=score_tokens(sample.task),
-        )
-        for sample in samples
-    ]
-    for generation in generator.generate(requests):
-        sample = open_questions.pop(generation.id, None)
-        if sample is None:
-            raise GenerationError(msg("The generator answered a request that is not open."), sample=generation.id)
-        image_sha256 = shown[sample.id].image_sha256
-        try:
-            prediction = parse_generation(generation, sample, image_sha256=image_sha256)
-        except EvaluationError as fault:
-            # Answers cost hours and are stored whatever a task makes of them. Scoring reads them again, and names the fault.
-            said = fault.what.render("en")
-            prediction = Prediction(sample_id=sample.id, generation=generation, error=said, image_sha256=image_sha256)
-        yield prediction
-    if open_questions:
-        raise GenerationError(
-            msg("The generator left {count} of {total} requests without an answer.", count=len(open_questions), total=len(samples)),
-            sample=next(iter(open_questions)),
-        )
 
 
 def _finish(

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import overload
 
+from medtune.evaluation.score_columns import SampleNumbers
 from medtune.types import Sample
 
 __all__ = ["PickedSamples", "SampleIndex"]
@@ -41,16 +42,20 @@ class SampleIndex:
         tasks: Sample id -> task.
         groups: Sample id -> group.
         known: Ids of the whole split.
+        numbers: Of the evaluated samples, for the scores of all conditions.
     """
 
     tasks: dict[str, str]
     groups: dict[str, str]
     known: Collection[str]
+    numbers: SampleNumbers
 
     @classmethod
     def of(cls, samples: Sequence[Sample], pool: Sequence[Sample]) -> SampleIndex:
         tasks: dict[str, str] = {}
         groups: dict[str, str] = {}
+        numbers = SampleNumbers()
         for sample in samples:
-            tasks[sample.id], groups[sample.id] = sys.intern(sample.task), sys.intern(sample.group)
-        return cls(tasks, groups, tasks if pool is samples else {sample.id for sample in pool})
+            name = numbers.ids[numbers.add(sample.id)]
+            tasks[name], groups[name] = sys.intern(sample.task), sys.intern(sample.group)
+        return cls(tasks, groups, tasks if pool is samples else {sample.id for sample in pool}, numbers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -26,7 +27,9 @@ class PredictionLines(Mapping[str, Prediction]):
         self._file: BinaryIO | None = None
 
     def among(self, sample_ids: Collection[str]) -> PredictionLines:
-        """Those of ``sample_ids``."""
+        """Those of ``sample_ids``; itself where these are all."""
+        if all(sample_id in sample_ids for sample_id in self._places):
+            return self
         found = PredictionLines(self.path)
         for sample_id, place in self._places.items():
             if sample_id in sample_ids:
@@ -35,7 +38,7 @@ class PredictionLines(Mapping[str, Prediction]):
 
     def add(self, sample_id: str, offset: int, length: int) -> None:
         """Name the line of a prediction: ``length`` bytes from ``offset`` on."""
-        self._places[sample_id] = len(self._offsets)
+        self._places[sys.intern(sample_id)] = len(self._offsets)  # several conditions have the same samples
         self._offsets.append(offset)
         self._lengths.append(length)
 

@@ -176,7 +176,7 @@ def _score_condition(
     stored = read_predictions(place / "predictions.jsonl", index.known)
     predictions = stored.predictions.among(ids)
     started = time.perf_counter()
-    found = score_file(samples, predictions, metrics, place / "scores.jsonl")
+    found = score_file(samples, predictions, metrics, place / "scores.jsonl", numbers=index.numbers)
     seconds = _wall_time(place, predictions.values(), time.perf_counter() - started)
     known = metrics.values(index.tasks[name] for name in ids)
     table = ScoreTable(

@@ -23,7 +23,7 @@ import numpy as np
 from medtune.errors import EvaluationError, MedtuneError
 from medtune.evaluation.prediction_lines import PredictionLines
 from medtune.evaluation.predictions import MAX_CHARACTERS
-from medtune.evaluation.score_columns import Part, ScoreColumns, parts_of
+from medtune.evaluation.score_columns import Part, SampleNumbers, ScoreColumns, parts_of
 from medtune.imaging.child import Child, ChildDiedError
 from medtune.language import msg
 from medtune.plugins import resolve_stored
@@ -163,7 +163,13 @@ _SILENCE_S = 3600.0
 
 
 def score_file(
-    samples: Sequence[Sample], predictions: PredictionLines, metrics: Metrics, file: Path, *, processes: int | None = None
+    samples: Sequence[Sample],
+    predictions: PredictionLines,
+    metrics: Metrics,
+    file: Path,
+    *,
+    numbers: SampleNumbers | None = None,
+    processes: int | None = None,
 ) -> Scored:
     """Read, judge and write the scores of every sample to ``file``, in the order of ``samples``.
 
@@ -171,13 +177,14 @@ def score_file(
     (:meth:`medtune.data.dataset.Dataset.sequence`) is gone through once, so that memory does not grow with the texts.
 
     Args:
+        numbers: Of the samples, where other conditions share them.
         processes: Worker processes; 1 = this one. When not given, as many as there are cores, where there are enough samples.
             Metrics and tasks that are no registered names are judged in this process.
 
     Raises:
         RunError: ``file`` cannot be written.
     """
-    columns = ScoreColumns()
+    columns = ScoreColumns(numbers, file.parent)
     if processes is None:
         processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         processes = processes if len(samples) > _ALONE_UP_TO else 1

@@ -1,13 +1,19 @@
-"""The scores of one condition as columns of numbers: 8 bytes a number in place of an object for each score.
+"""The scores of one condition as columns of numbers, in a file without a name: one column is in memory while it is measured.
 
 ``scores.jsonl`` keeps the explanations; here are the values and statistics, which measurements are made from.
 """
 
 from __future__ import annotations
 
+import sys
+import tempfile
+from array import array
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +21,7 @@ from numpy.typing import NDArray
 from medtune.evaluation.bootstrap import GroupSums, sum_by_group
 from medtune.types import Score
 
-__all__ = ["Part", "ScoreColumn", "ScoreColumns", "parts_of", "sums_together"]
+__all__ = ["Part", "SampleNumbers", "ScoreColumn", "ScoreColumns", "parts_of", "sums_together"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +33,13 @@ class Part:
         values: (n,), NaN where unscored.
         statistics: (n, k); zeros where unscored. k = 0 while none is scored. A row of statistics that stand at places
             (:attr:`medtune.types.Score.places`) is their width, their number, they themselves and their places, filled with zeros.
+            In a :class:`ScoreColumn`, counts take one or two bytes each where these hold them.
         placed: Whether the rows are such rows.
     """
 
     places: NDArray[np.int32]
     values: NDArray[np.float64]
-    statistics: NDArray[np.float64]
+    statistics: NDArray[np.float64] | NDArray[np.unsignedinteger[Any]]
     placed: bool = False
 
 
@@ -65,8 +72,17 @@ def _filled(row: tuple[float, ...], width: int) -> tuple[float, ...]:
     return row + (0.0,) * (width - len(row))
 
 
-def _widened(statistics: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    return np.pad(statistics, ((0, 0), (0, width - statistics.shape[1])))
+def _widened(statistics: NDArray[Any], width: int) -> NDArray[Any]:
+    missing = width - statistics.shape[1]
+    return np.pad(statistics, ((0, 0), (0, missing))) if missing else statistics
+
+
+def _shortened(numbers: NDArray[Any]) -> NDArray[Any]:
+    """The same numbers in one or two bytes each, where all are whole and small enough."""
+    for kind in (np.uint8, np.uint16):
+        if numbers.size and numbers.min() >= 0 and numbers.max() <= np.iinfo(kind).max and (numbers.astype(kind) == numbers).all():
+            return numbers.astype(kind)
+    return numbers
 
 
 _TOGETHER = 8192
@@ -80,14 +96,52 @@ def _ascending(part: Part) -> Part:
     return Part(part.places[rows], part.values[rows], part.statistics[rows], part.placed)
 
 
-class ScoreColumns(Mapping[str, "ScoreColumn"]):
-    """Metric value -> sample id -> score; the samples in the order in which they came first."""
+@dataclass(frozen=True, slots=True)
+class SampleNumbers:
+    """Samples numbered in the order in which they came first. Conditions of the same samples share one.
 
-    def __init__(self) -> None:
-        self.sample_ids: list[str] = []
-        self._numbers: dict[str, int] = {}
-        self._parts: dict[str, list[Part]] = {}
-        self._columns: dict[str, ScoreColumn] = {}
+    Attributes:
+        ids: Number -> sample id.
+        of: Sample id -> number.
+    """
+
+    ids: list[str] = field(default_factory=list)
+    of: dict[str, int] = field(default_factory=dict)
+
+    def add(self, sample_id: str) -> int:
+        """The number of a sample, a new one where it has none."""
+        if (number := self.of.get(sample_id)) is None:
+            number = len(self.ids)
+            self.ids.append(sys.intern(sample_id))
+            self.of[self.ids[-1]] = number
+        return number
+
+
+_IN_MEMORY = 4_000_000
+"""Bytes of the columns of one condition that need no file: a few hundred reports."""
+_KEPT_COLUMNS = 2
+"""That are in memory at a time. All of a condition are some 3 kB a report; what is measured goes through one after the other."""
+
+
+class ScoreColumns(Mapping[str, "ScoreColumn"]):
+    """Metric value -> sample id -> score; the samples in the order of their numbers.
+
+    A column is read from the file when it is asked for: ask once for what is used often.
+
+    Args:
+        numbers: Of the samples, where others share them.
+        folder: Where the file lies, of which nothing is seen or left; the system's folder for such files when not given.
+    """
+
+    def __init__(self, numbers: SampleNumbers | None = None, folder: Path | None = None) -> None:
+        self.numbers = SampleNumbers() if numbers is None else numbers
+        place = None if folder is None else str(folder)
+        self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=place)  # noqa: SIM115 - closed with the last reader
+        self._parts: dict[str, array[int]] = {}
+        """Metric value -> of one part after the other: where it begins, its rows, the width of its statistics, the letter of their
+        type, and whether they are placed."""
+        self._end = 0
+        self._recent: OrderedDict[str, ScoreColumn] = OrderedDict()
 
     @classmethod
     def of(cls, scores: Iterable[Score]) -> ScoreColumns:
@@ -99,34 +153,52 @@ class ScoreColumns(Mapping[str, "ScoreColumn"]):
             columns.add(list(ids), parts_of((ids[score.sample_id], score) for score in some))
         return columns
 
+    @property
+    def sample_ids(self) -> Sequence[str]:
+        """By number; a sample that shares its number with other conditions may have no score here."""
+        return self.numbers.ids
+
     def add(self, sample_ids: Sequence[str], parts: Mapping[str, Part]) -> None:
         """Take some scores; the places of ``parts`` are those of ``sample_ids``."""
-        for sample_id in sample_ids:
-            if sample_id not in self._numbers:
-                self._numbers[sample_id] = len(self.sample_ids)
-                self.sample_ids.append(sample_id)
-        numbers = np.fromiter((self._numbers[name] for name in sample_ids), dtype=np.int32, count=len(sample_ids))
+        numbers = np.fromiter((self.numbers.add(name) for name in sample_ids), dtype=np.int32, count=len(sample_ids))
+        self._file.seek(self._end)
         for metric, part in parts.items():
-            moved = Part(numbers[part.places], part.values, part.statistics, part.placed)
-            self._parts.setdefault(metric, []).append(moved)
-            self._columns.pop(metric, None)
+            statistics = _shortened(part.statistics)
+            entry = (self._end, *statistics.shape, ord(statistics.dtype.char), part.placed)
+            self._parts.setdefault(metric, array("q")).extend(entry)
+            for content in (numbers[part.places], part.values, statistics):
+                self._end += self._file.write(content.tobytes())
+            self._recent.pop(metric, None)
 
     def __getitem__(self, metric: str) -> ScoreColumn:
-        if metric not in self._columns:
-            parts = self._parts[metric]
+        if metric not in self._recent:
+            entries = self._parts[metric]
+            parts = [self._read(*entries[start : start + 5]) for start in range(0, len(entries), 5)]
             width = max(part.statistics.shape[1] for part in parts)
-            statistics = [_widened(part.statistics, width) for part in parts]
             whole = Part(
                 np.concatenate([part.places for part in parts]),
                 np.concatenate([part.values for part in parts]),
-                np.concatenate(statistics),
+                np.concatenate([_widened(part.statistics, width) for part in parts]),
                 any(part.placed for part in parts),
             )
             if (whole.places[1:] <= whole.places[:-1]).any():
                 whole = _ascending(whole)
-            self._parts[metric] = [whole]
-            self._columns[metric] = ScoreColumn(metric, self.sample_ids, self._numbers, whole)
-        return self._columns[metric]
+            self._recent[metric] = ScoreColumn(metric, self.numbers, whole)
+            if len(self._recent) > _KEPT_COLUMNS:
+                self._recent.popitem(last=False)
+        self._recent.move_to_end(metric)
+        return self._recent[metric]
+
+    def _read(self, offset: int, count: int, width: int, kind: int, placed: int) -> Part:
+        self._file.seek(offset)
+        places, values, statistics = (
+            np.frombuffer(self._file.read(number * np.dtype(letter).itemsize), dtype=letter)
+            for number, letter in ((count, "i"), (count, "d"), (count * width, chr(kind)))
+        )
+        return Part(places, values, statistics.reshape(count, width), bool(placed))
+
+    def __contains__(self, metric: object) -> bool:
+        return metric in self._parts
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._parts)
@@ -140,8 +212,7 @@ class ScoreColumn(Mapping[str, Score]):
     """The scores on one metric value, without explanations: sample id -> score, in the order of the samples."""
 
     metric: str
-    sample_ids: Sequence[str]
-    numbers: Mapping[str, int]
+    numbers: SampleNumbers
     whole: Part
 
     def _row(self, sample_id: object) -> int | None:
@@ -151,7 +222,7 @@ class ScoreColumn(Mapping[str, Score]):
 
     def rows(self, sample_ids: Sequence[str]) -> NDArray[np.int64]:
         """(n,) the row of each sample in :attr:`whole`, -1 for one without a score."""
-        numbers = np.fromiter((self.numbers.get(name, -1) for name in sample_ids), dtype=np.int64, count=len(sample_ids))
+        numbers = np.fromiter((self.numbers.of.get(name, -1) for name in sample_ids), dtype=np.int64, count=len(sample_ids))
         rows = np.searchsorted(self.whole.places, numbers)
         rows[rows == len(self.whole.places)] = 0  # behind the last: that of the first is another number
         return np.where(self.whole.places[rows] == numbers, rows, -1)
@@ -168,7 +239,7 @@ class ScoreColumn(Mapping[str, Score]):
         value = float(self.whole.values[row])
         if np.isnan(value):
             return Score(sample_id=sample_id, metric=self.metric, value=None)
-        statistics = tuple(self.whole.statistics[row].tolist())
+        statistics = tuple(map(float, self.whole.statistics[row].tolist()))
         if not self.whole.placed:
             return Score(sample_id=sample_id, metric=self.metric, value=value, statistics=statistics)
         count = int(statistics[1])
@@ -185,7 +256,7 @@ class ScoreColumn(Mapping[str, Score]):
         return self._row(sample_id) is not None
 
     def __iter__(self) -> Iterator[str]:
-        return (self.sample_ids[place] for place in self.whole.places)
+        return map(self.numbers.ids.__getitem__, self.whole.places.tolist())
 
     def __len__(self) -> int:
         return len(self.whole.places)
@@ -218,7 +289,7 @@ def sums_together(columns: Sequence[ScoreColumn], sample_ids: Sequence[str], gro
     return GroupSums(tuple(found), sizes)
 
 
-def _entries(part: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+def _entries(part: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """The statistics of rows that hold them with their places: their row, place and number."""
     counts = part[:, 1].astype(np.int64)
     rows = np.repeat(np.arange(len(part)), counts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -24,10 +23,11 @@ def check_requests(requests: Sequence[Request]) -> None:
         GenerationError: A conversation does not end with a question, or its marks and pictures differ in number.
         ValueError: Two requests have one id: their answers could not be told apart.
     """
-    repeated = [name for name, count in Counter(request.id for request in requests).items() if count > 1]
-    if repeated:
-        raise ValueError(f"request ids must be unique; repeated: {repeated[:3]}")
+    known: set[str] = set()
     for request in requests:
+        if request.id in known:
+            raise ValueError(f"request ids must be unique; repeated: {request.id}")
+        known.add(request.id)
         if not request.messages or request.messages[-1].role != "user":
             raise GenerationError(msg("A conversation to go on with must end with a question."), sample=request.id)
         num_marks = sum(message.content.count(IMAGE_MARK) for message in request.messages)

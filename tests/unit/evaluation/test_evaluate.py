@@ -315,13 +315,13 @@ def test_timing_has_the_fields_and_roundings_of_llamafactory(tmp_path: Path, mon
         clock["now"] += 1000.0
         return Slow()
 
-    def score(*arguments: Any) -> Scored:
+    def score(*arguments: Any, **named: Any) -> Scored:
         clock["now"] += 0.5
-        return score_file(*arguments)
+        return score_file(*arguments, **named)
 
     score_file = report_module.score_file
     monkeypatch.setattr(report_module, "score_file", score)
-    monkeypatch.setattr("medtune.evaluation.evaluate.time", SimpleNamespace(perf_counter=lambda: clock["now"]))
+    monkeypatch.setattr("medtune.evaluation.asking.time", SimpleNamespace(perf_counter=lambda: clock["now"]))
     monkeypatch.setattr(report_module, "time", SimpleNamespace(perf_counter=lambda: clock["now"]))
     dataset = make_dataset(tmp_path / "data", num_groups=5)
     with pytest.raises(KeyboardInterrupt):

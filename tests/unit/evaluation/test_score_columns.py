@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from medtune.evaluation import score_columns
-from medtune.evaluation.score_columns import ScoreColumns
+from medtune.evaluation.score_columns import Part, SampleNumbers, ScoreColumns, parts_of
 from medtune.types import Score
 
 SCORES = [
@@ -52,3 +55,44 @@ def test_the_later_of_two_scores_counts(together: int, monkeypatch: pytest.Monke
     twice = [Score(sample_id=name, metric="m", value=value) for name, value in (("a", 0.0), ("b", 0.5), ("a", 1.0))]
     columns = ScoreColumns.of(twice)
     assert [(name, score.value) for name, score in columns["m"].items()] == [("a", 1.0), ("b", 0.5)]
+
+
+def test_columns_of_several_conditions_share_numbers_and_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medtune.evaluation.score_columns._IN_MEMORY", 1000)
+    numbers = SampleNumbers()
+    names = [f"s{place}" for place in range(400)]
+    tables = [ScoreColumns(numbers, tmp_path), ScoreColumns(numbers, tmp_path)]
+    for columns, mine in ((tables[0], names), (tables[1], names[::-2])):
+        for start in range(0, len(mine), 100):
+            some = mine[start : start + 100]
+            scores = [Score(sample_id=name, metric="m/a", value=int(name[1:]) / 7, statistics=(3.0, 300.0)) for name in some]
+            columns.add(some, parts_of(enumerate(scores)))
+    assert list(tmp_path.iterdir()) == [], "the file has no name"
+    assert tables[0].sample_ids is tables[1].sample_ids
+    for columns, mine in ((tables[0], names), (tables[1], names[1::2])):
+        assert list(columns["m/a"]) == mine
+        assert columns["m/a"][mine[-1]] == Score(
+            sample_id=mine[-1], metric="m/a", value=int(mine[-1][1:]) / 7, statistics=(3.0, 300.0)
+        )
+        assert columns["m/a"].whole.statistics.dtype == np.uint16
+    assert "s0" not in tables[1]["m/a"]
+
+
+def test_memory_does_not_grow_with_the_columns(tmp_path: Path) -> None:
+    def peak(num_metrics: int) -> int:
+        values = np.random.default_rng(0).random((20_000, 3))
+        part = Part(np.arange(20_000, dtype=np.int32), values[:, 0].copy(), values)
+        names = [f"s{place}" for place in range(20_000)]
+        tracemalloc.start()
+        columns = ScoreColumns(folder=tmp_path)
+        for metric in range(num_metrics):
+            columns.add(names, {f"m/{metric}": part})
+        for metric in columns:
+            assert columns[metric].whole.statistics.shape == (20_000, 3)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    few, many = peak(8), peak(40)
+    of_one_column = 20_000 * 36
+    assert many < few + of_one_column, (few, many)
