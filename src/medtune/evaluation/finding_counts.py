@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from medtune.evaluation.bootstrap import cluster_bootstrap
 from medtune.evaluation.measure import ScoreTable
-from medtune.evaluation.metrics.findings import CELLS, finding_outcomes
+from medtune.evaluation.metrics.findings import CELLS, finding_outcomes, named_coarser
 from medtune.tasks.reading.assertions import findings
 from medtune.types import FindingCount, Measurement
 
@@ -26,14 +27,18 @@ def count_findings(table: ScoreTable) -> tuple[FindingCount, ...]:
     A row's intervals resample the groups in which the finding occurs; with few of them they are wide, and with one there is none.
     """
     rows: dict[str, list[tuple[str, int]]] = {}
+    coarser = Counter[str]()
     for sample, score in table.scores.get(_METRIC, {}).items():
         if score.value is not None:
-            for name, outcome in finding_outcomes(score).items():
+            outcomes = finding_outcomes(score)
+            for name, outcome in outcomes.items():
                 rows.setdefault(name, []).append((sample, CELLS.index(outcome)))
-    return tuple(_row(name, rows[name], table) for name in findings() if name in rows)
+            wanted, claimed = ({name for name, seen in outcomes.items() if seen != other} for other in ("invented", "missed"))
+            coarser.update(named_coarser(wanted, claimed))
+    return tuple(_row(name, rows[name], coarser[name], table) for name in findings() if name in rows)
 
 
-def _row(name: str, seen: Sequence[tuple[str, int]], table: ScoreTable) -> FindingCount:
+def _row(name: str, seen: Sequence[tuple[str, int]], num_coarser: int, table: ScoreTable) -> FindingCount:
     cells = np.array([cell for _, cell in seen])
     groups = table.groups_of([sample for sample, _ in seen])
     counts = np.eye(len(CELLS))[cells]
@@ -48,6 +53,7 @@ def _row(name: str, seen: Sequence[tuple[str, int]], table: ScoreTable) -> Findi
         num_reference=found + missed,
         num_found=found,
         num_missed=missed,
+        num_coarser=num_coarser,
         num_invented=invented,
         **{part: _measure(part, under, counts, groups, table) for part, under in _PARTS.items()},
     )

@@ -74,6 +74,7 @@ HEADLINE = (
     "findings/contradicted",
     "findings/invented",
     "findings/missed",
+    "findings/coarser",
     "measurements/f1",
     "box/iou",
     "closed/accuracy",

@@ -25,6 +25,8 @@ class FindingCount(Document):
     num_missed: int
     num_invented: int
     """Samples whose answer states it and whose reference does not."""
+    num_coarser: int = 0
+    """Of the missed ones, those whose answer names it by a broader word ("a hemorrhage" for a subdural hematoma)."""
     title_zh: str = ""
     body_part: str = ""
     """In English; ``body_part_zh`` in Chinese."""

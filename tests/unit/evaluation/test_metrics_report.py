@@ -66,6 +66,48 @@ def test_a_coarser_answer_is_half_right() -> None:
     assert (found["micro-precision"], found["micro-recall"]) == (1, pytest.approx(1 / 3))
 
 
+@pytest.mark.parametrize(
+    ("target", "text", "missed", "coarser", "invented"),
+    [
+        ("Subdural hematoma.", "Hemorrhage.", 0, 1, 0),
+        ("Left lower lobe pneumonia.", "Opacity in the left lower lobe.", 0, 1, 0),
+        ("Left lower lobe pneumonia.", "Pneumonia.", 0, 0, 0),
+        ("左肺下叶肺炎。", "肺部感染。", 0, 0, 0),  # these words are pneumonia
+        ("硬膜下血肿。", "出血。", 0, 1, 0),
+        ("左肺下叶肺炎。", "左肺下叶斑片影。", 0, 1, 0),
+        ("Subdural hematoma.", "Pneumothorax.", 1, 0, 1),  # one finding, and not three, is missed
+        ("Pneumonia.", "Consolidation.", 1, 0, 1),  # both opacities, and neither a broader word for the other
+        ("Pneumonia.", "Opacity. Consolidation.", 1, 0, 1),  # "opacity" is what the consolidation is
+        ("Lung opacity.", "Pneumonia.", 0, 0, 1),  # more than was said
+        ("Subdural hematoma. Epidural hematoma.", "Hemorrhage.", 0, 2, 0),
+        ("Subdural hematoma. Epidural hematoma.", "Subdural hematoma.", 1, 0, 0),
+        ("Subdural hematoma.", "No subdural hematoma. Hemorrhage.", 0, 1, 0),  # and contradicted
+        ("Subdural hematoma.", "The brain is normal.", 1, 0, 0),
+        ("The brain is normal.", "Subdural hematoma.", 0, 0, 1),
+    ],
+)
+def test_a_broader_word_is_neither_missed_nor_invented(target: str, text: str, missed: int, coarser: int, invented: int) -> None:
+    found = numbers(ReportFindings(), target, text)
+    assert (found["missed"], found["coarser"], found["invented"]) == (missed, coarser, invented)
+
+
+def test_an_empty_answer_has_missed_and_named_nothing() -> None:
+    found = numbers(ReportFindings(), "Subdural hematoma.", "")
+    assert (found["missed"], found["coarser"], found["invented"]) == (1, None, None)
+
+
+def test_a_row_says_how_many_of_the_missed_were_named_by_a_broader_word() -> None:
+    cases = [
+        ("a", "a", "Subdural hematoma.", "Hemorrhage."),
+        ("b", "b", "Subdural hematoma.", "Normal."),
+        ("c", "c", "Normal.", "Normal."),
+    ]
+    rows = {row.finding: row for row in count_findings(table(cases=cases))}
+    assert (rows["subdural hematoma"].num_missed, rows["subdural hematoma"].num_coarser) == (2, 1)
+    assert (rows["hemorrhage"].num_found, rows["hemorrhage"].num_coarser) == (1, 0)
+    assert rows["intracranial hemorrhage"].num_coarser == 0, "a step on the way is not what the reference says"
+
+
 def test_languages_do_not_matter() -> None:
     assert numbers(ReportFindings(), "Left pleural effusion, no pneumothorax.", "左侧胸腔积液，未见气胸。")["micro-f1"] == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["CELLS", "Outcome", "ReportFindings", "finding_outcomes"]
+__all__ = ["CELLS", "Outcome", "ReportFindings", "finding_outcomes", "named_coarser"]
 
 Outcome = Literal["found", "missed", "invented"]
 
@@ -36,8 +37,18 @@ class ReportFindings:
     - ``micro-f1`` (0 to 1, higher is better): 2 found / (2 found + missed + invented).
     - ``macro-f1`` (0 to 1, higher is better): the plain mean of the F1 of every finding that at least one reference or answer
       claims (Yang 1999, doi:10.1023/A:1009982220290): a rare finding counts as much as a common one.
-    - ``invented``, ``missed`` (0 to 1000 per report, lower is better): mean number of such findings in a report. An empty answer
-      has invented nothing and is unscored there.
+
+    For a person a subdural hematoma is one finding and not three. These count each text's *most specific* findings alone, of which
+    no other claimed finding of the text is a kind: mean numbers in a report (0 to 1000), by a convention of medtune.
+
+    - ``missed`` (lower is better): of the reference, neither claimed by the answer nor named coarser.
+    - ``coarser`` (neither end is better: it falls where such a finding is named, and where it is missed): of the reference, not
+      claimed, while a most specific finding of the answer is one that it is a kind of ("a hemorrhage" for a subdural hematoma: less
+      was said than is true, and nothing false). A sibling is no coarser name: for pneumonia "consolidation" is a missed and an
+      invented finding.
+    - ``invented`` (lower is better): of the answer, not claimed by the reference. An answer more specific than the reference
+      ("pneumonia" for an opacity) claims what nobody has said, and is one of these. An empty answer has invented nothing, and is
+      unscored here and in ``coarser``.
 
     Conventions of medtune, likewise of sums:
 
@@ -76,6 +87,14 @@ class ReportFindings:
             high=1000.0,
             unit="per report",
         ),
+        MetricValue(
+            name="findings/coarser",
+            title=msg("Findings named by a broader word").template,
+            direction="neither",
+            low=0.0,
+            high=1000.0,
+            unit="per report",
+        ),
         share("findings/contradicted", msg("Findings contradicted"), direction="lower"),
         share("findings/side-accuracy", msg("Side of findings")),
         share("findings/certainty-accuracy", msg("Certainty of findings")),
@@ -97,8 +116,7 @@ class ReportFindings:
             Score(sample_id=sample.id, metric="findings/micro-f1", value=own, statistics=counts, explanation=explanation),
             _placed(sample, own, found, missed, invented),
             *_shares(sample, counts, empty),
-            unscored(sample, "findings/invented") if empty else mean_score(sample, "findings/invented", counts[2]),
-            mean_score(sample, "findings/missed", counts[1]) if counts[1] or not empty else unscored(sample, "findings/missed"),
+            *_numbers(sample, wanted, claimed, empty),
             *_agreements(sample, truth, answer, found),
         )
 
@@ -127,6 +145,35 @@ def finding_outcomes(score: Score) -> dict[str, Outcome]:
         return {}
     names = tuple(findings())
     return {names[place // len(CELLS)]: CELLS[place % len(CELLS)] for place in score.places}
+
+
+def named_coarser(wanted: Set[str], claimed: Set[str]) -> frozenset[str]:
+    """The most specific findings of a reference that an answer does not claim, but names by a finding that they are kinds of.
+
+    Args:
+        wanted: What the reference claims, with all that it is a kind of.
+        claimed: What the answer claims, likewise.
+    """
+    known, said = findings(), _most_specific(claimed)
+    return frozenset(name for name in _most_specific(wanted) - claimed if not said.isdisjoint(known[name].kinds_of))
+
+
+def _most_specific(claimed: Set[str]) -> frozenset[str]:
+    known = findings()
+    return frozenset(claimed) - {broader for name in claimed for broader in known[name].kinds_of}
+
+
+def _numbers(sample: Sample, wanted: frozenset[str], claimed: frozenset[str], empty: bool) -> tuple[Score, ...]:
+    coarser = len(named_coarser(wanted, claimed))
+    missed, invented = len(_most_specific(wanted) - claimed) - coarser, len(_most_specific(claimed) - wanted)
+    if not empty:
+        counts = {"invented": invented, "missed": missed, "coarser": coarser}
+        return tuple(mean_score(sample, f"findings/{name}", number) for name, number in counts.items())
+    return (
+        unscored(sample, "findings/invented"),
+        mean_score(sample, "findings/missed", missed) if missed else unscored(sample, "findings/missed"),
+        unscored(sample, "findings/coarser"),
+    )
 
 
 @cache
