@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medtune.evaluation.bootstrap import cluster_bootstrap, paired_cluster_bootstrap
+from medtune.evaluation.bootstrap import apart, bootstrap_sums, cluster_bootstrap, sum_by_group
 from medtune.evaluation.measure import ScoreTable
 from medtune.evaluation.metrics.additive import mean_of
 from medtune.evaluation.permutation import mcnemar_exact, paired_cluster_permutation
@@ -190,7 +190,8 @@ def paired(rng: np.random.Generator, num_groups: int) -> tuple[Numbers, Numbers]
 def test_intervals_of_differences_hold_the_truth() -> None:
     rng, held = np.random.default_rng(2), 0
     for number in range(NUM_SETS):
-        _, low, high = paired_cluster_bootstrap(*paired(rng, 40), np.arange(40), mean_of, num_resamples=1000, seed=number % 8)
+        sums = sum_by_group(paired(rng, 40), np.arange(40))
+        _, low, high = bootstrap_sums(sums, apart(mean_of), num_resamples=1000, seed=number % 8)
         held += low is not None and high is not None and low <= 0 <= high
     assert 0.93 <= held / NUM_SETS <= 0.97
 
@@ -255,7 +256,8 @@ def test_runs_with_other_seeds_are_averaged_and_their_spread_counts() -> None:
         assert found.high is not None
         held += found.low <= 0 <= found.high
         flat = [np.stack([np.concatenate(arm), np.ones(120)], axis=1) for arm in arms]
-        _, low, high = paired_cluster_bootstrap(flat[0], flat[1], np.arange(120), mean_of, num_resamples=400, seed=number % 8)
+        sums = sum_by_group([flat[0], flat[1]], np.arange(120))
+        _, low, high = bootstrap_sums(sums, apart(mean_of), num_resamples=400, seed=number % 8)
         pooled += low is not None and high is not None and low <= 0 <= high
     assert 0.92 <= held / num_sets <= 1.0
     assert pooled / num_sets < 0.6

@@ -40,7 +40,6 @@ __all__ = [
     "cluster_bootstrap",
     "draw_counts",
     "effective_number",
-    "paired_cluster_bootstrap",
     "reach_without_exceptions",
     "sum_by_group",
 ]
@@ -107,10 +106,14 @@ def bootstrap_sums(
     seed: int,
     limits: tuple[float, float] | None = None,
 ) -> tuple[float, float | None, float | None]:
-    """As :func:`cluster_bootstrap`, of what is summed already.
+    """As :func:`cluster_bootstrap`, of what is summed already, and of several conditions on the same samples.
+
+    All conditions are resampled with the *same* draws: in a difference (``number`` = :func:`apart`) what makes a sample hard for
+    both cancels out.
 
     Args:
         number: From the summed statistics of each condition, (..., k) of every one of ``sums.of``, to the number.
+        limits: Those of the number: of a difference of shares -1 and 1.
     """
     totals = [part.sum(axis=0) for part in sums.of]
     value = float(np.asarray(number(*totals)))
@@ -127,26 +130,6 @@ def bootstrap_sums(
     if low == high and limits is not None:
         low, high = reach_without_exceptions(value, limits, num_groups)
     return value, low, high
-
-
-def paired_cluster_bootstrap(
-    first: NDArray[np.float64],
-    second: NDArray[np.float64],
-    groups: Groups,
-    aggregate: Aggregate,
-    *,
-    num_resamples: int = 2000,
-    seed: int = 0,
-    limits: tuple[float, float] | None = None,
-) -> tuple[float, float | None, float | None]:
-    """``second`` minus ``first``, two conditions on the same samples, with the difference's 95 % interval.
-
-    Both are resampled with the *same* draws, so that what makes a sample hard for both cancels out. Arguments, returns and
-    errors as in :func:`cluster_bootstrap`; row i of ``first`` and of ``second`` are the same sample, and ``limits`` are those of
-    the difference.
-    """
-    sums = sum_by_group([first, second], groups)
-    return bootstrap_sums(sums, apart(aggregate), num_resamples=num_resamples, seed=seed, limits=limits)
 
 
 def apart(aggregate: Aggregate) -> Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]:

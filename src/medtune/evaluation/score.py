@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import queue
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -30,7 +30,7 @@ from medtune.plugins import resolve_stored
 from medtune.runs import atomic_file
 from medtune.types import Generation, Metric, MetricValue, Prediction, Sample, Score, Task
 
-__all__ = ["Metrics", "Scored", "judge_rows", "load_metric", "parse_generation", "score_file", "score_predictions"]
+__all__ = ["Metrics", "Scored", "judge_rows", "load_metric", "parse_generation", "score_file"]
 
 
 @cache
@@ -97,16 +97,12 @@ def parse_generation(generation: Generation, sample: Sample, *, image_sha256: tu
     return Prediction(sample_id=sample.id, generation=generation, answer=answer, error=error, image_sha256=image_sha256)
 
 
-def score_predictions(samples: Iterable[Sample], predictions: Mapping[str, Prediction], metrics: Metrics) -> list[Score]:
-    """Scores of every sample, in the order of ``samples``.
-
-    A sample without a prediction, or whose generation failed, is unscored on every value that applies to it (no number,
-    no statistics). An answer that was generated but cannot be read is the metric's to judge.
-    """
-    return [score for sample in samples for score in _judge(sample, predictions.get(sample.id), metrics)]
-
-
 def _judge(sample: Sample, prediction: Prediction | None, metrics: Metrics) -> list[Score]:
+    """The scores of one sample.
+
+    Without a prediction, or where its generation failed, it is unscored on every value that applies to it (no number, no
+    statistics). An answer that was generated but cannot be read is the metric's to judge.
+    """
     if prediction is not None and prediction.generation.finish_reason != "error":
         if len(prediction.generation.text) > MAX_CHARACTERS:
             start = prediction.generation.model_copy(update={"text": prediction.generation.text[:MAX_CHARACTERS]})

@@ -12,7 +12,7 @@ from medtune.evaluation.bootstrap import cluster_bootstrap
 from medtune.evaluation.measure import ScoreTable, measure
 from medtune.evaluation.metrics.additive import mean_of, statistics_of
 from medtune.evaluation.predictions import read_predictions, read_scores
-from medtune.evaluation.score import Metrics, load_metric, parse_generation, score_file, score_predictions
+from medtune.evaluation.score import Metrics, load_metric, parse_generation, score_file
 from medtune.evaluation.score_columns import sums_together
 from medtune.types import Generation, Message, Prediction, Sample, Score
 
@@ -55,7 +55,17 @@ def test_processes_and_chunks_change_nothing(tmp_path: Path, monkeypatch: pytest
         for of in samples
         if (prediction := predictions.predictions.get(of.id)) is not None
     }
-    assert list(read_scores(tmp_path / "parts.jsonl")) == score_predictions(samples, parsed, METRICS)
+    scores = list(read_scores(tmp_path / "parts.jsonl"))
+    names = [of.id for of in samples]
+    assert scores == sorted(scores, key=lambda score: names.index(score.sample_id)), "in the order of the samples"
+    for of in samples:
+        prediction = parsed.get(of.id)
+        found = [score for score in scores if score.sample_id == of.id]
+        assert found, "every sample is told of"
+        if prediction is None or prediction.generation.finish_reason == "error":
+            assert {(score.value, score.statistics) for score in found} == {(None, ())}
+        else:
+            assert found == [score for metric in METRICS.of(of.task) for score in metric.score(prediction, of)]
     assert parts.num_predictions == len(parsed) == 51
     assert parts.num_unparsed == sum(
         prediction.error is not None and prediction.generation.finish_reason != "error" for prediction in parsed.values()
