@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from medtune.evaluation.cases import QUOTA, Case
 from medtune.evaluation.finding_marks import FATES as ORDER
+from medtune.evaluation.finding_marks import known_findings
 from medtune.evaluation.wording import FATES, task_title, value_title
 from medtune.language import Text
 from medtune.tasks.reading.assertions import findings
 
-__all__ = ["CaseFilters", "Name", "case_filters"]
+__all__ = ["CaseFilters", "Name", "case_filters", "finding_title"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,9 @@ def case_filters(cases: Sequence[Case]) -> CaseFilters:
         tags=tuple((tag, tags[tag]) for tag in QUOTA if tag in tags),
         pairs=tuple((pair, Name(pair, pair), count) for pair, count in _count([case.pair] for case in cases).items()),
         tasks=tuple((task, task_title(task), count) for task, count in _count([case.task] for case in cases).items()),
-        findings=tuple((name, _title(name), count) for name, count in sorted(named.items(), key=lambda item: (-item[1], item[0]))),
+        findings=tuple(
+            (name, finding_title(name), count) for name, count in sorted(named.items(), key=lambda item: (-item[1], item[0]))
+        ),
         fates=tuple((fate, FATES[fate], fates[fate]) for fate in ORDER if fate in fates),
     )
 
@@ -60,6 +63,15 @@ def _count(values: Iterable[Iterable[str]]) -> Counter[str]:
     return Counter(value for of_case in values for value in dict.fromkeys(of_case))
 
 
-def _title(name: str) -> Text | Name:
-    known = findings().get(name)
-    return value_title(name) if known is None else Name(name[:1].upper() + name[1:], known.chinese)
+def finding_title(name: str, english: str | None = None) -> Text | Name:
+    """What a finding of the tables is called, or what any word for one is; other words stand for themselves.
+
+    Args:
+        name: "subdural haematoma".
+        english: For the English page, where it keeps the data's own word.
+    """
+    known = findings()
+    found = known_findings(name)
+    if not found:
+        return value_title(name)
+    return Name(english or found[0][:1].upper() + found[0][1:], known[found[0]].chinese)

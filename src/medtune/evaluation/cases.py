@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import JsonValue
 
 from medtune.errors import UnreadableImageError
-from medtune.evaluation.finding_marks import Fate, FindingMark, finding_marks, with_finding_errors
+from medtune.evaluation.finding_marks import Fate, FindingMark, finding_marks, known_findings, with_finding_errors
 from medtune.evaluation.score_columns import ScoreColumns
 from medtune.imaging.boxes import Box as Corners
 from medtune.imaging.boxes import from_relative, ordered_box, xywh
@@ -350,7 +350,8 @@ def _findings(sample: Sample, answers: Sequence[Answer]) -> tuple[tuple[str, Fat
     # ``findings``, a list of words, else ``kind``, one word.
     value = sample.metadata.get("findings", sample.metadata.get("kind"))
     words = value if isinstance(value, list) else [value]
-    return tuple((word, None) for word in dict.fromkeys(words) if isinstance(word, str) and word)
+    named = [name for word in words if isinstance(word, str) and word for name in known_findings(word) or (word,)]
+    return tuple((name, None) for name in dict.fromkeys(named))
 
 
 def embed_picture(dataset: Dataset, sample: Sample, place: int, *, largest_side: int = LARGEST_SIDE, quality: int = 85) -> str:

@@ -12,7 +12,6 @@ from medtune.errors import EvaluationError
 from medtune.evaluation import cautions, overlaps
 from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.evaluate import read_report
-from medtune.evaluation.kinds import kind_of
 from medtune.evaluation.measure import ScoreTable
 from medtune.evaluation.permutation import adjust
 from medtune.evaluation.predictions import read_index, read_scores
@@ -218,7 +217,7 @@ def _warnings(reports: Sequence[Report], sizes: Sequence[int], groups: Sequence[
     # What speaks of the data is true of all, also where only one run was evaluated after the data had been validated; what speaks
     # of one model's answers belongs to its own report.
     severe = [text for report in reports for text in report.warnings if overlaps.makes_unfit(text)]
-    found: list[Text] = list({kind_of(text): text for text in reversed(severe)}.values())[::-1]
+    found: list[Text] = list({text.render("en"): text for text in severe}.values())
     if one.synthetic:
         found.append(cautions.synthetic_data())
     found.extend(cautions.too_few_groups(groups))

@@ -17,7 +17,7 @@ from medtune.evaluation.kinds import by_kind
 from medtune.evaluation.page import render_page
 from medtune.evaluation.run_cases import Asked, cases_of, check_dataset
 from medtune.evaluation.table import Verdict, about, choose_headline, format_interval, format_p, format_value, verdict
-from medtune.evaluation.wording import ABOUT, FATES, PAGE, TAGS, VERDICTS, metric_title, task_title, unit_title, value_title
+from medtune.evaluation.wording import ABOUT, FATES, PAGE, TAGS, VERDICTS, metric_title, split_title, task_title, unit_title
 from medtune.language import Language, Text, msg
 from medtune.runs import atomic_write
 from medtune.types import Comparison, Condition, Difference, MetricValue, Report
@@ -83,7 +83,7 @@ def render_comparisons(pairs: Sequence[Pair], dataset: Dataset | None, in_langua
         verdicts=VERDICTS,
         tags=TAGS,
         task_title=task_title,
-        value_title=value_title,
+        split_title=split_title,
         unit_title=unit_title,
         metric_text=metric_title,
         value=format_value,

@@ -12,7 +12,7 @@ from medtune.tasks.reading.assertions import findings, read_assertions
 from medtune.tasks.reading.sections import about_this_study
 from medtune.types import Sample, Score
 
-__all__ = ["FATES", "OUTCOMES", "Fate", "FindingMark", "finding_marks", "with_finding_errors"]
+__all__ = ["FATES", "OUTCOMES", "Fate", "FindingMark", "finding_marks", "known_findings", "with_finding_errors"]
 
 Fate = Literal["missed", "invented", "wrong-side", "found"]
 """Claimed by the reference alone, by the answer alone, by both with another side or with none where the reference names one, by
@@ -67,6 +67,14 @@ def finding_marks(sample: Sample, answer: str, score: Score | None) -> tuple[Fin
         for name in fates
         if fates[name] == fate
     )
+
+
+def known_findings(words: str) -> tuple[str, ...]:
+    """The findings of the tables that a word of the metadata names, then the findings that they are kinds of: "subdural haematoma"
+    is "subdural hematoma", "intracranial hemorrhage" and "hemorrhage". A name of the tables is itself alone; other words none."""
+    if words in findings():
+        return (words,)
+    return tuple(name for name, found in read_assertions(words).of.items() if found.status == "present")
 
 
 def with_finding_errors(scores: Mapping[str, Mapping[str, Score]]) -> Iterator[list[str]]:

@@ -101,8 +101,10 @@ def chosen_by(evaluated: Iterable[Sample], validation: Iterable[Sample]) -> Text
     return shared_with_validation(len(shared), len(groups)) if shared else None
 
 
-def validation_found(finding: Text) -> Text:
-    return msg("Validation of the data found: {finding}", finding=finding)
+def validation_found(finding: Text, row: str | None = None) -> Text:
+    if row is None:
+        return msg("Validation of the data found: {finding}", finding=finding)
+    return msg("Validation of the data found: {row}: {finding}", row=row, finding=finding)
 
 
 def not_validated() -> Text:
@@ -119,7 +121,7 @@ def found_by_validation(report: ValidationReport | None) -> list[Text]:
     issues = [
         issue for issue in report.issues if issue.severity != "info" and (issue.code.endswith("-overlap") or issue.code in _LEAKS)
     ]
-    return [validation_found(issue.message) for issue in issues]
+    return [validation_found(issue.message, issue.sample) for issue in issues]
 
 
 _LEAKS = frozenset({"leaking-volume"})
@@ -135,6 +137,7 @@ _OVERLAP = frozenset(
         shared_pictures(0, 0),
         shared_groups(0, 0),
         validation_found(Text("")),
+        validation_found(Text(""), ""),
     )
 )
 

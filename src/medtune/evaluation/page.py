@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from importlib import resources
 
 from markupsafe import Markup, escape
@@ -19,6 +20,8 @@ __all__ = ["both", "either", "render_page"]
 
 _HTML_LANGUAGE = {"en": "en", "zh": "zh-CN"}
 
+_COMMAND = re.compile(r"`([^`]+)`")
+
 
 def render_page(template: str, *, style: str, script: str, in_language: Language | None, **values: object) -> str:
     """Fill one of the templates of ``evaluation/templates``.
@@ -26,8 +29,8 @@ def render_page(template: str, *, style: str, script: str, in_language: Language
     Args:
         template: Its file name; ``style`` and ``script`` are the names of its style sheet and its script.
         in_language: The language that the page opens in; the reader can switch.
-        values: What the template names besides ``lang``, ``spoken``, ``t``, ``either``, ``plain``, ``style``, ``script`` and
-            ``script_hash``.
+        values: What the template names besides ``lang``, ``spoken``, ``t``, ``either``, ``colon``, ``plain``, ``style``, ``script``
+            and ``script_hash``.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -45,6 +48,7 @@ def render_page(template: str, *, style: str, script: str, in_language: Language
         spoken=in_language or language(),
         t=both,
         either=either,
+        colon=either(": ", "："),
         plain=Text,
         style=Markup(_asset(style)),
         script=Markup(code),
@@ -54,8 +58,8 @@ def render_page(template: str, *, style: str, script: str, in_language: Language
 
 
 def both(text: Text) -> Markup:
-    """A sentence in both languages; the style sheet shows the one that the page is set to."""
-    return either(text.render("en"), text.render("zh"))
+    """A sentence in both languages; the style sheet shows the one that the page is set to. A `command` in it is set as code."""
+    return either(_with_code(text.render("en")), _with_code(text.render("zh")))
 
 
 def either(english: str, chinese: str) -> Markup:
@@ -63,6 +67,10 @@ def either(english: str, chinese: str) -> Markup:
     if english == chinese or not chinese:
         return escape(english)
     return Markup('<span class="en" lang="en">{}</span><span class="zh" lang="zh-CN">{}</span>').format(english, chinese)
+
+
+def _with_code(sentence: str) -> Markup:
+    return Markup(_COMMAND.sub(r"<code>\1</code>", str(escape(sentence))))
 
 
 def _asset(name: str) -> str:

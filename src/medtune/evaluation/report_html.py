@@ -13,7 +13,8 @@ from markupsafe import Markup
 
 from medtune.errors import MedtuneError
 from medtune.evaluation import cautions, overlaps, plots
-from medtune.evaluation.case_filters import case_filters
+from medtune.evaluation.case_filters import Name, case_filters, finding_title
+from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.kinds import by_kind
 from medtune.evaluation.page import render_page
 from medtune.evaluation.review_wording import ERRORS, SEVERITIES
@@ -38,7 +39,6 @@ from medtune.evaluation.wording import (
     AGREEMENTS,
     CONSISTENCY,
     FATES,
-    GROUPS,
     PAGE,
     TAGS,
     USES,
@@ -47,6 +47,8 @@ from medtune.evaluation.wording import (
     control_title,
     field_title,
     metric_title,
+    num_groups,
+    sex_title,
     split_title,
     task_title,
     unit_title,
@@ -93,7 +95,7 @@ def render_report(report: Report, folder: Path, dataset: Dataset | None, in_lang
         text=PAGE,
         report=report,
         title=msg("Evaluation of {run}", run=report.run),
-        group_word=GROUPS[report.group_kind],
+        groups=num_groups(report.group_kind, report.num_groups),
         severe=by_kind(
             [*report.alerts, *(text for text in report.warnings if overlaps.makes_unfit(text) and text not in report.alerts)]
         ),
@@ -142,7 +144,7 @@ def render_report(report: Report, folder: Path, dataset: Dataset | None, in_lang
         tags=TAGS,
         task_title=task_title,
         field_title=field_title,
-        value_title=value_title,
+        subgroup_title=_subgroup_title,
         unit_title=unit_title,
         value=format_value,
         interval=format_interval,
@@ -226,9 +228,9 @@ def _summary(report: Report) -> list[Text]:
     if control is not None and relied:
         lost = sum(verdict(row.reliance, row.metric) == "worse" for row in relied if row.reliance is not None)
         sentences = {
-            "shuffled": msg("With the pictures of others it loses on {lost} of {count} of them.", lost=lost, count=len(relied)),
-            "blank": msg("With blank pictures it loses on {lost} of {count} of them.", lost=lost, count=len(relied)),
-            "question-only": msg("Without a picture it loses on {lost} of {count} of them.", lost=lost, count=len(relied)),
+            "shuffled": msg("With the pictures of others it loses on {lost} of {count} measures.", lost=lost, count=len(relied)),
+            "blank": msg("With blank pictures it loses on {lost} of {count} measures.", lost=lost, count=len(relied)),
+            "question-only": msg("Without a picture it loses on {lost} of {count} measures.", lost=lost, count=len(relied)),
         }
         found.append(sentences[control])
     if not rows:
@@ -244,10 +246,13 @@ class _Subgroup:
     low: float
     high: float
     entries: tuple[tuple[str, Measurement, Markup], ...]
+    left_out: tuple[tuple[str, int], ...]
 
 
 def _subgroups(report: Report) -> list[_Subgroup]:
-    """For each field, the most telling metric that its subgroups were scored on."""
+    """For each field, the most telling metric on which two of its subgroups have as many scored samples as a subgroup needs: one of
+    40 samples may hold 5 of the task that the metric belongs to, and an interval from these says nothing."""
+    fewest = EvaluationSettings.model_validate(report.settings.get("evaluation", {})).min_subgroup_samples
     values = {value.name: value for value in report.metrics}
     base, tuned = main_pair(report)
     looked = tuned or base
@@ -263,14 +268,24 @@ def _subgroups(report: Report) -> list[_Subgroup]:
             }
             if field == "task" and about(name) == "wording":
                 break  # Each task has measures of its own, in its table; nearness to its references' words ranks no tasks.
+            left_out = tuple((label, entry.num_scored) for label, entry in entries.items() if entry.num_scored < fewest)
+            entries = {label: entry for label, entry in entries.items() if entry.num_scored >= fewest}
             if len(entries) > 1:
                 overall = whole.get(name)
                 low, high = plots.axis_of(values[name], [*entries.values(), overall])
                 line = None if overall is None else overall.value
                 bars = tuple((label, entry, plots.interval_bar(entry, low, high, line)) for label, entry in entries.items())
-                found.append(_Subgroup(field, values[name], overall, low, high, bars))
+                found.append(_Subgroup(field, values[name], overall, low, high, bars, left_out))
                 break
     return found
+
+
+def _subgroup_title(field: str, label: str) -> Text | Name:
+    if field == "task":
+        return task_title(label)
+    if field == "sex":
+        return sex_title(label)
+    return finding_title(label, label) if field == "kind" else value_title(label)
 
 
 def _picture_rows(report: Report) -> list[tuple[MetricValue, list[tuple[PictureShare, Verdict, Markup]]]]:

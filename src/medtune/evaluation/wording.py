@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from medtune.language import Text, msg
-from medtune.types import MetricValue
+from medtune.types import GroupKind, MetricValue
 
 __all__ = [
     "ABOUT",
@@ -24,6 +24,8 @@ __all__ = [
     "listed",
     "metric_title",
     "model_name",
+    "num_groups",
+    "sex_title",
     "split_kind_title",
     "split_title",
     "task_title",
@@ -162,6 +164,15 @@ _VALUES: dict[str, Text] = {
     "open": msg("open"),
 }
 
+_SEXES: dict[str, Text] = {
+    "f": msg("female"),
+    "female": msg("female"),
+    "m": msg("male"),
+    "male": msg("male"),
+    "o": msg("other"),
+    "other": msg("other"),
+}
+
 _UNITS: dict[str, Text] = {
     "percentage points": msg("percentage points"),
     "of the diagonal": msg("of the diagonal"),
@@ -218,6 +229,9 @@ PAGE: dict[str, Text] = {
     "samples": msg("samples"),
     "training": msg("Training"),
     "loss": msg("Loss during training"),
+    "loss_legend": msg(
+        "Loss (nats per answer token) over the optimizer steps. Blue: training, smoothed, and pale as measured. Red: validation."
+    ),
     "steps": msg("Steps"),
     "epochs": msg("Epochs"),
     "train_loss": msg("Training loss"),
@@ -235,7 +249,7 @@ PAGE: dict[str, Text] = {
     "any_fate": msg("Any"),
     "too_large": msg("Left out to keep the page small."),
     "raw": msg("Prompt and raw text"),
-    "adjusted_p": msg("p, adjusted"),
+    "adjusted_p": msg("adjusted p"),
     "tokens": msg("tokens"),
     "letters_hidden": msg("letters more are not shown"),
     "picture_title": msg("What depends on the picture"),
@@ -261,6 +275,7 @@ PAGE: dict[str, Text] = {
     "discordant": msg("Right in one only (first : second)"),
     "control": msg("Control"),
     "overall": msg("all samples (dashed line)"),
+    "few_scored": msg("Too few scored samples, not shown"),
     "findings_title": msg("Findings one by one"),
     "findings_note": msg(
         "Counted from the words of reference and answer, with negation; a rib fracture is counted as a fracture, too. Sensitivity"
@@ -310,6 +325,7 @@ PAGE: dict[str, Text] = {
     "prefer_second": msg("Prefer the second"),
     "preference": msg("Preference for the second"),
     "readers": msg("readers"),
+    "reviewed_cases": msg("cases"),
     "judgements": msg("judgements"),
     "identical": msg("pairs were not shown, because both answers were the same"),
     "agreement": msg("Agreement of the readers"),
@@ -425,6 +441,22 @@ def task_title(task: str) -> Text:
 def value_title(value: str) -> Text:
     """What a value of a metadata field is called; most values stand for themselves."""
     return _VALUES.get(value, Text(value))
+
+
+def num_groups(kind: GroupKind, count: int) -> Text:
+    """How many groups of a kind were evaluated."""
+    return {
+        "patient": msg("{count} patients", count=count),
+        "study": msg("{count} studies", count=count),
+        "volume": msg("{count} volumes", count=count),
+        "image": msg("{count} pictures", count=count),
+        "row": msg("{count} rows", count=count),
+    }[kind]
+
+
+def sex_title(value: str) -> Text:
+    """What a patient's sex is called, written out or by DICOM's code (PS3.3, C.7.1.1: Patient's Sex)."""
+    return _SEXES.get(value.lower(), Text(value))
 
 
 def unit_title(unit: str) -> Text:

@@ -91,6 +91,22 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         compare(folder, folder)
 
 
+def test_every_row_that_leaks_is_named_once(tmp_path: Path) -> None:
+    """The first alone stood for all of them, so that 23 pictures shared with training read like one."""
+    dataset = make_dataset(tmp_path / "data", num_groups=6)
+    folders = [run(dataset, tmp_path / name, Looking()) for name in ("a", "b")]
+    leaks = tuple(overlaps.validation_found(Text("Nearly the same."), row) for row in ("r1", "r2", "r3"))
+    for folder in folders:
+        report = Report.model_validate_json((folder / "report.json").read_bytes())
+        changed = report.model_copy(update={"warnings": (*leaks, *report.warnings)})
+        (folder / "report.json").write_text(changed.model_dump_json(), encoding="utf-8")
+    found = compare(*folders, num_resamples=200)
+    assert found.alerts == leaks
+    assert [text.render("en") for text in found.warnings][:2] == [
+        f"Validation of the data found: {row}: Nearly the same." for row in ("r1", "r2")
+    ]
+
+
 def test_two_conditions_of_one_run(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path / "data", num_groups=12)
     generators = {"base": ("base", Guessing()), "tuned": ("tuned", Looking())}

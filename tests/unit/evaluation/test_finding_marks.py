@@ -8,10 +8,13 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pytest
+
+from medtune.evaluation.case_filters import finding_title
 from medtune.evaluation.cases import QUOTA, choose_cases
 from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.evaluate import evaluate
-from medtune.evaluation.finding_marks import FindingMark, finding_marks
+from medtune.evaluation.finding_marks import FindingMark, finding_marks, known_findings
 from medtune.evaluation.metrics.findings import ReportFindings, finding_outcomes
 from medtune.evaluation.report_html import render_report
 from medtune.evaluation.score_columns import ScoreColumns
@@ -105,3 +108,29 @@ def test_the_page_filters_by_findings_of_the_texts_and_not_by_metadata(tmp_path:
     assert 'data-en="Pneumothorax (16)" data-zh="气胸 (16)"' in lists
     assert 'data-en="Wrong side (4)"' in lists
     assert '<option value="even"' not in lists
+
+
+def test_a_finding_of_the_metadata_is_that_of_the_texts() -> None:
+    """In British spelling it stood beside itself in the list of findings, and had no Chinese name."""
+    assert known_findings("subdural haematoma") == ("subdural hematoma", "intracranial hemorrhage", "hemorrhage")
+    assert known_findings("subdural hematoma") == ("subdural hematoma",)
+    assert known_findings("stain") == known_findings("no pneumothorax") == ()
+    title = finding_title("subdural haematoma")
+    assert (title.render("en"), title.render("zh")) == ("Subdural hematoma", "硬膜下血肿")
+    assert finding_title("subdural haematoma", "subdural haematoma").render("en") == "subdural haematoma"
+    assert finding_title("stain").render("zh") == "stain"
+
+
+@pytest.mark.usefixtures("toys")
+def test_cases_that_no_report_metric_read_are_filtered_by_their_metadata(tmp_path: Path) -> None:
+    def kind(row: dict[str, object]) -> None:
+        row["metadata"] = {"kind": "subdural haematoma"}
+
+    dataset = make_dataset(tmp_path / "data", num_groups=4, change=kind)
+    settings = EvaluationSettings(controls=(), num_resamples=100)
+    made = evaluate(dataset, generators={"tuned": ("tuned", Looking())}, settings=settings, folder=tmp_path / "run")
+    page = render_report(made, tmp_path / "run", dataset, "en")
+    found = [json.loads(html.unescape(text)) for text in re.findall(r'data-finding="([^"]*)"', page)]
+    assert found
+    assert all(["hemorrhage", None] in one for one in found)
+    assert f'data-en="Subdural hematoma ({len(found)})" data-zh="硬膜下血肿 ({len(found)})"' in page

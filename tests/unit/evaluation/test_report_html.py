@@ -20,7 +20,7 @@ from medtune.evaluation.evaluate import evaluate
 from medtune.evaluation.report_html import render_report, write_report
 from medtune.generation.echo import EchoGenerator
 from medtune.language import Text, msg
-from medtune.types import FindingCount, Generation, PictureShare, ReliabilityBin, Report, Request
+from medtune.types import FindingCount, Generation, Measurement, PictureShare, ReliabilityBin, Report, Request
 from toy_evaluation import Guessing, Looking, make_dataset
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -281,6 +281,41 @@ def test_many_alerts_of_one_kind_do_not_hide_another(tmp_path: Path) -> None:
     assert "The adapter changes nothing." in severe.group(1)
     assert severe.group().index("Row 2 is") < severe.group().index("<details>") < severe.group().index("Row 3 is")
     assert "+ 17 more of this kind" in Page(text).text
+
+
+def test_a_command_in_a_sentence_is_set_as_code_and_markup_in_it_is_text(tmp_path: Path) -> None:
+    report, folder, dataset = make_report(tmp_path)
+    report = report.model_copy(update={"alerts": (msg("Run `medtune <validate>` first."),)})
+    text = render_report(report, folder, dataset, "en")
+    assert "Run <code>medtune &lt;validate&gt;</code> first." in text
+
+
+def test_the_chinese_page_says_split_sex_and_counts_in_chinese(tmp_path: Path) -> None:
+    def sex(row: dict[str, object]) -> None:
+        row["metadata"] = {"sex": "F" if int(str(row["group"])[1:]) % 2 else "M"}
+
+    report, folder, dataset = make_report(tmp_path, change=sex)
+    text = Page(render_report(report, folder, dataset, "zh"), skip="en").text
+    assert "测试集" in text
+    assert "30 名患者" in text
+    group = text[text.index("性别") :]
+    assert " 女 " in group
+    assert " 男 " in group
+
+
+def test_a_subgroup_with_few_scored_samples_is_named_and_not_drawn(tmp_path: Path) -> None:
+    """Of 30 samples in a subgroup 5 may belong to the task that the measure is of."""
+    report, folder, dataset = make_report(tmp_path)
+
+    def scored(number: int) -> Measurement:
+        return Measurement(metric="closed/accuracy", value=0.5, low=0.4, high=0.6, num_scored=number, num_unscored=30, num_groups=9)
+
+    groups = {"many": (scored(30),), "enough": (scored(20),), "few": (scored(19),)}
+    page = Page(render_report(report.model_copy(update={"subgroups": {"scanner": groups}}), folder, dataset, "en")).text
+    drawn = page[page.index("By subgroup") :]
+    assert "Too few scored samples, not shown : few (n = 19)" in drawn
+    assert drawn.index("enough 20 + 30 unscored") < drawn.index("few (n = 19)")
+    assert "few 19" not in drawn
 
 
 def test_what_depends_on_the_picture_is_shown_for_each_control(tmp_path: Path) -> None:
