@@ -85,7 +85,7 @@ def _settings(report: SweepReport) -> Any:
         else:
             panel.set_visible(False)
     _name_colors(grid[0, 0], report)
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
 
@@ -133,12 +133,14 @@ def _dot(axes: Any, place: Any, trial: TrialReport, report: SweepReport) -> None
 
 
 def _name_colors(axes: Any, report: SweepReport) -> None:
-    """Entries of a legend, without a place in the plot: which dots are the best's, and which the recipe's own."""
+    """Entries of a legend, without a place in the plot: which dots are the best's, the recipe's own and the others'."""
     named = {_OWN: "the recipe's own settings", _BEST: "the best"}
     if report.best == 0:
         named = {_BEST: "the recipe's own settings: the best"}
     elif report.best is None:
         del named[_BEST]
+    if any(trial.number not in (0, report.best) for trial in report.complete):
+        named[_OTHER] = "other settings"
     for color, label in named.items():
         axes.plot([], [], "o", color=color, markersize=4, label=label)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from medtune.errors import RunError
+from medtune.hpo import plots
 from medtune.hpo.advise import VERDICTS, judge_rule
 from medtune.hpo.config import Space
 from medtune.hpo.facts import facts_of
@@ -188,3 +189,14 @@ def test_trials_with_one_value_stand_beside_each_other() -> None:
     assert sum(places[number] for number in (0, 1, 2)) == pytest.approx(0)
     crowded = _side_by_side(dict.fromkeys(range(40), 0))
     assert max(map(abs, crowded.values())) < 0.5, "nearer to their own value than to the next"
+
+
+def test_every_colour_of_the_dots_is_in_the_legend() -> None:
+    own, better, other = OWN, trial(1, "adapter.rank", 32, 0.8, 0.9, 1.0), trial(2, "adapter.rank", 4, 1.1, 1.1, 1.3)
+    for found, named in (
+        (report(own, better, other), ["the recipe's own settings", "the best", "other settings"]),
+        (report(own, better), ["the recipe's own settings", "the best"]),
+        (report(own, other), ["the recipe's own settings: the best", "other settings"]),
+    ):
+        (legend,) = plots._settings(found).legends
+        assert [text.get_text() for text in legend.get_texts()] == named
