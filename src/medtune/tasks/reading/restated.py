@@ -7,10 +7,11 @@ in sentences more often than tuned ones do: to leave their sentences unread woul
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Literal
 
-__all__ = ["is_undecided", "read_restated"]
+__all__ = ["is_undecided", "names_another", "read_restated"]
 
 MAX_CHARACTERS = 10_000
 """Of an answer that are read for statements."""
@@ -72,7 +73,7 @@ _NOT_SAID = re.compile(
 )
 _UNDECIDED = re.compile(
     r"\b(?:can(?:\s?not|'t)|could\s+not|couldn't|not)\s+(?:be\s+)?(?:\w+ly\s+)?(?:exclude|rule|disprove)\w*"
-    r"|\bnot\s+(?:\w+ly\s+)?(?:unlikely|impossible|improbable|implausible|inconceivable)\b|\bless\s+likely\b"
+    r"|\bnot\s+(?:\w+ly\s+)?(?:unlikely|impossible|improbable|implausible|inconceivable)\b|\bless\s+likely\b|\b(?:hard|difficult)\s+to\b"
     r"|\b(?:possib(?:le|ly|ility)|maybe|perhaps|may|might|could|questionable|equivocal|uncertain|unclear|indeterminate)\b"
     r"|\b(?:suspicio(?:us|n)|suspected)\b"
     r"|(?:不能|无法|無法|难以|不可|未能|未)(?:完全)?(?:排除|除外)|不(?:完全)?(?:除外|排除)|待[排查]|[可怀]疑|疑[似有为]|考虑|也许|或许"
@@ -86,7 +87,7 @@ _NEGATED = re.compile(
     re.IGNORECASE,
 )
 _STATED = re.compile(
-    r"\b(?:is|are|was|were|has|have|had|do|does|did|shows?|showed|demonstrates?|reveals?|exhibits?|contains?|displays?|depicts?|sees?"
+    r"\b(?:is|are|was|were|(?:has|have|had)(?!\s+been)|do|does|did|appears?|shows?|showed|demonstrates?|reveals?|exhibits?|contains?|displays?|depicts?|sees?"
     r"|present|seen|noted|visible|identified|positive)\b|'s\b",
     re.IGNORECASE,
 )
@@ -106,6 +107,12 @@ _NEGATED_BEHIND_ZH = re.compile(
 )
 # "A scan without contrast shows a fracture": what is without ends before the verb.
 _ASIDE = re.compile(r"\Awith(?:out)?\b.*?(?=\b(?:shows?|showed|demonstrates?|reveals?|has|have|is|are|was|were)\b)", re.IGNORECASE)
+# "No effusion, consolidation or pneumothorax": a negation may reach over these, where no statement of its own begins behind them.
+_JOINED = frozenset(("", ",", "，", "and"))
+_OWN_STATEMENT = re.compile(
+    r"\s*(?:there|it|this|that|these|the|an?|we|i|he|she|his|her|both)\b|[^有见見是示存呈为]*(?<![没沒未无無])[有见見是示存呈为]",
+    re.IGNORECASE,
+)
 _GAP_ZH = 6
 """Characters that may stand between the two halves of what is asked about: 心影*明显*增大."""
 
@@ -131,11 +138,20 @@ def read_restated(text: str, question: str) -> Literal["yes", "no", "open"] | No
     if (core := _asked_about(question)) is None:
         return None
     said: set[Literal["yes", "no", "open"]] = set()
-    for part in _parts(text[:MAX_CHARACTERS]):
+    for part, listed in _parts(text[:MAX_CHARACTERS]):
         polarity = _chinese(part, core) if isinstance(core, str) else _english(part, core)
         if polarity is not None and not _NOT_SAID.search(part):
-            said.add("open" if is_undecided(part) else polarity)
+            said.add("open" if is_undecided(part) or (listed and polarity == "yes") else polarity)
     return None if not said else said.pop() if len(said) == 1 else "open"
+
+
+def names_another(clause: str, question: str) -> bool:
+    """Whether a Chinese clause says that something is there which is not what ``question`` asks about: 有脑梗死 to 有没有脑出血.
+
+    In Chinese the noun that is asked about comes last: its last two characters are looked for. 有 alone names nothing.
+    """
+    core = _asked_about(question)
+    return isinstance(core, str) and core[-2:] not in clause and len(_FRAME_ZH.sub("", clause).strip(" 。.!！的")) > 1
 
 
 @lru_cache(maxsize=4096)
@@ -149,9 +165,21 @@ def _asked_about(question: str) -> str | frozenset[str] | None:
     return core if 0 < len(core) <= _MAX_CORE else None
 
 
-def _parts(text: str) -> list[str]:
+def _parts(text: str) -> Iterator[tuple[str, bool]]:
+    """The parts of an answer, and whether each may belong to a list that was denied before it ("no effusion, *pneumothorax*")."""
     # The mark that ends a question stays with it.
-    return [_ASIDE.sub("", part) for part in _PARTS.split(re.sub(r"([?？])", r"\1\n", text)) if part.strip()]
+    text = re.sub(r"([?？])", r"\1\n", text)
+    start, denied = 0, False
+    for boundary in (*_PARTS.finditer(text), None):
+        part = _ASIDE.sub("", text[start : boundary.start() if boundary is not None else len(text)])
+        if part.strip():
+            listed = denied and _OWN_STATEMENT.match(part) is None
+            yield part, listed
+            denied = listed or (len(_NEGATED.findall(part)) + len(_NEGATED_ZH.findall(part))) % 2 == 1
+        if boundary is None:
+            return
+        denied = denied and boundary.group().strip() in _JOINED
+        start = boundary.end()
 
 
 def _named(question: str) -> frozenset[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from medtune.tasks.reading.restated import is_undecided, read_restated
+from medtune.tasks.reading.restated import is_undecided, names_another, read_restated
 
 __all__ = ["read_yes_no"]
 
@@ -119,7 +119,10 @@ def _read(text: str, question: str) -> Literal["yes", "no"] | None:
         said: Literal["yes", "no"] = "yes" if head["yes"] or head["yes_zh"] or head["twice_no_zh"] else "no"
         if _PARTICLE.match(text, place):
             return said if stated in (None, "open", said) else None
-        if (head["no_zh"] or head["yes_zh"]) and is_undecided(_CLAUSE_END.split(text[place:], maxsplit=1)[0]):
+        clause = _CLAUSE_END.split(text[place:], maxsplit=1)[0]
+        if (head["no_zh"] or head["yes_zh"]) and is_undecided(clause):
+            return None
+        if stated is None and clause[0] in "有存可" and question and names_another(clause, question):
             return None
         return verdict if stated is not None else said
     if (truth := _TRUTH.match(text, place)) is not None and (truth["yes"] or truth["no"] or question):
