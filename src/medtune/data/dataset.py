@@ -149,9 +149,10 @@ def sample_of(line: str | bytes, images: Mapping[str, ImageRef]) -> Sample:
         metadata: dict[str, JsonValue] = json.loads(values["metadata"])
         paths: list[str] = values["images"]
         messages = tuple(Message.model_validate(message) for message in values["messages"])
-        unknown = [path for path in paths if path not in images]
-        if unknown:
-            raise RowError("image-unknown", msg("The picture {path} is not in images.jsonl.", path=unknown[0]), row_id=row_id)
+        pictures = tuple(ref for path in paths if (ref := images.get(path)) is not None)
+        if len(pictures) < len(paths):
+            unknown = next(path for path in paths if images.get(path) is None)
+            raise RowError("image-unknown", msg("The picture {path} is not in images.jsonl.", path=unknown), row_id=row_id)
         marks = sum(message.content.count("<image>") for message in messages)
         if marks != len(paths):
             raise RowError(
@@ -171,7 +172,7 @@ def sample_of(line: str | bytes, images: Mapping[str, ImageRef]) -> Sample:
     except (KeyError, TypeError, AttributeError, ValueError) as error:  # ValueError: of pydantic, or a number of too many digits
         raise RowError("row-malformed", msg("The row is not complete: {error}", error=read_fault(error)), row_id=row_id) from error
     try:
-        return Sample(images=tuple(images[path] for path in paths), messages=messages, metadata=metadata, **fields)
+        return Sample(images=pictures, messages=messages, metadata=metadata, **fields)
     except ValidationError as error:
         code = "row-malformed" if error.errors()[0]["loc"] else "role-order"
         raise RowError(code, msg("The row cannot be used: {error}", error=read_fault(error)), row_id=row_id) from error

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, overload
 
 from medtune.errors import EvaluationError, GenerationError, MedtuneError
-from medtune.evaluation.controls import Presented
+from medtune.evaluation.controls import Presentation, Presented
 from medtune.evaluation.predictions import Asked, append_prediction, order_predictions, read_asked, resume_predictions, write_asked
 from medtune.evaluation.score import parse_generation, score_tokens
 from medtune.evaluation.wording import condition_title
@@ -114,8 +114,8 @@ class _Requests(Sequence[Request]):
     def __init__(self, shown: Presented, sampling: Sampling) -> None:
         self._shown = shown
         self._sampling = sampling
-        self.sample: Callable[[int], Sample] = lru_cache(maxsize=_ANSWERED_SOON)(shown.samples.__getitem__)
-        """By number."""
+        self.look: Callable[[int], tuple[Sample, Presentation]] = lru_cache(maxsize=_ANSWERED_SOON)(self._look)
+        """By number: a sample and how it is shown."""
 
     def __len__(self) -> int:
         return len(self._shown)
@@ -127,8 +127,7 @@ class _Requests(Sequence[Request]):
     def __getitem__(self, index: int | slice) -> Request | list[Request]:
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
-        sample = self.sample(range(len(self))[index])
-        seen = self._shown.show(sample)
+        sample, seen = self.look(range(len(self))[index])
         return Request(
             id=sample.id,
             messages=seen.messages,
@@ -136,6 +135,10 @@ class _Requests(Sequence[Request]):
             sampling=self._sampling,
             score_tokens=score_tokens(sample.task),
         )
+
+    def _look(self, number: int) -> tuple[Sample, Presentation]:
+        sample = self._shown.samples[number]
+        return sample, self._shown.show(sample)
 
 
 _ANSWERED_SOON = 512
@@ -154,8 +157,8 @@ def _answers(generator: Generator, shown: Presented, sampling: Sampling) -> Iter
         number = open_questions.pop(generation.id, None)
         if number is None:
             raise GenerationError(msg("The generator answered a request that is not open."), sample=generation.id)
-        sample = requests.sample(number)
-        image_sha256 = shown.show(sample).image_sha256
+        sample, seen = requests.look(number)
+        image_sha256 = seen.image_sha256
         try:
             prediction = parse_generation(generation, sample, image_sha256=image_sha256)
         except EvaluationError as fault:

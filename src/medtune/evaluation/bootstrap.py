@@ -53,8 +53,8 @@ _NORMAL = NormalDist()
 _BLOCK_CELLS = 250_000
 """Of the matrix of counts that are turned into floating-point numbers at once: 2 MB, which stay near the processor. With 8 MB each
 use of kept draws of 30,000 groups took ten times as long."""
-_KEPT_BYTES = 100_000_000
-"""Of the matrices of counts that are kept, one or two bytes a cell: 2000 draws of 30,000 groups are 60 MB."""
+_KEPT_BYTES = 50_000_000
+"""Of the matrices of counts that are kept, half a byte a cell: 2000 draws of 30,000 groups are 30 MB."""
 _DRAWN_SINGLY = 4_000
 """Groups from which drawing them one by one and counting is used. It is five times as fast as a multinomial draw, which costs about
 as much for a group that is not drawn."""
@@ -206,15 +206,17 @@ def draw_counts(num_groups: int, num_resamples: int, seed: int) -> Iterator[NDAr
     if (kept := _kept.get((num_groups, num_resamples, seed))) is not None:
         _kept.move_to_end((num_groups, num_resamples, seed))
         for start in range(0, num_resamples, rows):
-            yield kept[start : start + rows].astype(np.float64)
+            yield _unpacked(kept[start : start + rows], num_groups)
         return
     rng = np.random.default_rng(seed)
-    keeps = num_groups * num_resamples <= _KEPT_BYTES
+    keeps = num_groups * num_resamples <= 2 * _KEPT_BYTES
     blocks = []
     for start in range(0, num_resamples, rows):
         block = _draw(rng, num_groups, min(rows, num_resamples - start))
+        # Seldom is a group drawn more than 15 times in a resample; such draws are not kept.
+        keeps = keeps and int(block.max()) <= _MOST_PACKED
         if keeps:
-            blocks.append(block.astype(np.min_scalar_type(block.max())))
+            blocks.append(_packed(block))
         yield block.astype(np.float64)
     if keeps:
         _kept[num_groups, num_resamples, seed] = np.concatenate(blocks)
@@ -222,7 +224,24 @@ def draw_counts(num_groups: int, num_resamples: int, seed: int) -> Iterator[NDAr
             _kept.popitem(last=False)
 
 
-_kept: OrderedDict[tuple[int, int, int], NDArray[np.unsignedinteger[Any]]] = OrderedDict()
+_kept: OrderedDict[tuple[int, int, int], NDArray[np.uint8]] = OrderedDict()
+_MOST_PACKED = 15
+
+
+def _packed(counts: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Two counts of up to :data:`_MOST_PACKED` in a byte: the left half of the columns beside the right half."""
+    half = -(-counts.shape[1] // 2)
+    low = counts[:, :half].astype(np.uint8)
+    low[:, : counts.shape[1] - half] |= counts[:, half:].astype(np.uint8) << 4
+    return low
+
+
+def _unpacked(packed: NDArray[np.uint8], num_groups: int) -> NDArray[np.float64]:
+    half = packed.shape[1]
+    counts = np.empty((len(packed), num_groups))
+    counts[:, :half] = packed & 0xF
+    counts[:, half:] = packed[:, : num_groups - half] >> 4
+    return counts
 
 
 def _draw(rng: np.random.Generator, num_groups: int, num_rows: int) -> NDArray[np.int64]:

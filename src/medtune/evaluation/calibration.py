@@ -7,7 +7,7 @@ to 1) and ``wrong`` (0 to 1; 1 = wrong, 1/2 where a probability of exactly 1/2 p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from medtune.evaluation.bootstrap import cluster_bootstrap
 from medtune.evaluation.metrics.additive import mean_of, reference
 from medtune.evaluation.metrics.calibration import chance_of_error, probability_of_yes
+from medtune.evaluation.picked import PickedSamples
 from medtune.evaluation.score import score_tokens
 from medtune.tasks.reading.yes_no import read_yes_no
 from medtune.types import Abstention, Prediction, ReliabilityBin, Sample
@@ -29,6 +30,7 @@ __all__ = [
     "probabilities",
     "reliability_bins",
     "risk_coverage",
+    "with_yes_or_no",
 ]
 
 Numbers = NDArray[np.float64]
@@ -38,6 +40,11 @@ MOST_POINTS = 200
 
 VALIDATION = "validation"
 """The variant of a condition that holds the answers to the validation split's questions."""
+
+
+def with_yes_or_no(samples: Sequence[Sample]) -> PickedSamples:
+    """Those whose reference is yes or no."""
+    return PickedSamples(samples, (place for place, sample in enumerate(samples) if read_yes_no(reference(sample)) is not None))
 
 
 def closed_questions(samples: Iterable[Sample]) -> list[Sample]:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Collection, Iterator, Sequence
+import re
+import sys
+from array import array
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import JsonValue, ValidationError
 
@@ -326,20 +329,20 @@ def order_predictions(path: Path, order: Sequence[str]) -> None:
     """Put the lines of a finished file into the order of the samples, so that neither batches nor devices show in it. A line that
     is of none of them stays, at the end. No more than a line is in memory at a time."""
     place = {sample: number for number, sample in enumerate(order)}
-    found: list[tuple[int, int, int]] = []  # place among the samples, offset and length of the line
+    places, offsets = array("q"), array("q")
     offset = 0
     with path.open("rb") as file:
         for line in file:
             if line.strip():
-                found.append((place.get(json.loads(line)["sample_id"], len(place)), offset, len(line)))
+                places.append(place.get(json.loads(line)["sample_id"], len(place)))
+                offsets.append(offset)
             offset += len(line)
-        ordered = sorted(found)  # lines of one place stay in the order of the file
-        if ordered == found:
+        if all(places[number - 1] <= places[number] for number in range(1, len(places))):
             return
         with atomic_file(path) as rewritten:
-            for _, offset, length in ordered:
-                file.seek(offset)
-                rewritten.write(file.read(length).rstrip(b"\n") + b"\n")
+            for number in sorted(range(len(places)), key=places.__getitem__):  # lines of one place stay in the order of the file
+                file.seek(offsets[number])
+                rewritten.write(file.readline().rstrip(b"\n") + b"\n")
 
 
 def read_asked(folder: Path) -> Asked:
@@ -364,18 +367,25 @@ def write_asked(folder: Path, asked: Asked) -> None:
     atomic_write(folder / "asked.json", asked.model_dump_json(indent=2) + "\n")
 
 
-def read_scores(path: Path) -> Iterator[Score]:
+def read_scores(path: Path, metrics: Collection[str] | None = None) -> Iterator[Score]:
     """The scores of ``scores.jsonl``, one at a time: a file of 100,000 samples holds millions.
+
+    Args:
+        metrics: Values that are wanted, all when not given. Lines that name none of them are passed over unread.
 
     Raises:
         EvaluationError: It is absent or damaged.
     """
-    number = 1
+    number = 0
+    named = None if metrics is None else re.compile(b"|".join(re.escape(name.encode()) for name in sorted(metrics)) or b"(?!)")
     try:
         with path.open("rb") as file:
             for line in file:
-                yield Score.model_validate_json(line)
                 number += 1
+                if named is None or named.search(line):
+                    score = Score.model_validate_json(line)
+                    if metrics is None or score.metric in metrics:
+                        yield score
     except (OSError, ValueError) as error:
         raise EvaluationError(
             msg("The scores cannot be read (line {line}): {error}", line=number, error=read_fault(error)),
@@ -384,7 +394,7 @@ def read_scores(path: Path) -> Iterator[Score]:
         ) from error
 
 
-class IndexEntry(Document):
+class IndexLine(Document):
     """One line of ``evaluations/samples.jsonl``: a sample's task, and its group as a number, never as the source wrote it."""
 
     id: str
@@ -392,14 +402,20 @@ class IndexEntry(Document):
     group: int
 
 
-def write_index(path: Path, samples: Sequence[tuple[str, str, str]]) -> None:
+class IndexEntry(NamedTuple):
+    """What :class:`IndexLine` says of a sample."""
+
+    task: str
+    group: int
+
+
+def write_index(path: Path, samples: Iterable[tuple[str, str, str]]) -> None:
     """Write (id, task, group) of every sample, the groups numbered in the order they come."""
     numbers: dict[str, int] = {}
-    lines = []
-    for sample, task, group in samples:
-        entry = IndexEntry(id=sample, task=task, group=numbers.setdefault(group, len(numbers)))
-        lines.append(entry.model_dump_json() + "\n")
-    atomic_write(path, "".join(lines))
+    with atomic_file(path) as file:
+        for sample, task, group in samples:
+            line = IndexLine(id=sample, task=task, group=numbers.setdefault(group, len(numbers)))
+            file.write(line.model_dump_json().encode() + b"\n")
 
 
 def read_index(path: Path) -> dict[str, IndexEntry]:
@@ -409,11 +425,16 @@ def read_index(path: Path) -> dict[str, IndexEntry]:
         EvaluationError: It is absent or damaged.
     """
     try:
-        entries = [IndexEntry.model_validate_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        found: dict[str, IndexEntry] = {}
+        with path.open("rb") as file:
+            for line in file:
+                if line.strip():
+                    entry = IndexLine.model_validate_json(line)
+                    found[sys.intern(entry.id)] = IndexEntry(sys.intern(entry.task), entry.group)
+        return found
     except (OSError, ValueError) as error:
         raise EvaluationError(
             msg("The list of evaluated samples cannot be read: {error}", error=read_fault(error)),
             file=path,
             remedy=msg("Run `medtune evaluate` first."),
         ) from error
-    return {entry.id: entry for entry in entries}

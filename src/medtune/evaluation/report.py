@@ -17,7 +17,7 @@ from medtune import __version__
 from medtune.data.validation_file import stored_report
 from medtune.evaluation import cautions, overlaps
 from medtune.evaluation.asked_again import Plain, tell_of_again
-from medtune.evaluation.calibration import VALIDATION, abstention, closed_questions, probabilities, reliability_bins
+from medtune.evaluation.calibration import VALIDATION, abstention, closed_questions, probabilities, reliability_bins, with_yes_or_no
 from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.controls import askable
 from medtune.evaluation.finding_counts import count_findings
@@ -119,7 +119,7 @@ def build_report(
     of_pictures = {name: values[name] for name in headline if about(name) == "picture"}
     models = [Plain(one.label, one.asked.model, one.predictions) for one in _plain(scored)]
     consistency, forgetting = tell_of_again(models, asked, samples, pool, folder, settings)
-    warnings = [*_data_warnings(dataset, samples, asked[0].split), *warnings, *left_out.values()]
+    warnings = [*_data_warnings(dataset, samples, index, asked[0].split), *warnings, *left_out.values()]
     warnings.extend(_answer_warnings(scored, differences, of_pictures))
     warnings.extend(_model_warnings(scored, differences, samples, values, headline))
     warnings.extend(cautions.inconsistent(consistency))
@@ -157,7 +157,7 @@ def build_report(
         review=stored_review(folder),
         settings=dict(provenance),
     )
-    write_index(folder / "evaluations" / "samples.jsonl", [(name, task, index.groups[name]) for name, task in index.tasks.items()])
+    write_index(folder / "evaluations" / "samples.jsonl", ((name, task, index.groups[name]) for name, task in index.tasks.items()))
     atomic_write(folder / "report.json", report.model_dump_json(indent=2) + "\n")
     return report
 
@@ -235,7 +235,7 @@ def _differences(scored: Sequence[_Scored], values: Mapping[str, MetricValue]) -
     return found
 
 
-def _data_warnings(dataset: Dataset, samples: Sequence[Sample], split: SplitName) -> list[Text]:
+def _data_warnings(dataset: Dataset, samples: Sequence[Sample], index: SampleIndex, split: SplitName) -> list[Text]:
     manifest = dataset.manifest
     found: list[Text] = []
     if split == "train":
@@ -251,7 +251,7 @@ def _data_warnings(dataset: Dataset, samples: Sequence[Sample], split: SplitName
         found.append(overlaps.no_patient_ids(manifest.group_kind))
     if manifest.synthetic:
         found.append(cautions.synthetic_data())
-    found.extend(cautions.too_few_groups([sample.group for sample in samples]))
+    found.extend(cautions.too_few_groups(list(index.groups.values())))
     return found
 
 
@@ -297,9 +297,10 @@ def _calibration(
     warnings: list[Text] = []
     chosen_on = {entry.label: entry for entry in asked if entry.variant == VALIDATION}
     others = closed_questions(dataset.rows("validation")) if chosen_on else []
-    with_closed = settings.abstain and bool(closed_questions(samples))
+    closed = with_yes_or_no(samples)
+    with_closed = settings.abstain and bool(closed_questions(closed))
     for one in _plain(scored):
-        here = probabilities(samples, one.predictions)
+        here = probabilities(closed, one.predictions)
         if not here.groups:
             if settings.abstain:
                 warnings.append(cautions.no_probabilities(one.label) if with_closed else cautions.nothing_closed(asked[0].split))

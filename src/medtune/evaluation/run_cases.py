@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from medtune.evaluation.score import parse_generation
 from medtune.evaluation.score_columns import ScoreColumns
 from medtune.evaluation.table import main_pair
 from medtune.language import msg
-from medtune.types import Condition, MetricValue, Report, Sample
+from medtune.types import Condition, MetricValue, Report, Sample, Score
 
 if TYPE_CHECKING:
     from medtune.data.dataset import Dataset
@@ -109,6 +109,8 @@ def cases_of(
     unread = [name for name in tasks if (kept := stored[looked].get(name)) is not None and kept.error is not None]
     chosen = choose_cases(tasks, before, scores[looked], metrics, unread, quota)
     samples = {sample.id: sample for sample in dataset.rows(report.split) if sample.id in chosen}
+    values = {(which, value.name): _values(columns, value.name, chosen) for which, columns in scores.items() for value in metrics}
+    outcomes = {which: _scores(columns, OUTCOMES, chosen) for which, columns in scores.items()}
     found: list[Case] = []
     left = picture_bytes
     for place, (name, tags) in enumerate(chosen.items()):
@@ -120,26 +122,36 @@ def cases_of(
         }
         rows = []
         for value in metrics:
-            values = {which: _value(columns, value.name, name) for which, columns in scores.items()}
-            if any(number is not None for number in values.values()):
-                rows.append((value, values.get("base"), values.get("tuned")))
+            first, second = (values.get((which, value.name), {}).get(name) for which in ("base", "tuned"))
+            if first is not None or second is not None:
+                rows.append((value, first, second))
         # An equal share of what is left: large pictures of the first cases do not use up the page.
         share = left // (len(chosen) - place)
-        outcomes = {which: columns[OUTCOMES].get(name) if OUTCOMES in columns else None for which, columns in scores.items()}
         case = describe_case(
-            sample, tags, dataset=dataset, predictions=predictions, scores=rows, outcomes=outcomes, picture_bytes=share
+            sample,
+            tags,
+            dataset=dataset,
+            predictions=predictions,
+            scores=rows,
+            outcomes={which: found_of.get(name) for which, found_of in outcomes.items()},
+            picture_bytes=share,
         )
         left -= sum(len(picture.data) for picture in case.pictures if picture.data is not None)
         found.append(case)
     return found
 
 
-def _columns(side: Asked, known: Container[str], metrics: Container[str]) -> ScoreColumns:
+def _columns(side: Asked, known: Container[str], metrics: Collection[str]) -> ScoreColumns:
     """The scores of ``known`` samples on ``metrics``."""
-    stored = read_scores(side.folder / "evaluations" / side.condition.label / "scores.jsonl")
-    return ScoreColumns.of(score for score in stored if score.metric in metrics and score.sample_id in known)
+    stored = read_scores(side.folder / "evaluations" / side.condition.label / "scores.jsonl", metrics)
+    return ScoreColumns.of(score for score in stored if score.sample_id in known)
 
 
-def _value(columns: ScoreColumns, metric: str, sample: str) -> float | None:
-    column = columns.get(metric)
-    return column[sample].value if column is not None and sample in column else None
+def _scores(columns: ScoreColumns, metric: str, samples: Iterable[str]) -> dict[str, Score]:
+    """The scores of ``samples``, of a column that is read once."""
+    column: Mapping[str, Score] = columns.get(metric, {})
+    return {name: column[name] for name in samples if name in column}
+
+
+def _values(columns: ScoreColumns, metric: str, samples: Iterable[str]) -> dict[str, float | None]:
+    return {name: score.value for name, score in _scores(columns, metric, samples).items()}

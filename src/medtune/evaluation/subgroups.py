@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -38,13 +39,29 @@ def subgroup_labels(samples: Iterable[Sample], field: str) -> dict[str, str]:
     years, or DICOM's age string (PS3.5 section 6.2, AS: ``063Y``, ``011M``). Any other number (never a yes or no) that takes more
     than a few values is cut into thirds.
     """
-    found: dict[str, JsonValue] = {}
+    return _labels(field, _values(samples, (field,))[field])
+
+
+_Values = tuple[list[str], list[JsonValue]]
+"""Sample ids, and the value of each."""
+
+
+def _values(samples: Iterable[Sample], fields: Sequence[str]) -> dict[str, _Values]:
+    """Of each field, for the samples that have it."""
+    found: dict[str, _Values] = {field: ([], []) for field in fields}
     for sample in samples:
-        value = sample.task if field == "task" else sample.metadata.get(field)
-        if value is None and field == "modality" and sample.images:
-            value = sample.images[0].modality
-        if value is not None and value != "" and not isinstance(value, (list, dict)):
-            found[sample.id] = value
+        for field, (names, values) in found.items():
+            value = sample.task if field == "task" else sample.metadata.get(field)
+            if value is None and field == "modality" and sample.images:
+                value = sample.images[0].modality
+            if value is not None and value != "" and not isinstance(value, (list, dict)):
+                names.append(sys.intern(sample.id))
+                values.append(sys.intern(value) if isinstance(value, str) else value)
+    return found
+
+
+def _labels(field: str, having: _Values) -> dict[str, str]:
+    found = dict(zip(*having, strict=True))
     if field == "age":
         years = {name: age for name, value in found.items() if (age := _age(value)) is not None}
         order = sorted(years, key=lambda name: years[name])
@@ -73,9 +90,9 @@ def measure_subgroups(
     """Field -> value -> measurements, and what was too small to be shown. A field that tells nobody apart is left out."""
     found: dict[str, dict[str, tuple[Measurement, ...]]] = {}
     warnings = []
-    for field in settings.subgroups:
+    for field, having in _values(samples, settings.subgroups).items():
         members: dict[str, list[str]] = {}
-        for sample, value in subgroup_labels(samples, field).items():
+        for sample, value in _labels(field, having).items():
             members.setdefault(value, []).append(sample)
         large = {
             value: ids

@@ -237,9 +237,26 @@ def test_the_same_draws_are_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert drawn == [(11, 70), (11, 71), (11, 70)]
 
 
+@pytest.mark.parametrize("number", [11, 12])
+def test_draws_are_kept_at_half_a_byte_and_not_at_all_where_that_does_not_hold_them(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bootstrap._kept.clear()
+    drawn = np.random.default_rng(0).integers(0, 16, (50, number))
+    monkeypatch.setattr(bootstrap, "_draw", lambda *_: drawn)
+    for _ in range(2):
+        assert np.array_equal(np.concatenate(list(bootstrap.draw_counts(number, 50, 0))), drawn)
+    assert len(bootstrap._kept) == 1
+    drawn[7, 3] = 16
+    for _ in range(2):
+        assert np.array_equal(np.concatenate(list(bootstrap.draw_counts(number, 50, 1))), drawn)
+    assert len(bootstrap._kept) == 1
+    bootstrap._kept.clear()
+
+
 def test_many_groups_are_drawn_one_by_one_and_kept_within_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     number = bootstrap._DRAWN_SINGLY
-    monkeypatch.setattr(bootstrap, "_KEPT_BYTES", 3 * 40 * number // 2)
+    monkeypatch.setattr(bootstrap, "_KEPT_BYTES", 3 * 40 * number // 4)
     bootstrap._kept.clear()
     first = np.concatenate(list(bootstrap.draw_counts(number, 40, 0)))
     assert first.shape == (40, number)
@@ -250,4 +267,5 @@ def test_many_groups_are_drawn_one_by_one_and_kept_within_a_limit(monkeypatch: p
     other = np.concatenate(list(bootstrap.draw_counts(number, 40, 1)))
     assert not np.array_equal(first, other)
     assert list(bootstrap._kept) == [(number, 40, 1)]  # there is room for one and a half
+    assert bootstrap._kept[number, 40, 1].nbytes == 40 * number // 2
     assert np.array_equal(first, np.concatenate(list(bootstrap.draw_counts(number, 40, 0))))
