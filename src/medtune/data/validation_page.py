@@ -37,6 +37,7 @@ SHOWN = 12
 _LONGEST = 1500
 """Characters of a text that are shown."""
 
+_COMMAND = re.compile(r"`([^`]+)`")
 _SEVERITIES = ("error", "warning", "info")
 _ROW_PLACE = re.compile(r"^(?P<file>.*\.jsonl):(?P<line>\d+)$")
 
@@ -114,11 +115,12 @@ def render_page(report: ValidationReport, dataset: Dataset, in_language: Languag
 
 
 def _both(text: Text) -> Markup:
-    """A sentence in both languages; the style sheet shows the one that the page is set to."""
+    """A sentence in both languages; the style sheet shows the one that the page is set to. A `command` in it is set as code."""
     english, chinese = text.render("en"), text.render("zh")
     if english == chinese:
         return escape(english)
-    return Markup('<span class="en" lang="en">{}</span><span class="zh" lang="zh-CN">{}</span>').format(english, chinese)
+    sentences = (Markup(_COMMAND.sub(r"<code>\1</code>", str(escape(sentence)))) for sentence in (english, chinese))
+    return Markup('<span class="en" lang="en">{}</span><span class="zh" lang="zh-CN">{}</span>').format(*sentences)
 
 
 def _kinds(report: ValidationReport, dataset: Dataset) -> list[_Kind]:

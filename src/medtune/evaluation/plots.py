@@ -42,8 +42,8 @@ def axis_of(metric: MetricValue, measurements: list[Measurement | None]) -> tupl
     ]
     low = metric.low if abs(metric.low) < 1e6 else min(seen, default=0.0)
     high = metric.high if abs(metric.high) < 1e6 else max(seen, default=low + 1.0)
-    if seen and metric.direction == "lower":
-        # An error has no natural end: on 0 to 100 points of area, everything real lies within the first.
+    if seen and (metric.direction == "lower" or metric.high > 100):
+        # An error or a count has no natural end: on 0 to 100 points of area, everything real lies within the first.
         high = min(high, max(seen) * 1.2)
     return (low, high) if high > low else (low, low + 1.0)
 

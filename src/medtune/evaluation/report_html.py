@@ -209,7 +209,8 @@ def _strip(row: HeadlineRow) -> Markup:
 
 def _summary(report: Report) -> list[Text]:
     """What the short table says, in at most three sentences that claim nothing its intervals do not hold."""
-    rows = [row for row in headline_rows(report) if row.about == "picture"]
+    # Where neither end is better, nothing is gained or lost.
+    rows = [row for row in headline_rows(report) if row.about == "picture" and row.metric.direction != "neither"]
     found = []
     compared = [row for row in rows if row.verdict is not None]
     if compared:
@@ -302,7 +303,7 @@ def _picture_rows(report: Report) -> list[tuple[MetricValue, list[tuple[PictureS
             for entry in report.picture_share
             if entry.label == looked.label and entry.metric == name and entry.task is None and entry.gain is not None
         ]
-        if mine:
+        if mine and values[name].direction != "neither":
             reach = max(max(abs(entry.low or 0), abs(entry.high or 0), abs(entry.gain or 0)) for entry in mine) or 1.0
             found.append((values[name], [(entry, _use(entry), plots.difference_bar(entry.gain, entry, reach)) for entry in mine]))
     return found

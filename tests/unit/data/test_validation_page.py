@@ -84,6 +84,7 @@ def test_what_the_page_shows(hostile: tuple[Dataset, ValidationReport]) -> None:
     section = section[: section.index("</section>")]
     assert section.count('class="finding"') == SHOWN
     assert section.count('class="picture"') == SHOWN
+    assert "<code>medtune validate --json</code>" in section
     assert section.count('class="box"') == SHOWN
     assert "... and 3 more" in section
     assert re.search(r"train\.jsonl:\d+", section)

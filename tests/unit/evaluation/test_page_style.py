@@ -22,6 +22,14 @@ def test_paper_is_no_telephone() -> None:
     assert all("screen" in query for query in narrow)
 
 
+def test_a_case_of_a_review_fits_on_a_sheet() -> None:
+    """On paper the telephone's layout put the preference on a sheet of its own, and a picture with boxes filled the whole width."""
+    style = (resources.files("medtune.evaluation") / "templates" / "review.css").read_text(encoding="utf-8")
+    assert all("screen" in query for query in re.findall(r"@media ([^{]*max-width[^{]*)\{", style))
+    paper = style[style.index("@media print") :]
+    assert ".picture img, .picture svg { max-height:" in paper
+
+
 def test_a_telephone_has_the_key_of_the_drawings() -> None:
     """The heads of the columns hold it and are hidden there: each number's own head has to say which mark is the base model's."""
     templates = resources.files("medtune.evaluation") / "templates"

@@ -7,6 +7,7 @@ from medtune.types import Measurement, MetricValue
 
 SHARE = MetricValue(name="closed/accuracy", title="Accuracy", direction="higher", low=0, high=1)
 CORRELATION = MetricValue(name="closed/mcc", title="MCC", direction="higher", low=-1, high=1)
+COUNT = MetricValue(name="findings/coarser", title="Coarser", direction="neither", low=0, high=1000)
 ERROR = MetricValue(name="region/area-error", title="Error", direction="lower", low=0, high=100)
 
 
@@ -36,3 +37,4 @@ def test_an_error_s_axis_ends_where_the_errors_do() -> None:
     assert axis_of(ERROR, [measured(2.0, 1.0, 5.0), None]) == (0, 6.0)
     assert axis_of(ERROR, [measured(99.0)]) == (0, 100)
     assert axis_of(ERROR, [measured(0.0)]) == (0, 1.0)
+    assert axis_of(COUNT, [measured(0.5, 0.2, 1.0)]) == (0, 1.2), "a count is no share of the most that is allowed"

@@ -345,6 +345,19 @@ def test_what_depends_on_the_picture_is_shown_for_each_control(tmp_path: Path) -
     assert "most frequent training answer n = 60 nothing shows that it is used" in text
 
 
+def test_a_measure_without_a_better_end_is_said_to_gain_nothing(tmp_path: Path) -> None:
+    report, folder, dataset = make_report(tmp_path)
+    metrics = tuple(
+        metric.model_copy(update={"direction": "neither"}) if metric.name == "closed/accuracy" else metric
+        for metric in report.metrics
+    )
+    assert "With the pictures of others it loses on" in render_report(report, folder, dataset, "en")
+    assert 'id="h-picture"' in render_report(report, folder, dataset, "en")
+    page = render_report(report.model_copy(update={"metrics": metrics}), folder, dataset, "en")
+    assert "With the pictures of others it loses on" not in page
+    assert 'id="h-picture"' not in page
+
+
 def test_findings_stand_with_sensitivity_and_precision(tmp_path: Path) -> None:
     report, folder, dataset = make_report(tmp_path)
     rows = (
