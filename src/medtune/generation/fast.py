@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -37,6 +37,10 @@ _SHORTEST_OF_WAVE = 0.5
 _REFILL = 8
 """Rows are filled again when one in so many is free, and then all of them: prompts that are read together cost less than one by
 one."""
+
+
+class Ready(Protocol):
+    def __call__(self, *, adapters: bool) -> AbstractContextManager[None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ class FastPath:
         encoder: Its encoder.
         end_token_ids: End an answer.
         use_adapter: See :class:`medtune.models.decoder.Decoder`.
-        ready: A context in which the model is in eval mode, with its adapters as wanted, and nobody else's.
+        ready: A context in which the model is in eval mode and nobody else's, and with ``adapters`` its adapters are as wanted.
         rows: Answers at a time; None = as many as fit, at most ``max_rows``.
         share: Of the free memory that may be used.
         on_scarce: Called with the rows that did not fit and the rows to go on with.
@@ -81,14 +85,14 @@ class FastPath:
         *,
         end_token_ids: frozenset[int],
         use_adapter: bool,
-        ready: Callable[[], AbstractContextManager[None]],
+        ready: Ready,
         rows: int | None,
         max_rows: int,
         share: float,
         on_scarce: Callable[[int, int], None],
     ) -> None:
         self._model = model
-        self._adapted = any(hasattr(module, "lora_A") for module in model.modules())
+        self._calls_adapters = True
         self._encoder = encoder
         self._ends = end_token_ids
         self._use_adapter = use_adapter
@@ -172,14 +176,16 @@ class FastPath:
         )
 
     def _decoder(self) -> Decoder:
-        with torch.inference_mode(), self._ready():
-            return Decoder(self._model, use_adapter=self._use_adapter)
+        with torch.inference_mode(), self._ready(adapters=False):
+            decoder = Decoder(self._model, use_adapter=self._use_adapter)
+        self._calls_adapters = decoder.calls_adapters
+        return decoder
 
     @contextlib.contextmanager
     def _working(self) -> Iterator[None]:
         """Ready, and adapters on what the decoder does not compute itself (experts, the vision tower) in their fast form."""
-        with self._ready(), contextlib.ExitStack() as stack:
-            if self._adapted and self._use_adapter:
+        with self._ready(adapters=self._calls_adapters), contextlib.ExitStack() as stack:
+            if self._calls_adapters and self._use_adapter:
                 stack.enter_context(low_rank_in_input_type(self._model))
                 stack.enter_context(low_rank_experts(self._model))
             yield

@@ -65,6 +65,9 @@ class Decoder:
     Args:
         model: A model that :func:`can_decode`; in eval mode while this is used.
         use_adapter: False leaves LoRA layers of the language model out. What else an adapter holds is the caller's to switch.
+
+    Attributes:
+        calls_adapters: There is such: in experts or the vision tower, of a kind other than LoRA, or beside weights of 4 bits.
     """
 
     def __init__(self, model: Any, *, use_adapter: bool = True) -> None:
@@ -83,6 +86,8 @@ class Decoder:
         copied = _room_for_copies(self._text.layers)
         self._layers = [_Layer.of(layer, use_adapter=use_adapter, copied=copied) for layer in self._text.layers]
         self.operations: StepOperations = self._step_operations()
+        own = {id(adapter) for layer in self._layers for part in layer.projections for adapter in part.adapters}
+        self.calls_adapters = any(_adapts(module) and id(module) not in own for module in causal.modules())
 
     @property
     def bytes_per_slot(self) -> int:
@@ -251,6 +256,10 @@ class _Layer:
     mlp_norm: Any
     mlp: _Gated | _Experts
 
+    @property
+    def projections(self) -> list[Projections]:
+        return [self.qkv, self.output, *self.mlp.projections]
+
     @classmethod
     def of(cls, layer: Any, *, use_adapter: bool, copied: bool) -> _Layer:
         attention = layer.self_attn
@@ -265,6 +274,11 @@ class _Layer:
         )
 
 
+def _adapts(module: nn.Module) -> bool:
+    """Whether PEFT has put it around a layer or a module of the model."""
+    return hasattr(module, "base_layer") or hasattr(module, "original_module")
+
+
 class _Gated:
     """act(gate(x)) * up(x), then down (Shazeer 2020, arXiv:2002.05202)."""
 
@@ -272,6 +286,7 @@ class _Gated:
         self._act = mlp.act_fn
         self._in = Projections([mlp.gate_proj, mlp.up_proj], use_adapter=use_adapter)
         self._out = Projections([mlp.down_proj], use_adapter=use_adapter)
+        self.projections = [self._in, self._out]
 
     def __call__(self, x: Tensor, operations: StepOperations, *, apart: bool) -> Tensor:
         """``apart`` as of :meth:`medtune.models.step_operations.StepOperations.product`."""
@@ -281,6 +296,8 @@ class _Gated:
 
 class _Experts:
     """A mixture of experts, by its own forward pass."""
+
+    projections: tuple[Projections, ...] = ()
 
     def __init__(self, mlp: Any) -> None:
         self._mlp = mlp

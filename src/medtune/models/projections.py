@@ -28,15 +28,20 @@ class Projections:
             of the base weight; other modules are called as they are.
         use_adapter: False leaves adapters out.
         copied: Where all members are linear layers of 16 or 32 bits, copy their weights into one, so that they are one product.
+
+    Attributes:
+        adapters: Modules around linear layers that are never called, because what they add is computed, or left out, here.
     """
 
     def __init__(self, members: Sequence[nn.Module], *, use_adapter: bool, copied: bool = False) -> None:
         self._calls: list[nn.Module] = []
+        self.adapters: list[nn.Module] = []
         loras: list[_Lora | None] = []
         for member in members:
             lora = _plain_lora(member) if use_adapter else None
             self._calls.append(member if lora is None and use_adapter else _base(member))
             loras.append(lora)
+            self.adapters += _around(self._calls[-1], member)
         adapted = [lora for lora in loras if lora is not None]
         self._second = [None if lora is None else lora.second for lora in loras]
         self._ranks = [len(lora.first) for lora in adapted]
@@ -145,6 +150,11 @@ def _plain_lora(member: Any) -> _Lora | None:
     from peft.tuners.lora.layer import Linear
 
     return _Lora(member) if type(member) is Linear and is_plain(member) and type(member.base_layer) is nn.Linear else None
+
+
+def _around(layer: nn.Module, member: Any) -> list[nn.Module]:
+    """What ``member`` is around ``layer``, from the outside."""
+    return [] if member is layer else [member, *_around(layer, member.base_layer)]
 
 
 def _base(member: Any) -> nn.Module:

@@ -116,9 +116,13 @@ def test_the_first_token_of_both_paths_has_one_probability(tiny: Loaded) -> None
     assert len({str(answer.first_token_logprobs) for answer in quick.values()}) == len(requests)
 
 
-@pytest.mark.parametrize("options", [{}, {"use_dora": True}, {"target_modules": ["q_proj", "qkv", "lm_head"]}])
-def test_an_adapter_acts_as_in_transformers(options: dict[str, Any], tmp_path: Path) -> None:
-    """On all projections; of a kind that the decoder leaves to PEFT; on the vision tower and the head."""
+@pytest.mark.parametrize(
+    ("options", "called"),
+    [({}, (False, False)), ({"use_dora": True}, (True, False)), ({"target_modules": ["q_proj", "qkv", "lm_head"]}, (True, True))],
+)
+def test_an_adapter_acts_as_in_transformers(options: dict[str, Any], called: tuple[bool, bool], tmp_path: Path) -> None:
+    """On all projections; of a kind that the decoder leaves to PEFT; on the vision tower and the head. ``called``: whether PEFT's
+    layers are, with the adapter and without."""
     from peft import LoraConfig, get_peft_model
 
     model, encoder = load(tmp_path, "qwen3-vl")
@@ -129,6 +133,10 @@ def test_an_adapter_acts_as_in_transformers(options: dict[str, Any], tmp_path: P
     adapted = get_peft_model(model, config).eval()
     expected = answered(HfGenerator(adapted, encoder, fast=False), requests)
     assert expected != base
+    assert tuple(Decoder(adapted, use_adapter=use).calls_adapters for use in (True, False)) == called
+    assert answered(HfGenerator(adapted, encoder, fast=True), requests) == expected
+    assert answered(HfGenerator(adapted, encoder, fast=True, use_adapter=False), requests) == base
+    adapted.merge_adapter()
     assert answered(HfGenerator(adapted, encoder, fast=True), requests) == expected
     assert answered(HfGenerator(adapted, encoder, fast=True, use_adapter=False), requests) == base
 
@@ -145,6 +153,7 @@ def test_an_adapter_on_experts_acts_as_in_transformers(tmp_path: Path) -> None:
     expected = answered(HfGenerator(adapted, encoder, fast=False), requests)
     assert expected != base
     assert answered(HfGenerator(adapted, encoder, fast=True), requests) == expected
+    assert answered(HfGenerator(adapted, encoder, fast=True, use_adapter=False), requests) == base
 
 
 def test_rows_are_filled_again_and_moved_together(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,13 +86,9 @@ else:
             turned = operations.rotate_and_keep(query, key, value, norms, angles.cos(), angles.sin(), kept, also, rows, slots)
             return [*turned, kept, also]
 
-        fused = TritonOperations(DEVICE, dtype)
-        assert fused._multiplies == (dtype != torch.float32)
         with torch.inference_mode():
-            few = [projections.few for layer in decoders.Decoder(model)._layers for projections in (layer.qkv, layer.output)]
-            assert [each is not None for each in few] == ([copied, True] if width == 128 else [False, False]) * 2
-            for found, wanted in zip(run(fused), run(TorchOperations()), strict=True):
-                close(found.to(dtype), wanted.to(dtype))  # scores are float32 whatever they were computed from
+            for found, wanted in zip(run(TritonOperations(DEVICE, dtype)), run(TorchOperations()), strict=True):
+                close(found, wanted)
 
     @pytest.mark.parametrize("dtype", TYPES)
     @pytest.mark.parametrize("split", [True, False])
@@ -187,7 +183,7 @@ else:
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=2,
-            head_dim=16,
+            head_dim=32 if width == 128 else 16,
         )
         targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
         base: Any = Qwen3ForCausalLM(config)
