@@ -11,12 +11,14 @@ scoring processes are told apart.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import random
 import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from io import BytesIO
@@ -108,6 +110,8 @@ def evaluated(folder: Path, count: int, controls: list[str]) -> None:
     from medtune.types import Event
 
     started = time.perf_counter()
+    largest = [0]
+    threading.Thread(target=watch_children, args=(largest,), daemon=True).start()
 
     def note(what: str) -> None:
         usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -134,9 +138,21 @@ def evaluated(folder: Path, count: int, controls: list[str]) -> None:
     note("pages")
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     processor, page = children.ru_utime + children.ru_stime, (run / "report.html").stat().st_size // 1024
-    print(
-        f"  scoring processes: {processor:.1f} processor s, largest {children.ru_maxrss // 1024} MiB; page {page} KiB", flush=True
-    )
+    print(f"  scoring processes: {processor:.1f} processor s, largest {largest[0] // 1024} MiB; page {page} KiB", flush=True)
+
+
+def watch_children(largest: list[int]) -> None:
+    """Keep the most KiB that a child of this process has held. ``ru_maxrss`` of children begins with what their parent held when it
+    started them (Linux, vfork), and would be a figure of the parent."""
+    while True:
+        for task in Path("/proc/self/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                for child in task.read_text().split():
+                    status = Path(f"/proc/{child}/status").read_text()
+                    largest[0] = max(
+                        largest[0], *(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0
+                    )
+        time.sleep(0.2)
 
 
 def main() -> None:

@@ -40,6 +40,7 @@ __all__ = [
     "cluster_bootstrap",
     "draw_counts",
     "effective_number",
+    "forget_draws",
     "reach_without_exceptions",
     "sum_by_group",
 ]
@@ -222,6 +223,11 @@ def draw_counts(num_groups: int, num_resamples: int, seed: int) -> Iterator[NDAr
         _kept[num_groups, num_resamples, seed] = np.concatenate(blocks)
         while sum(matrix.nbytes for matrix in _kept.values()) > _KEPT_BYTES:
             _kept.popitem(last=False)
+
+
+def forget_draws() -> None:
+    """Give back what is kept, where no more numbers over the same groups are wanted."""
+    _kept.clear()
 
 
 _kept: OrderedDict[tuple[int, int, int], NDArray[np.uint8]] = OrderedDict()

@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 from medtune.evaluation.bootstrap import Aggregate, Groups, GroupSums, sum_by_group
 from medtune.types import Difference
 
-__all__ = ["EXACT_GROUPS", "adjust", "holm", "mcnemar_exact", "paired_cluster_permutation", "permutation_of_sums"]
+__all__ = [
+    "EXACT_GROUPS",
+    "adjust",
+    "forget_exchanges",
+    "holm",
+    "mcnemar_exact",
+    "paired_cluster_permutation",
+    "permutation_of_sums",
+]
 
 EXACT_GROUPS = 12
 """Up to so many groups all 2 ** G exchanges are tried (4096 at most); with more they are drawn."""
@@ -128,6 +136,11 @@ def _drawn(num_groups: int, num_permutations: int, seed: int, stage: int) -> Ite
 def _kept_exchanges(num_groups: int, num_permutations: int, seed: int, stage: int) -> NDArray[np.uint8]:
     drawn = np.random.default_rng([seed, 1 + stage]).integers(0, 2, (num_permutations, num_groups), dtype=np.uint8)
     return np.packbits(drawn)
+
+
+def forget_exchanges() -> None:
+    """Give back what is kept, where no more differences over the same groups are wanted."""
+    _kept_exchanges.cache_clear()
 
 
 def mcnemar_exact(first_only: int, second_only: int) -> float:

@@ -17,6 +17,7 @@ from medtune import __version__
 from medtune.data.validation_file import stored_report
 from medtune.evaluation import cautions, overlaps
 from medtune.evaluation.asked_again import Plain, tell_of_again
+from medtune.evaluation.bootstrap import forget_draws
 from medtune.evaluation.calibration import VALIDATION, abstention, closed_questions, probabilities, reliability_bins, with_yes_or_no
 from medtune.evaluation.config import EvaluationSettings
 from medtune.evaluation.controls import askable
@@ -24,7 +25,7 @@ from medtune.evaluation.finding_counts import count_findings
 from medtune.evaluation.habits import habits_of, only_form_changed
 from medtune.evaluation.measure import ScoreTable, by_task, difference, measure
 from medtune.evaluation.metrics.llamafactory import predict_timing
-from medtune.evaluation.permutation import adjust
+from medtune.evaluation.permutation import adjust, forget_exchanges
 from medtune.evaluation.picked import SampleIndex
 from medtune.evaluation.picture_share import picture_share
 from medtune.evaluation.predictions import (
@@ -113,6 +114,7 @@ def build_report(
             scored.append(one)
             warnings.extend(faults)
     differences = _differences(scored, values)
+    forget_exchanges()
     headline = choose_headline(
         values, [entry.metric for one in _plain(scored) for entry in one.condition.measurements if entry.value is not None]
     )
@@ -157,6 +159,7 @@ def build_report(
         review=stored_review(folder),
         settings=dict(provenance),
     )
+    forget_draws()
     write_index(folder / "evaluations" / "samples.jsonl", ((name, task, index.groups[name]) for name, task in index.tasks.items()))
     atomic_write(folder / "report.json", report.model_dump_json(indent=2) + "\n")
     return report

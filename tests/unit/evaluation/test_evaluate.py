@@ -9,6 +9,7 @@ import pytest
 
 from medtune.data.dataset import Dataset
 from medtune.errors import EvaluationError, GenerationError, PluginError
+from medtune.evaluation import bootstrap, permutation
 from medtune.evaluation import report as report_module
 from medtune.evaluation.compare import compare
 from medtune.evaluation.config import EvaluationSettings
@@ -389,3 +390,19 @@ def test_progress_is_reported_to_the_end(tmp_path: Path) -> None:
     progress = [(event.done, event.total) for event in events if event.kind == "progress"]
     assert progress == [(number, 8) for number in range(9)] * 2
     assert events[-1].kind == "finished"
+
+
+def test_no_draw_stays_in_memory_after_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    draw = bootstrap._draw
+
+    def count(*arguments: Any) -> Any:
+        drawn.append(arguments)
+        return draw(*arguments)
+
+    monkeypatch.setattr(bootstrap, "_draw", count)
+    dataset = make_dataset(tmp_path / "data", num_groups=14)
+    run(dataset, tmp_path / "run", controls=())
+    assert drawn
+    assert not bootstrap._kept
+    assert not permutation._kept_exchanges.cache_info().currsize
