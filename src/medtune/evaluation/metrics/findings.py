@@ -38,17 +38,18 @@ class ReportFindings:
     - ``macro-f1`` (0 to 1, higher is better): the plain mean of the F1 of every finding that at least one reference or answer
       claims (Yang 1999, doi:10.1023/A:1009982220290): a rare finding counts as much as a common one.
 
-    For a person a subdural hematoma is one finding and not three. These count each text's *most specific* findings alone, of which
-    no other claimed finding of the text is a kind: mean numbers in a report (0 to 1000), by a convention of medtune.
+    For a person a subdural hematoma is one finding and not three. By a convention of medtune these count each text's *most
+    specific* findings alone, of which no other claimed finding of the text is a kind:
 
-    - ``missed`` (lower is better): of the reference, neither claimed by the answer nor named coarser.
-    - ``coarser`` (neither end is better: it falls where such a finding is named, and where it is missed): of the reference, not
-      claimed, while a most specific finding of the answer is one that it is a kind of ("a hemorrhage" for a subdural hematoma: less
-      was said than is true, and nothing false). A sibling is no coarser name: for pneumonia "consolidation" is a missed and an
-      invented finding.
-    - ``invented`` (lower is better): of the answer, not claimed by the reference. An answer more specific than the reference
-      ("pneumonia" for an opacity) claims what nobody has said, and is one of these. An empty answer has invented nothing, and is
-      unscored here and in ``coarser``.
+    - ``missed`` (0 to 1000 per report, lower is better): mean number of those of the reference that the answer neither claims nor
+      names coarser.
+    - ``coarser`` (0 to 1000 per report, neither end is better): mean number of those of the reference that the answer does not
+      claim, while one of its own is a finding that they are a kind of ("a hemorrhage" for a subdural hematoma: less was said than
+      is true, and nothing false). It falls where such a finding is named, and where it is missed. A sibling is no coarser name:
+      for pneumonia "consolidation" is a missed and an invented finding.
+    - ``invented`` (0 to 1000 per report, lower is better): mean number of those of the answer that the reference does not claim.
+      An answer more specific than the reference ("pneumonia" for an opacity) claims what nobody has said, and is one of these. An
+      empty answer has invented nothing, and is unscored here and in ``coarser``.
 
     Conventions of medtune, likewise of sums:
 
