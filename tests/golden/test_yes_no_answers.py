@@ -1,8 +1,8 @@
 """How often yes, no and neither are read as a careful radiologist would, in synthetic answers written for medtune.
 
 ``yes_no_answers/HALF.jsonl``: an answer a line, with its language, its question and its label (``yes``, ``no`` or ``unreadable``).
-The half ``held_out`` was written before the reader was looked at and is not mended with: these are the numbers of
-``docs/evaluation.md``.
+The half ``held_out`` was written before the reader was looked at; how far it is blind is said in ``docs/evaluation.md``, which
+shows these numbers.
 """
 
 from __future__ import annotations
