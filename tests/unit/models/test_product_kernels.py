@@ -23,7 +23,7 @@ from medtune.models.step_kernels import TritonOperations  # noqa: E402
 from medtune.models.step_operations import TorchOperations  # noqa: E402
 
 DEVICE = torch.device("cuda" if CUDA else "cpu")
-TYPES = [torch.float32, torch.float16, torch.bfloat16] if CUDA else [torch.float32, torch.float16]
+TYPES = [torch.float32, torch.bfloat16 if CUDA else torch.float16]
 CHAINED = [False, True] if CUDA and torch.cuda.get_device_capability() >= (9, 0) else [False]
 
 
