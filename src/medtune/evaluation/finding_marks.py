@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from medtune.evaluation.metrics.additive import reference
-from medtune.evaluation.metrics.findings import finding_outcomes
+from medtune.evaluation.metrics.findings import finding_outcomes, named_coarser
 from medtune.tasks.reading.assertions import findings, read_assertions
 from medtune.tasks.reading.sections import about_this_study
 from medtune.types import Sample, Score
 
 __all__ = ["FATES", "OUTCOMES", "Fate", "FindingMark", "finding_marks", "known_findings", "with_finding_errors"]
 
-Fate = Literal["missed", "invented", "wrong-side", "found"]
+Fate = Literal["missed", "invented", "wrong-side", "coarser", "found"]
 """Claimed by the reference alone, by the answer alone, by both with another side or with none where the reference names one, by
-both."""
+the reference and, in a broader word, by the answer ("a hemorrhage" for a subdural hematoma), by both."""
 
-FATES: tuple[Fate, ...] = ("missed", "invented", "wrong-side", "found")
+FATES: tuple[Fate, ...] = ("missed", "invented", "wrong-side", "coarser", "found")
 """In the order of the page."""
 
 OUTCOMES = "findings/macro-f1"
@@ -60,6 +60,9 @@ def finding_marks(sample: Sample, answer: str, score: Score | None) -> tuple[Fin
         fates[name] = outcome
         if outcome == "found" and name in truth and name in said and truth[name].side not in (None, said[name].side):
             fates[name] = "wrong-side"
+    wanted, claimed = ({name for name, seen in outcomes.items() if seen != other} for other in ("invented", "missed"))
+    for name in named_coarser(wanted, claimed):
+        fates |= {each: "coarser" for each in (name, *known[name].kinds_of) if fates.get(each) == "missed"}
     covered = {(parent, fate) for name, fate in fates.items() for parent in known[name].kinds_of}
     return tuple(
         FindingMark(name, name[:1].upper() + name[1:], known[name].chinese, fate, (name, fate) in covered)

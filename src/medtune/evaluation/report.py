@@ -15,6 +15,7 @@ from pydantic import JsonValue
 
 from medtune import __version__
 from medtune.data.validation_file import stored_report
+from medtune.errors import EvaluationError
 from medtune.evaluation import cautions, overlaps
 from medtune.evaluation.asked_again import Plain, tell_of_again
 from medtune.evaluation.bootstrap import forget_draws
@@ -39,7 +40,7 @@ from medtune.evaluation.reading import stored_review
 from medtune.evaluation.score import Metrics, score_file
 from medtune.evaluation.subgroups import measure_subgroups
 from medtune.evaluation.table import about, choose_headline, verdict
-from medtune.language import Text
+from medtune.language import Text, msg
 from medtune.runs import atomic_write
 from medtune.types import (
     Abstention,
@@ -177,6 +178,16 @@ def _score_condition(
     place = folder / "evaluations" / label
     ids = dict.fromkeys(sample.id for sample in samples) if len(samples) < len(index.tasks) else index.tasks
     stored = read_predictions(place / "predictions.jsonl", index.known)
+    if stored.broken and not stored.predictions:
+        raise EvaluationError(
+            msg(
+                "None of the lines is a prediction: {count}, the first is line {line}.",
+                count=len(stored.broken),
+                line=stored.broken[0],
+            ),
+            file=stored.path,
+            remedy=msg("Put the file back, or let `medtune evaluate` ask the model again: it keeps these lines beside."),
+        )
     predictions = stored.predictions.among(ids)
     started = time.perf_counter()
     found = score_file(samples, predictions, metrics, place / "scores.jsonl", numbers=index.numbers)

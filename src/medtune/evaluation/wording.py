@@ -93,6 +93,7 @@ FATES: dict[str, Text] = {
     "missed": msg("Missed"),
     "invented": msg("Hallucinated"),
     "wrong-side": msg("Wrong side"),
+    "coarser": msg("In a broader word"),
     "found": msg("Found"),
 }
 """What an answer made of a finding."""
@@ -285,6 +286,7 @@ PAGE: dict[str, Text] = {
     "in_reference": msg("In the reference"),
     "found": msg("Found"),
     "missed": msg("Missed"),
+    "of_them_coarser": msg("in a broader word:"),
     "invented": msg("Hallucinated"),
     "sensitivity": msg("Sensitivity"),
     "precision": msg("Precision"),

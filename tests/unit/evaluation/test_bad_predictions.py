@@ -98,6 +98,22 @@ def test_a_file_of_another_data_set_is_refused_with_its_count(tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("toys")
+def test_a_file_without_one_prediction_is_refused_and_set_aside(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "data", num_groups=4)
+    path = ask(data, tmp_path / "run")
+    before = (tmp_path / "run" / "report.json").read_bytes()
+    path.write_text("no\njson\n", encoding="utf-8")
+    with pytest.raises(
+        EvaluationError, match=r"None of the lines is a prediction: 2, the first is line 1\.[\s\S]*predictions\.jsonl"
+    ):
+        rescore(tmp_path / "run", data)
+    assert (tmp_path / "run" / "report.json").read_bytes() == before
+    path = ask(data, tmp_path / "run")
+    assert (path.parent / "set_aside.jsonl").read_text(encoding="utf-8") == "no\njson\n"
+    assert measured(rescore(tmp_path / "run", data), "closed/accuracy").num_scored == 8
+
+
+@pytest.mark.usefixtures("toys")
 def test_an_empty_file_and_empty_texts(tmp_path: Path) -> None:
     data = make_dataset(tmp_path / "data", num_groups=4)
     path = ask(data, tmp_path / "run")

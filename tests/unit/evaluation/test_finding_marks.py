@@ -58,6 +58,8 @@ def test_a_coarser_finding_of_the_same_fate_says_nothing_new() -> None:
     assert [mark.is_kind for name, mark in missed.items() if name != "subdural hematoma"] == [True] * (len(missed) - 1)
     half = marks("Acute subdural hematoma.", "There is a hemorrhage.")
     assert (half["hemorrhage"].fate, half["hemorrhage"].is_kind) == ("found", False)
+    told = {name: (mark.fate, mark.is_kind) for name, mark in half.items() if name != "hemorrhage"}
+    assert told == {"subdural hematoma": ("coarser", False), "intracranial hemorrhage": ("coarser", True)}
 
 
 def test_reports_without_a_finding_have_no_marks() -> None:
