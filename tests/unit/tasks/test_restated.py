@@ -33,7 +33,7 @@ from medtune.tasks.reading.yes_no import read_yes_no
         ("Is there a fracture?", "No, there is a fracture.", None),
         ("Is there a fracture?", "Yes, there is no fracture.", None),
         ("Is there a fracture or a dislocation?", "There is a fracture.", None),
-        ("Is there no fracture?", "There is no fracture.", "no"),
+        ("Is there no fracture?", "There is no fracture.", None),
         ("Is this a normal chest x-ray?", "This is a normal chest x-ray.", "yes"),
         ("Is this a normal chest x-ray?", "This is an abnormal chest x-ray.", None),
         ("Is the left lung clear?", "The right lung is clear.", None),
@@ -171,6 +171,89 @@ from medtune.tasks.reading.yes_no import read_yes_no
     ],
 )
 def test_what_an_answer_says_to_its_question(question: str, text: str, answer: str | None) -> None:
+    assert read_yes_no(text, question) == answer
+
+
+@pytest.mark.parametrize(
+    ("question", "text"),
+    [
+        # What is denied is the reason, not the thing.
+        ("Is there a pneumothorax?", "The absence of lung markings at the apex indicates a pneumothorax."),
+        ("Is there a pneumothorax?", "There are no lung markings at the apex, which indicates a pneumothorax."),
+        ("Is there a pneumothorax?", "There are no lung markings beyond the line, indicating a pneumothorax."),
+        ("Is there a pneumothorax?", "The left lung is not fully expanded due to a pneumothorax."),
+        ("是否存在气胸？", "左上肺未见肺纹理提示气胸。"),
+        ("是否存在气胸？", "无肺纹理的透亮区为气胸。"),
+        # It is named, and nothing is said of it.
+        ("Is there a pneumothorax?", "No pleural effusion. Pneumothorax on the left."),
+        # It was there.
+        ("Is there an effusion?", "The effusion was drained."),
+        ("Is there an effusion?", "The effusion has disappeared."),
+        ("有积液吗？", "积液已吸收。"),
+        ("能看到骨折线吗？", "骨折线已消失。"),
+        # The statement is about the statement.
+        ("Is there an effusion?", "The statement that there is an effusion is incorrect."),
+        ("Is there an effusion?", "It would be wrong to say there is no effusion."),
+        ("Is there an effusion?", "False. There is an effusion."),
+        ("Is there an effusion?", "True, there is no effusion."),
+        ("有积液吗？", "说有积液是错误的。"),
+        ("有积液吗？", "不对，有积液。"),
+        # Comparisons.
+        ("Is the heart normal?", "The heart is larger than normal."),
+        ("Is the heart enlarged?", "The heart is far from enlarged."),
+        ("Is the right kidney larger than the left kidney?", "The left kidney is larger than the right kidney."),
+        ("Is the tube above the carina?", "The carina is above the tube."),
+        ("心脏大小正常吗？", "心脏大小超出正常范围。"),
+        ("心脏大吗？", "心脏大小正常。"),
+        ("Are all ribs intact?", "All ribs are intact except the fifth."),
+        ("Does the image show a tumor?", "What looks like a tumor is a cyst."),
+        ("是否存在气胸？", "这是肺大泡，易误认为气胸。"),
+        ("Can you see the pancreas?", "The pancreas is obscured by bowel gas."),
+        ("Is there a mass in the liver?", "The mass is outside the liver."),
+        ("Is there hemorrhage?", "Hemorrhage has not been ruled out."),
+        ("有胆结石吗？", "胆囊壁不厚可见胆结石。"),
+        # What is said of the other side.
+        ("左肺有结节吗？", "右肺没有结节，左肺有。"),
+        ("左肺有结节吗？", "有结节，但在右肺。"),
+        ("Is there a nodule in the left lung?", "No nodule in the right lung."),
+        # None of something may be a yes.
+        ("Is the lung normal?", "There is no abnormality."),
+        ("Is the lung normal?", "No abnormality is seen."),
+        ("图像正常吗？", "未见异常。"),
+        ("没有骨折吗？", "有骨折。"),
+        ("有积液还是气胸？", "有气胸。"),
+    ],
+)
+def test_what_cannot_be_followed_is_not_read(question: str, text: str) -> None:
+    assert read_yes_no(text, question) is None
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "answer"),
+    [
+        ("Is the right kidney larger than the left kidney?", "The right kidney is larger than the left kidney.", "yes"),
+        ("Was the tumor removed?", "The tumor was removed.", "yes"),
+        ("Can you see the pancreas?", "The pancreas cannot be seen.", "no"),
+        ("Can you see the pancreas?", "The pancreas can't be seen.", "no"),
+        ("Is there a pneumothorax?", "No evidence suggests a pneumothorax.", "no"),
+        ("Is there atelectasis?", "Neither lung shows atelectasis.", "no"),
+        ("Is there a fracture?", "The bone is not intact: there is a fracture.", "yes"),
+        ("Is there an effusion?", "Effusion: none.", "no"),
+        ("Is the lung normal?", "Yes, no abnormality is seen.", "yes"),
+        ("是否存在气胸？", "无疑存在气胸。", "yes"),
+        ("是否存在气胸？", "不难看出存在气胸。", "yes"),
+        ("是否存在气胸？", "没有证据表明存在气胸。", "no"),
+        ("是否存在气胸？", "气胸的可能性不大。", "no"),
+        ("是否存在气胸？", "缺乏气胸征象。", "no"),
+        ("能看到骨折线吗？", "骨折线不可见。", "no"),
+        ("能看到骨折线吗？", "骨折线看不到。", "no"),
+        ("能看到骨折线吗？", "骨折线未显示。", "no"),
+        ("双肺清晰吗？", "双肺欠清晰。", "no"),
+        ("有积液吗？", "积液（-）。", "no"),
+        ("图像正常吗？", "不正常。", "no"),
+    ],
+)
+def test_negations_of_many_forms(question: str, text: str, answer: str) -> None:
     assert read_yes_no(text, question) == answer
 
 

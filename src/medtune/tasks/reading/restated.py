@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Literal
 
-__all__ = ["is_undecided", "names_another", "read_restated"]
+__all__ = ["asks_for_absence", "is_undecided", "names_another", "names_other_side", "read_restated"]
 
 MAX_CHARACTERS = 10_000
 """Of an answer that are read for statements."""
@@ -21,8 +21,15 @@ _MAX_CORE = 40
 _QUESTION = re.compile(r"[^?？。.!！\n:：>]*[?？]")
 # A question that offers a choice, is negated or asks for more than yes or no cannot be answered by being said again.
 _NOT_PLAIN = re.compile(
-    r"\b(?:or|no|not|none|without|never|neither|how|what|which|who|where|when|why)\b|n't\b|或|还是|什么|哪|几|多少|怎|谁|为何",
+    r"\b(?:or|no|not|none|without|never|neither|how|what|which|who|where|when|why)\b|n't\b|或|还是|什么|哪|几|多少|怎|谁|为何"
+    r"|(?<!有)(?:[没沒][有见]|[无無](?!力))|未见|(?<!是)不是",
     re.IGNORECASE,
+)
+# "Is the heart normal?", "Is there no fracture?": whoever says that there is none of something may well mean yes.
+_ABSENCE = re.compile(
+    r"\b(?:no|not|none|without|never)\b|n't\b|\A(?!.*\bthere\b).*\b(?:normal|intact|clear|unremarkable|healthy|midline|patent|symmetric(?:al)?)\b"
+    r"|正常|完整|清晰|居中|通畅|健康|(?<!有)(?:[没沒][有见]|[无無](?!力))|未见|(?<!是)不是",
+    re.IGNORECASE | re.DOTALL,
 )
 # Words that put a question and name nothing.
 _FRAME = frozenset(
@@ -60,7 +67,7 @@ _FRAME_ZH = re.compile(
 _WORD = re.compile(r"[a-z][a-z0-9-]*(?:'[a-z]+)?", re.IGNORECASE)
 # Where a negation ends.
 _PARTS = re.compile(
-    r"[.;,!\n。；，！]+|\b(?:but|however|although|though|while|whereas|because|and)\b"
+    r"[.;,!\n。；，！]+|[:：](?=\s+(?:there|the|an?|it|this)\b)|\b(?:but|however|although|though|while|whereas|because|and)\b"
     r"|\b(?<!consistent\s)(?<!compatible\s)(?<!keeping\s)(?=with(?:out)?\b)|但是?|然而|而(?=是|有|且)",
     re.IGNORECASE,
 )
@@ -72,7 +79,7 @@ _NOT_SAID = re.compile(
     re.IGNORECASE,
 )
 _UNDECIDED = re.compile(
-    r"\b(?:can(?:\s?not|'t)|could\s+not|couldn't|not)\s+(?:be\s+)?(?:\w+ly\s+)?(?:exclude|rule|disprove)\w*"
+    r"\b(?:can(?:\s?not|'t)|could\s+not|couldn't|not)\s+(?:be(?:en)?\s+)?(?:\w+ly\s+)?(?:exclude|rule|disprove)\w*"
     r"|\bnot\s+(?:\w+ly\s+)?(?:unlikely|impossible|improbable|implausible|inconceivable)\b|\bless\s+likely\b|\b(?:hard|difficult)\s+to\b"
     r"|\b(?:possib(?:le|ly|ility)|maybe|perhaps|may|might|could|questionable|equivocal|uncertain|unclear|indeterminate)\b"
     r"|\b(?:suspicio(?:us|n)|suspected)\b"
@@ -80,6 +87,35 @@ _UNDECIDED = re.compile(
     r"|(?<!不)(?<!不太)(?<!没有)可能(?!性(?:[极很较更]?[小低]|不大))",
     re.IGNORECASE,
 )
+
+# What turns a statement in ways that are not followed here, where the question has no such word: "The effusion was drained".
+_TURNED = re.compile(
+    r"\b(?:remov(?:ed|al)|resect\w*|drained|disappear\w*|cleared|healed|gone|nowhere|except|apart\s+from|other\s+than|mistak\w*|mimic\w*"
+    r"|simulat\w*|wrong|incorrect|erroneous|supported|invisible|obscured|poorly|spared?|thought|least\s+likely|improbable)\b"
+    r"|消失|吸收|切除|引流|愈合|误认|误以为|类似|酷似|貌似|错误|不正确|不对(?!称)|有误|不支持|显示不清|较正常",
+    re.IGNORECASE,
+)
+# The same, ahead of what is asked about only: "larger than normal", "far from enlarged", "what looks like a tumor", 大于正常.
+_TURNED_AHEAD = re.compile(
+    r"\b(?:doubt|far\s+from|hardly|barely|scarcely|anything\s+but|looks?\s+like|resembl\w*|where|(?<!rather\s)than|beyond|above|exceed\w*"
+    r"|against|outside|adjacent|next\s+to|near|relative\s+to|compared\s+(?:to|with)|(?:not|cannot|n't)\s+(?:be\s+)?(?:miss|overlook|ignor|den)\w*)\b|[大小高低多少]于|超[出过]",
+    re.IGNORECASE,
+)
+# "No lung markings *indicating* a pneumothorax": the reason is denied, unless it is evidence. "No lung shows one" denies it.
+_REASON = re.compile(
+    r"\s*(?!\s*(?:\w+\s+)?(?:evidence|signs?|findings?|features?|indications?|images?|pictures?|scans?|slices?|views?|study|thing)\b)\w.*"
+    r"\b(?:which|that|indicating|suggesting|showing|due\s+to|because|despite|caused\s+by|(?P<verb>indicates|suggests|shows|reveals|means))\b",
+    re.IGNORECASE,
+)
+_REASON_ZH = re.compile(r"(?!.{0,6}(?:证据|征象|迹象|依据|理由|表现|改变)).+(?:提示|符合|说明|表明|可见|内[有见]|而|[为是])")
+# Who does what to whom is told by the order of words.
+_ORDERED = re.compile(
+    r"\b(?:than|above|below|behind|beneath|anterior|posterior|superior|inferior|lateral|medial|proximal|distal"
+    r"|(?:compress|displac|invad|push|obstruct|infiltrat|encas|surround|caus)\w*)\b",
+    re.IGNORECASE,
+)
+# A predicate that is the first half of another word: 心脏大 is not in 心脏大小.
+_HALF_ZH = ("大小", "高低", "长短", "粗细", "厚薄")
 
 _NEGATED = re.compile(
     r"\b(?:no|not(?!\s+only)|cannot|without|neither|none|nothing|never|absent|absence|negative|unlikely|lacks?|lacking|excluded|ruled\s+out"
@@ -93,26 +129,29 @@ _STATED = re.compile(
 )
 # Behind what is asked about, a negation is its own as a predicate alone: "a fracture is not seen", not "a mass not in the liver".
 _NEGATED_BEHIND = re.compile(
-    r"(?:\s+\w+){0,5}?[\s:：-]*(?:(?:is|are|was|were|has|have|does|do)(?:\s+been)?\s*)?"
-    r"(?:(?:n't|not)\s+(?:\w+ly\s+)?(?:been\s+)?(?:present|seen|visible|visuali[sz]ed|noted|identified|evident|detected|found"
+    r"(?:\s+\w+){0,5}?[\s:：-]*(?:(?:is|are|was|were|has|have|does|do)(?:\s+been)?\s*|(?:can|could)(?:\s(?=not))?)?"
+    r"(?:(?:n't|'t|not)\s+(?:\w+ly\s+)?(?:be(?:en)?\s+)?(?:\w+ly\s+)?(?:present|seen|visible|visuali[sz]ed|noted|identified|evident|detected|found"
     r"|demonstrated|shown|there|exist|appreciated|the\s+case|true)|absent|negative|none|no|excluded|unlikely|ruled\s+out)\b",
     re.IGNORECASE,
 )
 _NEGATED_ZH = re.compile(
     r"[未没沒][有见能]?(?:看到|看见|发现|见到?|显示|提示|出现)?|[无無](?![论論法力名])"
-    r"|不(?![均规規则則全张張适適良齐齊断斷仅僅但光管清同]|对称|對稱)|不清[晰楚]?|并?非|否认|阴性|排除"
+    r"|不(?![均规規则則全张張适適良齐齊断斷仅僅但光管清同]|对称|對稱)|不清[晰楚]?|欠(?![均规清对光])|缺[乏少]|看不[到见出清]|并?非|否认|阴性|排除"
 )
 _NEGATED_BEHIND_ZH = re.compile(
-    r"(?:影|征象?|表现|改变)?[为呈是：:]?\s*(?:不存在|不成立|[未没沒][有见]|阴性|[无無](?=\W|$)|不明显|可能性(?:[极很较]?[小低]|不大))"
+    r"(?:影|征象?|表现|改变)?[为呈是：:]?\s*(?:不存在|不成立|不可见|[未没沒](?:有|见|显示|发现|出现)|看不[到见出]|阴性|[无無](?=\W|$)|不明显"
+    r"|的?可能性(?:[极很较]?[小低]|不大)|[（(]\s*[-－—]\s*[)）])"
 )
 # "A scan without contrast shows a fracture": what is without ends before the verb.
 _ASIDE = re.compile(r"\Awith(?:out)?\b.*?(?=\b(?:shows?|showed|demonstrates?|reveals?|has|have|is|are|was|were)\b)", re.IGNORECASE)
 # "No effusion, consolidation or pneumothorax": a negation may reach over these, where no statement of its own begins behind them.
 _JOINED = frozenset(("", ",", "，", "and"))
 _OWN_STATEMENT = re.compile(
-    r"\s*(?:there|it|this|that|these|the|an?|we|i|he|she|his|her|both)\b|[^有见見是示存呈为]*(?<![没沒未无無])[有见見是示存呈为]",
+    r"\s*(?:there|it|this|that|these|which|the|an?|we|i|he|she|his|her|both|indicating|suggesting|consistent|compatible)\b|[^有见見是示存呈为]*(?<![没沒未无無])[有见見是示存呈为]",
     re.IGNORECASE,
 )
+_SIDES = {"left": "left", "左": "left", "right": "right", "右": "right"}
+_SIDE = re.compile(r"\b(?:left|right)\b|[左右]", re.IGNORECASE)
 _GAP_ZH = 6
 """Characters that may stand between the two halves of what is asked about: 心影*明显*增大."""
 
@@ -130,8 +169,9 @@ def read_restated(text: str, question: str) -> Literal["yes", "no", "open"] | No
     speaks of it where it holds all of these words. It says no where an odd number of negations bears on them, else yes where it
     is a statement. What is named as a history, a condition or a question ("if", "to rule out", 病史) is not said.
 
-    ``open`` where parts disagree or one leaves it open ("possibly", 不能排除). None where no part speaks of it, and where the
-    question is negated, offers a choice or asks for more than yes or no.
+    ``open`` where parts disagree or one leaves it open ("possibly", 不能排除), names it without saying anything of it, or turns it
+    in a way that is not followed ("larger than normal", "the effusion was drained", "no lung markings, indicating ..."). None
+    where no part speaks of it, and where the question is negated, offers a choice or asks for more than yes or no.
 
     Nothing is known of what words mean: "The trachea is deviated" does not answer "Is the trachea midline?".
     """
@@ -139,19 +179,36 @@ def read_restated(text: str, question: str) -> Literal["yes", "no", "open"] | No
         return None
     said: set[Literal["yes", "no", "open"]] = set()
     for part, listed in _parts(text[:MAX_CHARACTERS]):
-        polarity = _chinese(part, core) if isinstance(core, str) else _english(part, core)
-        if polarity is not None and not _NOT_SAID.search(part):
-            said.add("open" if is_undecided(part) or (listed and polarity == "yes") else polarity)
+        polarity = _chinese(part, core, question) if isinstance(core, str) else _english(part, core, question)
+        if polarity is None or (listed and polarity == "open"):
+            continue
+        turned = _turned(_TURNED, part, question)
+        if turned or not _NOT_SAID.search(part):
+            said.add("open" if turned or is_undecided(part) or (listed and polarity == "yes") else polarity)
     return None if not said else said.pop() if len(said) == 1 else "open"
+
+
+def asks_for_absence(question: str) -> bool:
+    """Whether ``question`` is negated or asks for what is normal, so that "there is no ..." may be its yes."""
+    return any(_ABSENCE.search(asked) for asked in _QUESTION.findall(question))
 
 
 def names_another(clause: str, question: str) -> bool:
     """Whether a Chinese clause says that something is there which is not what ``question`` asks about: 有脑梗死 to 有没有脑出血.
 
-    In Chinese the noun that is asked about comes last: its last two characters are looked for. 有 alone names nothing.
+    In Chinese the noun that is asked about comes last: its last two characters are looked for. 有 alone names nothing. Where a
+    choice is asked for, or what is normal, it cannot be told.
     """
+    if asks_for_absence(question) or "还是" in question:
+        return True
     core = _asked_about(question)
     return isinstance(core, str) and core[-2:] not in clause and len(_FRAME_ZH.sub("", clause).strip(" 。.!！的")) > 1
+
+
+def names_other_side(text: str, question: str) -> bool:
+    """Whether ``text`` names a side, left or right, and ``question`` names the other alone."""
+    asked, told = ({_SIDES[word.lower()] for word in _SIDE.findall(words)} for words in (question, text))
+    return len(asked) == 1 and not told <= asked
 
 
 @lru_cache(maxsize=4096)
@@ -191,23 +248,49 @@ def _singular(word: str) -> str:
     return word[:-1] if len(word) > 3 and word.endswith("s") and word[-2] not in "sui" else word
 
 
-def _english(part: str, words: frozenset[str]) -> Literal["yes", "no"] | None:
+def _turned(words: re.Pattern[str], part: str, question: str) -> bool:
+    """Whether ``part`` has one of ``words`` that ``question`` has not."""
+    return any(found.group().lower() not in question.lower() for found in words.finditer(part))
+
+
+def _english(part: str, words: frozenset[str], question: str) -> Literal["yes", "no", "open"] | None:
     places = [found for found in _WORD.finditer(part) if _singular(found.group().lower()) in words]
     if {_singular(found.group().lower()) for found in places} != words:
         return None
     end = places[-1].end()
-    negations = len(_NEGATED.findall(part[:end])) + (_NEGATED_BEHIND.match(part, end) is not None)
+    ahead = list(_NEGATED.finditer(part[:end]))
+    if _turned(_TURNED_AHEAD, part[:end], question) or _reason_denied(ahead, part, places[-1].start()):
+        return "open"
+    if _ORDERED.search(question) and _in_order(part, words) != _in_order(question, words):
+        return "open"
+    negations = len(ahead) + (_NEGATED_BEHIND.match(part, end) is not None)
     if negations % 2:
         return "no"
-    return "yes" if negations or _STATED.search(part) else None
+    return "yes" if negations or _STATED.search(part) else "open"
 
 
-def _chinese(part: str, core: str) -> Literal["yes", "no"] | None:
+def _reason_denied(negations: list[re.Match[str]], part: str, end: int) -> bool:
+    """Whether the last of the negations ahead of ``end`` bears on what speaks for the thing there, rather than on the thing."""
+    if not negations or (reason := _REASON.match(part[negations[-1].end() : end])) is None:
+        return False
+    return not reason["verb"] or negations[-1].group().lower() not in ("no", "neither", "none", "nothing")
+
+
+def _in_order(text: str, words: frozenset[str]) -> list[str]:
+    return [word for found in _WORD.findall(text) if (word := _singular(found.lower())) in words]
+
+
+def _chinese(part: str, core: str, question: str) -> Literal["yes", "no", "open"] | None:
     place = _core_in(part, core)
     if place is None:
         return None
     start, gap, end = place
-    negations = len(_NEGATED_ZH.findall(part[:start])) + len(_NEGATED_ZH.findall(gap))
+    if part[end - 1 : end + 1] in _HALF_ZH:
+        return None
+    ahead = list(_NEGATED_ZH.finditer(part[:start]))
+    if _turned(_TURNED_AHEAD, part[:end], question) or (ahead and _REASON_ZH.match(part[ahead[-1].end() : start])):
+        return "open"
+    negations = len(ahead) + len(_NEGATED_ZH.findall(gap))
     negations += _NEGATED_BEHIND_ZH.match(part, end) is not None
     return "no" if negations % 2 else "yes"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from medtune.tasks.reading.restated import is_undecided, names_another, read_restated
+from medtune.tasks.reading.restated import asks_for_absence, is_undecided, names_another, names_other_side, read_restated
 
 __all__ = ["read_yes_no"]
 
@@ -30,9 +30,16 @@ _HEAD = re.compile(
 )
 # Words that answer and do nothing else; 没有 and 有 are verbs as well.
 _PARTICLE = re.compile(
-    r"(?:yes|yeah|yep|yup|nope|no\b(?=\s*[,.;:!]))|(?:是的|对|對|不|否|不是的?|[没不][错錯]|正确)(?=[，,。；;！!\s])", re.IGNORECASE
+    r"(?:yes|yeah|yep|yup|nope|no\b(?=\s*[,.;:!]))|(?:是的|对|對|不[对對]?|否|不是的?|[没不][错錯]|[错錯][误誤]?|正确)(?=[，,。；;！!\s])",
+    re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"\.(?!\s*\d)|[。；;\n]")
+# "No fracture": that there is none of something, not a bare no.
+_NONE_OF = re.compile(
+    r"\bno\s+(?!it\b|this\b|the\b)[a-z]|\b(?:is|are)(?:\s+not|n't)\s+any\b"
+    r"|(?:[没沒]有|[无無]|未[见發发]现?|不存在|不可见|并无)(?=[\u4e00-\u9fff])",
+    re.IGNORECASE,
+)
 _CLAUSE_END = re.compile(r"[。；;，,\n]")
 # A clause of their own. "Correct technique" and "false positive" say nothing.
 _TRUTH = re.compile(
@@ -56,7 +63,8 @@ _NO = re.compile(
 # 是否, 有没有, 是不是, 有无 (whether) repeat the question: what they ask about is not said, and 无论 (no matter) before them is no
 # no. Neither is "no doubt".
 _ASKED = re.compile(
-    r"(?:[无無不]论)?(?:是否|有[没沒]有|是不是|有[无無]|能否|可否|存不存在|会不会)(?!定)[^。；;，,：:？?\n]*[？?：:，,]*|(?:存在|是|有)与否|\bno\s+(?:doubt|question)\b[,.]?",
+    r"(?:[无無不]论)?(?:是否|有[没沒]有|是不是|有[无無]|能否|可否|存不存在|会不会)(?!定)[^。；;，,：:？?\n]*[？?：:，,]*|(?:存在|是|有)与否|\bno\s+(?:doubt|question)\b[,.]?"
+    r"|(?:毫[无無]|[无無]|不容|[无無毋]庸)(?:置)?疑[问問]?的?[，,]?|[无無不]可否认的?[，,]?|不难(?:看出|发现|看到)",
     re.IGNORECASE,
 )
 # "Yes or no", "是/否": both words are offered, and neither is said. So do "yes and no", "not no" and 不能说没有.
@@ -95,8 +103,9 @@ def read_yes_no(text: str, question: str = "") -> Literal["yes", "no"] | None:
         question: What was asked. With it, an answer is also read that says the question again as a statement ("The heart is not
             enlarged"; :func:`.restated.read_restated`), and what it says of the question's own words goes before what Chinese words
             without a particle (没有气胸, 有积液) say of anything. A "yes" or "no" that such a statement contradicts ("No, there
-            is a fracture" to "Is there a fracture?") is None. Otherwise what is *said* is read, not what it means for the question:
-            "There is no fracture" is no, also where "Is the bone intact?" was asked.
+            is a fracture" to "Is there a fracture?") is None. So is "there is no fracture" where the question is negated or asks
+            for what is normal ("Is the bone intact?"), since it may be a yes. Otherwise what is *said* is read, not what it means
+            for the question.
     """
     text = _THINKING.sub("", text)
     corrections = list(_CORRECTED.finditer(text))
@@ -124,15 +133,20 @@ def _read(text: str, question: str) -> Literal["yes", "no"] | None:
             return None
         if stated is None and clause[0] in "有存可" and question and names_another(clause, question):
             return None
+        if stated is None and (names_other_side(text, question) or (_NONE_OF.match(text, place) and asks_for_absence(question))):
+            return None
         return verdict if stated is not None else said
     if (truth := _TRUTH.match(text, place)) is not None and (truth["yes"] or truth["no"] or question):
-        return "yes" if truth["yes"] or truth["found"] else "no"
+        judged: Literal["yes", "no"] = "yes" if truth["yes"] or truth["found"] else "no"
+        return judged if stated in (None, "open", judged) else None
     if stated is not None:
         return verdict
-    if _UNDECIDED.search(text) or _OFFERED.search(text):
+    if _UNDECIDED.search(text) or _OFFERED.search(text) or names_other_side(text, question):
         return None
     text = " ".join(sentence for sentence in _SENTENCE_END.split(text) if not is_undecided(sentence))
     negative = _NO.search(text) is not None
+    if negative and _NONE_OF.search(text) and asks_for_absence(question):
+        return None
     # 不存在 holds 存在: what says no is taken out before yes is looked for.
     positive = _YES.search(_NO.sub(" ", text)) is not None
     if negative == positive:
