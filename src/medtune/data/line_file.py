@@ -9,7 +9,8 @@ from pathlib import Path
 __all__ = ["LineFile"]
 
 _PIECE = 4096
-"""Bytes that are read at once: most lines of rows and pictures are shorter."""
+"""Bytes that are read first: most lines of rows and pictures are shorter. Then twice as many each time, so that a line of many
+megabytes is not copied thousands of times."""
 
 
 class LineFile:
@@ -28,15 +29,22 @@ class LineFile:
         """
         with self._lock:
             if self._descriptor is None:
-                self._descriptor = os.open(self.path, os.O_RDONLY)
-        # pread: a forked process shares the descriptor, and would share a position.
+                self._descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         line = b""
         while b"\n" not in line:
-            more = os.pread(self._descriptor, _PIECE, offset + len(line))
+            more = self._read(self._descriptor, max(_PIECE, 2 * len(line)), offset + len(line))
             if not more:
                 break
             line += more
         return line.partition(b"\n")[0]
+
+    def _read(self, descriptor: int, count: int, offset: int) -> bytes:
+        # pread: a forked process shares the descriptor, and would share a position. Windows has neither of the two.
+        if hasattr(os, "pread"):
+            return os.pread(descriptor, count, offset)
+        with self._lock:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            return os.read(descriptor, count)
 
     def __reduce__(self) -> tuple[type[LineFile], tuple[Path]]:
         return LineFile, (self.path,)

@@ -28,9 +28,25 @@ def test_lines_of_any_length_are_read_from_one_opening(tmp_path: Path, monkeypat
     read = LineFile(file)
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(read.line_at, offsets * 20)) == lines * 20
+        monkeypatch.delattr(os, "pread")  # as on Windows
+        assert list(threads.map(read.line_at, offsets * 20)) == lines * 20
     assert len(opened) == 1
     file.unlink()
     assert read.line_at(offsets[-1]) == lines[-1], "the file stays open"
+
+
+def test_a_long_line_is_read_in_few_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lines").write_bytes(b"x" * 5_000_000 + b"\nnext\n")
+    pieces = []
+    real = os.pread
+
+    def count(descriptor: int, size: int, offset: int) -> bytes:
+        pieces.append(size)
+        return real(descriptor, size, offset)
+
+    monkeypatch.setattr(os, "pread", count)
+    assert len(LineFile(tmp_path / "lines").line_at(0)) == 5_000_000
+    assert len(pieces) < 20
 
 
 def test_it_can_be_sent_to_another_process(tmp_path: Path) -> None:
