@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import weakref
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -136,7 +137,8 @@ class ScoreColumns(Mapping[str, "ScoreColumn"]):
     def __init__(self, numbers: SampleNumbers | None = None, folder: Path | None = None) -> None:
         self.numbers = SampleNumbers() if numbers is None else numbers
         place = None if folder is None else str(folder)
-        self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=place)  # noqa: SIM115 - closed with the last reader
+        self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=place)  # noqa: SIM115 - closed in the next line
+        weakref.finalize(self, self._file.close)
         self._parts: dict[str, array[int]] = {}
         """Metric value -> of one part after the other: where it begins, its rows, the width of its statistics, the letter of their
         type, and whether they are placed."""

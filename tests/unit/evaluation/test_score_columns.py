@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import tracemalloc
 from pathlib import Path
@@ -96,3 +97,12 @@ def test_memory_does_not_grow_with_the_columns(tmp_path: Path) -> None:
     few, many = peak(8), peak(40)
     of_one_column = 20_000 * 36
     assert many < few + of_one_column, (few, many)
+
+
+def test_the_file_is_closed_with_the_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medtune.evaluation.score_columns._IN_MEMORY", 10)
+    columns = ScoreColumns.of(SCORES)
+    file = columns._file
+    del columns
+    gc.collect()
+    assert file.closed
