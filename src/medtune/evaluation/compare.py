@@ -99,7 +99,7 @@ def compare(
         num_samples=len(common),
         num_groups=len(set(groups)),
         metrics=tuple(values[name] for name in names),
-        differences=tuple(adjust(differences)),
+        differences=tuple(adjust(differences, values)),
         alerts=(*itself, *(text for text in warnings if overlaps.makes_unfit(text))),
         warnings=tuple(warnings),
         runs=(tuple(run.title for run in arms[0]), tuple(run.title for run in arms[1])),

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtune.evaluation.bootstrap import Aggregate, Groups, GroupSums, sum_by_group
-from medtune.types import Difference
+from medtune.types import Difference, MetricValue
 
 __all__ = [
     "EXACT_GROUPS",
@@ -182,12 +182,17 @@ def holm(p_values: Mapping[Key, float]) -> dict[Key, float]:
     return adjusted
 
 
-def adjust(differences: Iterable[Difference]) -> list[Difference]:
+def adjust(differences: Iterable[Difference], values: Mapping[str, MetricValue]) -> list[Difference]:
     """The differences of one pair of conditions with Holm's ``p_adjusted``, in their order.
 
     A family is everything that one pair of conditions is compared on at one level: all metrics over all samples are one, all
-    metrics by task another. It holds every metric and not only those of the short table, since a reader may pick any. A metric
-    that one task alone has stands in both levels; by task it is one more of that family.
+    metrics by task another. It holds every metric with a better end and not only those of the short table, since a reader may
+    pick any. A metric of which neither end is better, such as the share of answers that are yes, is never called better or worse:
+    it is no hypothesis of the family, makes the others' no larger, and has no ``p_adjusted``. A metric that one task alone has
+    stands in both levels; by task it is one more of that family.
+
+    Args:
+        values: What is known of each metric value, by name.
     """
     entries: Sequence[Difference] = list(differences)
     found: dict[int, float] = {}
@@ -197,7 +202,9 @@ def adjust(differences: Iterable[Difference]) -> list[Difference]:
                 {
                     place: entry.p_value
                     for place, entry in enumerate(entries)
-                    if entry.p_value is not None and (entry.task is not None) == by_task
+                    if entry.p_value is not None
+                    and (entry.task is not None) == by_task
+                    and values[entry.metric].direction != "neither"
                 }
             )
         )

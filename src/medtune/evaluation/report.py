@@ -245,7 +245,7 @@ def _differences(scored: Sequence[_Scored], values: Mapping[str, MetricValue]) -
     found = []
     for first, second in pairs:
         entries = by_task(first.table, values, partial(difference, first.table, second.table))
-        found.append((first.label, second.label, tuple(adjust(entries))))
+        found.append((first.label, second.label, tuple(adjust(entries, values))))
     return found
 
 

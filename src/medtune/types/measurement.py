@@ -71,6 +71,7 @@ class Difference(Document):
         p_value: Of the paired cluster permutation, two-sided (:mod:`medtune.evaluation.permutation`); of the interval's t
             distribution where an arm has several runs. None with fewer than two groups.
         p_adjusted: Holm's, over the family that the difference belongs to (:func:`medtune.evaluation.permutation.adjust`).
+            None where neither end of the metric is better: nothing is claimed of such a difference.
         discordant: Of answers that are right or wrong: (right in ``first`` only, right in ``second`` only).
         p_mcnemar: McNemar's exact p of these. It takes the answers for independent, which those of one patient are not.
         first_runs: The value of each run, where an arm has several (one recipe, several seeds); ``first`` is their mean.

@@ -13,7 +13,7 @@ from medtune.evaluation import permutation
 from medtune.evaluation.metrics.additive import mean_of
 from medtune.evaluation.permutation import EXACT_GROUPS, adjust, holm, mcnemar_exact, paired_cluster_permutation
 from medtune.evaluation.student import t_quantile, t_two_sided
-from medtune.types import Difference
+from medtune.types import Difference, Direction, MetricValue
 
 
 def statistics(values: list[float]) -> np.ndarray:
@@ -84,9 +84,20 @@ def entry(metric: str, task: str | None, p: float | None) -> Difference:
     return Difference(metric=metric, task=task, first=0, second=0, difference=0, num_samples=1, num_groups=1, p_value=p)
 
 
+def known(metric: str, direction: Direction) -> MetricValue:
+    return MetricValue(name=metric, title=metric, direction=direction, low=0, high=1)
+
+
 def test_a_family_is_one_level_of_one_pair() -> None:
     entries = [entry("a", None, 0.02), entry("a", "x", 0.03), entry("b", None, 0.5), entry("c", None, None), entry("a", "y", 0.01)]
-    assert [found.p_adjusted for found in adjust(entries)] == [0.04, 0.03, 0.5, None, 0.02]
+    values = {name: known(name, "higher") for name in "abc"}
+    assert [found.p_adjusted for found in adjust(entries, values)] == [0.04, 0.03, 0.5, None, 0.02]
+
+
+def test_a_metric_without_a_better_end_enlarges_no_family() -> None:
+    values = {"a": known("a", "higher"), "b": known("b", "neither")}
+    first, second = adjust([entry("a", None, 0.04), entry("b", None, 0.001)], values)
+    assert (first.p_adjusted, second.p_value, second.p_adjusted) == (0.04, 0.001, None)
 
 
 @pytest.mark.parametrize(
