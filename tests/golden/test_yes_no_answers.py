@@ -2,7 +2,7 @@
 
 ``yes_no_answers/HALF.jsonl``: an answer a line, with its language, its question and its label (``yes``, ``no`` or ``unreadable``).
 The half ``held_out`` was written before the reader was looked at; how far it is blind is said in ``docs/evaluation.md``, which
-shows these numbers.
+shows these numbers. ``misleading`` was written to be read as the opposite, after a look at the reader's rules.
 """
 
 from __future__ import annotations
@@ -36,6 +36,11 @@ def outcomes(half: str, language: str, *, with_question: bool = True) -> Counter
 )
 def test_answers_are_read_right_or_not_at_all(half: str, language: str, right: int, not_read: int) -> None:
     assert outcomes(half, language) == Counter({"right": right, "not read": not_read})
+
+
+@pytest.mark.parametrize(("language", "right", "not_read", "opposite"), [("en", 88, 101, 2), ("zh", 113, 59, 1)], ids=["en", "zh"])
+def test_answers_that_mislead_are_seldom_read_as_the_opposite(language: str, right: int, not_read: int, opposite: int) -> None:
+    assert outcomes("misleading", language) == Counter({"right": right, "not read": not_read, "opposite": opposite})
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])

@@ -86,8 +86,8 @@ def test_memory_does_not_grow_with_the_columns(tmp_path: Path) -> None:
         names = [f"s{place}" for place in range(20_000)]
         tracemalloc.start()
         columns = ScoreColumns(folder=tmp_path)
-        for metric in range(num_metrics):
-            columns.add(names, {f"m/{metric}": part})
+        for number in range(num_metrics):
+            columns.add(names, {f"m/{number}": part})
         for metric in columns:
             assert columns[metric].whole.statistics.shape == (20_000, 3)
         found = tracemalloc.get_traced_memory()[1]
