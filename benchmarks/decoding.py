@@ -123,7 +123,7 @@ def reading_alone(generator: HfGenerator, requests: list[Request], *, kernels: b
     pictures = [picture for each in encoded for picture in each.pictures]
     if pictures:
         sight = Sight(generator._model, lambda _: 1)
-        with generator.fast._working():
+        with generator.fast._working(decoder):
             found["tower_ms"] = each_ms(device, lambda: sight.features(pictures, device), times) / len(pictures)
     if kernels and device.type == "cuda":
         found["read_kernels"] = kernel_table(lambda: batch.admit(encoded))

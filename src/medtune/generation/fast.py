@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import time
 from collections import defaultdict
@@ -40,6 +41,8 @@ one."""
 
 
 class Ready(Protocol):
+    """See :class:`FastPath`."""
+
     def __call__(self, *, adapters: bool) -> AbstractContextManager[None]: ...
 
 
@@ -92,7 +95,6 @@ class FastPath:
         on_scarce: Callable[[int, int], None],
     ) -> None:
         self._model = model
-        self._calls_adapters = True
         self._encoder = encoder
         self._ends = end_token_ids
         self._use_adapter = use_adapter
@@ -171,21 +173,19 @@ class FastPath:
             slots=longest,
             end_token_ids=self._ends,
             sight=Sight(self._model, times_shown) if sees else None,
-            ready=self._working,
+            ready=functools.partial(self._working, decoder),
             look_every=look_every,
         )
 
     def _decoder(self) -> Decoder:
         with torch.inference_mode(), self._ready(adapters=False):
-            decoder = Decoder(self._model, use_adapter=self._use_adapter)
-        self._calls_adapters = decoder.calls_adapters
-        return decoder
+            return Decoder(self._model, use_adapter=self._use_adapter)
 
     @contextlib.contextmanager
-    def _working(self) -> Iterator[None]:
-        """Ready, and adapters on what the decoder does not compute itself (experts, the vision tower) in their fast form."""
-        with self._ready(adapters=self._calls_adapters), contextlib.ExitStack() as stack:
-            if self._calls_adapters and self._use_adapter:
+    def _working(self, decoder: Decoder) -> Iterator[None]:
+        """Ready, and adapters on what ``decoder`` does not compute itself (experts, the vision tower) in their fast form."""
+        with self._ready(adapters=decoder.calls_adapters), contextlib.ExitStack() as stack:
+            if decoder.calls_adapters and self._use_adapter:
                 stack.enter_context(low_rank_in_input_type(self._model))
                 stack.enter_context(low_rank_experts(self._model))
             yield

@@ -101,7 +101,7 @@ class HfGenerator:
         """Where the model is served by it."""
         if fast is True and not can_decode(self._model):
             raise GenerationError(
-                msg("The fast path serves the Qwen families on one device only."),
+                msg("The fast path serves the Qwen families on one device only, with no adapter around a whole block."),
                 key="generation.generator.fast",
                 remedy=msg("Leave generation.generator.fast at auto."),
             )

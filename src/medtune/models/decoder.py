@@ -7,7 +7,7 @@ lies between the matrix products is few operations (:mod:`medtune.models.step_op
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +31,10 @@ _ROPE_TYPES = ("default", "mrope", "linear", "yarn", "llama3")
 
 def can_decode(model: nn.Module) -> bool:
     """Whether :class:`Decoder` can take ``model``, with or without an adapter: a Qwen model on one device, CUDA or CPU, whose
-    attention is torch's or FlashAttention's."""
+    attention is torch's or FlashAttention's, and whose blocks are its own: an adapter that stands in a whole block's place would
+    not be called, since the decoder calls what is in the block."""
     causal = causal_model(model)
-    if not can_pack(causal) or getattr(causal, "lm_head", None) is None:
+    if not can_pack(causal) or getattr(causal, "lm_head", None) is None or any(map(_adapts, _opened(causal))):
         return False
     devices = {parameter.device for parameter in causal.parameters()}
     if len(devices) != 1 or devices.pop().type not in ("cuda", "cpu"):
@@ -64,17 +65,19 @@ class Decoder:
 
     Args:
         model: A model that :func:`can_decode`; in eval mode while this is used.
-        use_adapter: False leaves LoRA layers of the language model out. What else an adapter holds is the caller's to switch.
+        use_adapter: False leaves adapters of the language model's linear layers out. What else they are in is the caller's to
+            switch.
 
     Attributes:
-        calls_adapters: There is such: in experts or the vision tower, of a kind other than LoRA, or beside weights of 4 bits.
+        calls_adapters: They are in something else, or are called by this: in experts, the vision tower, embeddings or the head,
+            of a kind other than LoRA, beside weights of 4 bits, or merged.
     """
 
     def __init__(self, model: Any, *, use_adapter: bool = True) -> None:
         causal = causal_model(model)
         config = causal.config.get_text_config()
         self._inner = causal.model
-        self._text = getattr(self._inner, "language_model", self._inner)
+        self._text = _language_model(causal)
         self._head = causal.lm_head
         self.device: torch.device = self._text.norm.weight.device
         self.dtype: torch.dtype = self._text.norm.weight.dtype
@@ -227,6 +230,18 @@ class Decoder:
             ):
                 return step_kernels.TritonOperations(self.device, self.dtype)
         return TorchOperations()
+
+
+def _language_model(causal: Any) -> Any:
+    return getattr(causal.model, "language_model", causal.model)
+
+
+def _opened(causal: Any) -> Iterator[nn.Module]:
+    """The modules that are not called as a whole."""
+    text = _language_model(causal)
+    yield from (causal.model, text, text.layers)
+    for layer in text.layers:
+        yield from (layer, layer.self_attn, layer.mlp)
 
 
 _LEFT_BY_COPIES = 8

@@ -6,10 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from medtune.errors import GenerationError
 from medtune.generation import continuous, fast, sight
@@ -18,64 +16,24 @@ from medtune.generation.room import rows_that_fit
 from medtune.generation.steps import row_buckets, whole_buckets
 from medtune.models.config import ModelSettings
 from medtune.models.decoder import Decoder, can_decode
-from medtune.models.encoder import Encoder, load_encoder
+from medtune.models.encoder import load_encoder
 from medtune.models.load import load_model
-from medtune.types import Generation, Message, Request, Sampling
+from medtune.models.vision_layout import VisionLayout
+from medtune.types import Message, Request, Sampling
+from tiny_generation import Loaded, answered, load_answering, picture, requests_for
 from tiny_models import tiny_model
 
 FAMILIES = ("qwen2-vl", "qwen2.5-vl", "qwen3-vl", "qwen3-vl-moe", "qwen3")
-Loaded = tuple[Any, Encoder]
-
-
-def load(folder: Path, family: str) -> Loaded:
-    settings = ModelSettings(base=str(tiny_model(folder, family)))
-    model = load_model(settings, device="cpu")
-    with torch.no_grad():
-        for parameter in model.parameters():  # at initialisation, attention is nearly uniform and pictures hardly show
-            if parameter.dim() > 1:
-                parameter.mul_(6)
-    return model, load_encoder(settings)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def each(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
-    return load(tmp_path_factory.mktemp("model"), str(request.param))
+    return load_answering(tmp_path_factory.mktemp("model"), str(request.param))
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
-    return load(tmp_path_factory.mktemp("model"), "qwen3-vl")
-
-
-def picture(width: int, height: int, seed: int) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
-
-
-def requests_for(encoder: Encoder, sampling: Sampling, *, score_tokens: tuple[str, ...] = ()) -> list[Request]:
-    """Several pictures, one and none, short and long prompts, two questions about one picture."""
-    shared = picture(90, 70, 9)
-    shown: list[tuple[str, tuple[Image.Image, ...]]] = [
-        ("What is this?", (picture(70, 90, 0),)),
-        ("Compare.", (picture(64, 64, 2), picture(130, 100, 3))),
-        ("Is there a lesion? Answer yes or no. " * 9, ()),
-        ("a", ()),
-        ("Describe the findings.", (shared,)),
-        ("And the impression?", (shared,)),
-        ("no picture, only text", ()),
-    ]
-    made = []
-    for number, (text, pictures) in enumerate(shown):
-        if encoder.pictures is None:
-            text, pictures = text + f" case {number}", ()
-        messages = (Message(role="user", content="<image>" * len(pictures) + text),)
-        made.append(Request(f"r{number}", messages, pictures, sampling, score_tokens))
-    return made
-
-
-def answered(generator: HfGenerator, requests: list[Request]) -> dict[str, Generation]:
-    found = {answer.id: answer.model_copy(update={"seconds": None}) for answer in generator.generate(requests)}
-    assert len(found) == len(requests)
-    return found
+    return load_answering(tmp_path_factory.mktemp("model"), "qwen3-vl")
 
 
 def test_greedy_answers_are_those_of_transformers(each: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,46 +72,6 @@ def test_the_first_token_of_both_paths_has_one_probability(tiny: Loaded) -> None
         assert set(expected) == set(found) == {"a", "s"}
         assert all(math.isclose(expected[word], found[word], abs_tol=1e-3) for word in expected)
     assert len({str(answer.first_token_logprobs) for answer in quick.values()}) == len(requests)
-
-
-@pytest.mark.parametrize(
-    ("options", "called"),
-    [({}, (False, False)), ({"use_dora": True}, (True, False)), ({"target_modules": ["q_proj", "qkv", "lm_head"]}, (True, True))],
-)
-def test_an_adapter_acts_as_in_transformers(options: dict[str, Any], called: tuple[bool, bool], tmp_path: Path) -> None:
-    """On all projections; of a kind that the decoder leaves to PEFT; on the vision tower and the head. ``called``: whether PEFT's
-    layers are, with the adapter and without."""
-    from peft import LoraConfig, get_peft_model
-
-    model, encoder = load(tmp_path, "qwen3-vl")
-    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    requests = requests_for(encoder, Sampling(max_new_tokens=8))
-    base = answered(HfGenerator(model, encoder, fast=False), requests)
-    config = LoraConfig(**{"r": 4, "lora_alpha": 16, "target_modules": targets, "init_lora_weights": False, **options})
-    adapted = get_peft_model(model, config).eval()
-    expected = answered(HfGenerator(adapted, encoder, fast=False), requests)
-    assert expected != base
-    assert tuple(Decoder(adapted, use_adapter=use).calls_adapters for use in (True, False)) == called
-    assert answered(HfGenerator(adapted, encoder, fast=True), requests) == expected
-    assert answered(HfGenerator(adapted, encoder, fast=True, use_adapter=False), requests) == base
-    adapted.merge_adapter()
-    assert answered(HfGenerator(adapted, encoder, fast=True), requests) == expected
-    assert answered(HfGenerator(adapted, encoder, fast=True, use_adapter=False), requests) == base
-
-
-def test_an_adapter_on_experts_acts_as_in_transformers(tmp_path: Path) -> None:
-    from peft import LoraConfig, get_peft_model
-
-    model, encoder = load(tmp_path, "qwen3-vl-moe")
-    requests = requests_for(encoder, Sampling(max_new_tokens=6))
-    base = answered(HfGenerator(model, encoder, fast=False), requests)
-    experts = [name for name, _ in model.named_parameters() if name.endswith(("gate_up_proj", "down_proj")) and "experts" in name]
-    config = LoraConfig(r=2, target_modules=["q_proj"], target_parameters=experts, init_lora_weights=False)
-    adapted = get_peft_model(model, config).eval()
-    expected = answered(HfGenerator(adapted, encoder, fast=False), requests)
-    assert expected != base
-    assert answered(HfGenerator(adapted, encoder, fast=True), requests) == expected
-    assert answered(HfGenerator(adapted, encoder, fast=True, use_adapter=False), requests) == base
 
 
 def test_rows_are_filled_again_and_moved_together(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,6 +133,23 @@ def test_a_picture_of_two_questions_is_seen_once(tiny: Loaded, monkeypatch: pyte
     answered(HfGenerator(*tiny, batch_size=2, fast=True), requests)
     assert sum(seen) == 1
     assert fast.by_picture([fast.Planned(request, 9) for request in requests]) == requests
+
+
+def test_where_patches_lie_is_worked_out_once_for_pictures_of_one_size(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what was worked out is still right for the next picture, which shows something else."""
+    worked_out: list[list[list[int]]] = []
+    real = VisionLayout.__call__
+    monkeypatch.setattr(VisionLayout, "__call__", lambda self, grids: worked_out.append(grids.tolist()) or real(self, grids))
+    sizes = [(64, 64), (64, 64), (130, 100), (64, 64)]
+    requests = [
+        Request(f"q{number}", (Message(role="user", content="<image>?"),), (picture(*size, number),), Sampling(max_new_tokens=6))
+        for number, size in enumerate(sizes)
+    ]
+    expected = answered(HfGenerator(*tiny, fast=False), requests)
+    assert len({answer.text for answer in expected.values()}) == len(requests)
+    worked_out.clear()
+    assert answered(HfGenerator(*tiny, batch_size=1, fast=True), requests) == expected
+    assert len(worked_out) == 2
 
 
 def test_the_plain_path_serves_the_rest(tmp_path: Path) -> None:
