@@ -123,3 +123,30 @@ def test_a_block_that_the_adapter_replaces_is_left_to_transformers(block: str, t
     assert texts(adapted, encoder, fast="auto", use_adapter=False) == base  # type: ignore[arg-type]
     with pytest.raises(GenerationError, match="whole block"):
         HfGenerator(adapted, encoder, fast=True)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        peft.PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"),
+        lora(alora_invocation_tokens=[5, 9], task_type="CAUSAL_LM"),
+    ],
+    ids=lambda config: type(config).__name__,
+)
+def test_an_adapter_that_acts_outside_of_modules_is_refused(config: Any, tiny: Loaded) -> None:
+    """It would be left out silently, and the tuned model would answer as the base model."""
+    model, encoder = tiny
+    adapted = get_peft_model(copy.deepcopy(model), config)
+    with pytest.raises(GenerationError, match="acts outside"):
+        HfGenerator(adapted, encoder)
+    assert texts(adapted, encoder, fast=False, use_adapter=False) == texts(model, encoder, fast=False)
+
+
+@pytest.mark.parametrize("options", [{"bias": "all"}, {"init_lora_weights": "pissa"}])
+def test_a_base_model_that_the_adapter_has_changed_is_not_asked(options: dict[str, Any], tiny: Loaded) -> None:
+    """It would answer with what the adapter has left in its weights."""
+    model, encoder = tiny
+    adapted = drawn(model, lora(**options))
+    with pytest.raises(GenerationError, match="has changed weights"):
+        HfGenerator(adapted, encoder, use_adapter=False)
+    assert texts(adapted, encoder, fast=True) == texts(adapted, encoder, fast=False)
