@@ -370,6 +370,9 @@ class HfGenerator:
         with contextlib.ExitStack() as stack:
             stack.enter_context(_LOCKS.setdefault(model, threading.Lock()))
             stack.enter_context(torch.inference_mode())
+            if model.device.type == "cuda" and model.device.index is not None:
+                # Each thread begins at the first GPU, and what is captured or written in Triton runs on the current one.
+                stack.enter_context(torch.cuda.device(model.device))
             if adapters and self._peft is not None and not self._use_adapter:
                 stack.enter_context(self._peft.disable_adapter())
             if model.device.type == "cuda" and torch.backends.cuda.cudnn_sdp_enabled():  # type: ignore[no-untyped-call]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -169,7 +170,9 @@ class DecodingSteps:
         graph = torch.cuda.CUDAGraph()
         try:
             # Other threads may use the GPU meanwhile.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            with torch.cuda.graph(
+                graph, pool=self._pool, stream=_capture_stream(self._decoder.device), capture_error_mode="thread_local"
+            ):
                 self._step(rows, num_slots)
         except torch.OutOfMemoryError:
             raise
@@ -193,3 +196,9 @@ class DecodingSteps:
 
     def _placed(self, values: Sequence[int]) -> Tensor:
         return torch.tensor(list(values), dtype=torch.int64, device=self._decoder.device)
+
+
+@functools.cache
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """torch captures on one stream for all GPUs unless told otherwise; what another GPU did would not be in the graph."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
