@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import Counter, OrderedDict, deque
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from medtune.models.encoder import Encoder
 
 __all__ = ["EncodedPicture", "EncodedRequest", "Encoding", "picture_key"]
+
+_log = logging.getLogger(__name__)
 
 _THREADS = max(2, min(8, os.cpu_count() or 2))
 """Decoding and resizing let go of Python's lock, so threads do."""
@@ -156,7 +159,16 @@ class Encoding:
         assert self._encoder.pictures is not None
         tensors = self._encoder.pictures.tensors([_opened(image)], sample_id=sample_id)
         pixels = tensors["pixel_values"].to(self._dtype)
-        return EncodedPicture(key, pixels.pin_memory() if self._locked else pixels, tensors["image_grid_thw"][0])
+        return EncodedPicture(key, _locked(pixels) if self._locked else pixels, tensors["image_grid_thw"][0])
+
+
+def _locked(pixels: Tensor) -> Tensor:
+    """In page-locked memory; as they are where the system lends no more of it, as WSL does early: then their copy is waited for."""
+    try:
+        return pixels.pin_memory()
+    except RuntimeError as error:
+        _log.debug("pixels stay in ordinary memory: %s", str(error).split("\n")[0])
+        return pixels
 
 
 def _opened(image: StoredPicture | Image) -> Image:

@@ -3,6 +3,7 @@ while the others go on."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -34,6 +35,7 @@ class Answer:
     """An answer under way, or done.
 
     Attributes:
+        encoded: The request; without its pictures once the prompt has been read.
         ids: Generated so far; done: up to the first end token, without it.
         ended: At an end token.
         first_token_logprobs: See :class:`medtune.types.Generation`.
@@ -128,6 +130,8 @@ class ContinuousBatch:
         with self._ready():
             tokens = self._prefill(new, rows)
         for row, answer in zip(rows, new, strict=True):
+            # The pixels have been seen, and their memory is page-locked.
+            answer.encoded = dataclasses.replace(answer.encoded, pictures=())
             self._answers[row] = answer
         done = self._collect(rows, [[token] for token in tokens])
         self._stride = 1
@@ -222,9 +226,10 @@ class ContinuousBatch:
             if answer.ended or len(answer.ids) >= self._sampling.max_new_tokens:
                 done.append(answer)
                 free.append(row)
-                self._answers[row] = None
         if free:
             self._steps.free(free)
+        for row in free:  # not before: were memory to run out, they would be neither done nor under way
+            self._answers[row] = None
         return done
 
     @staticmethod

@@ -59,6 +59,22 @@ def test_threads_that_want_one_picture_wait_for_the_first() -> None:
     assert len({id(each.pictures[0]) for each in taken[:12] if isinstance(each, EncodedRequest)}) == 1
 
 
+@pytest.mark.parametrize("lent", [True, False])
+def test_pixels_for_a_gpu_are_page_locked_where_the_system_lends_such_memory(lent: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pin_memory(pixels: torch.Tensor) -> torch.Tensor:
+        if not lent:
+            raise RuntimeError("CUDA error: out of memory")
+        return 2 * pixels
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin_memory)
+    for device, factor in (("cuda", 1 + lent), ("cpu", 1)):
+        requests = [ask("r", Path("one.png"))]
+        with Encoding(StandIn(), requests, ahead=1, dtype=torch.float16, device=torch.device(device)) as encoding:  # type: ignore[arg-type]
+            taken = encoding.take()
+        assert isinstance(taken, EncodedRequest)
+        assert torch.equal(taken.pictures[0].pixels, factor * torch.ones(4, 6, dtype=torch.float16))
+
+
 def test_a_damaged_picture_is_told_to_all_who_show_it() -> None:
     requests = [ask(f"r{n}", Path("torn.png")) for n in range(6)]
     with Encoding(StandIn(), requests, ahead=6, dtype=torch.float32, device=torch.device("cpu")) as encoding:  # type: ignore[arg-type]

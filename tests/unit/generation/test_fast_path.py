@@ -152,6 +152,20 @@ def test_where_patches_lie_is_worked_out_once_for_pictures_of_one_size(tiny: Loa
     assert len(worked_out) == 2
 
 
+def test_pixels_are_let_go_when_they_have_been_seen(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[int] = []
+    advance = continuous.ContinuousBatch.advance
+
+    def seen(batch: continuous.ContinuousBatch) -> list[continuous.Answer]:
+        held.extend(len(answer.encoded.pictures) for answer in batch.under_way)
+        return advance(batch)
+
+    monkeypatch.setattr(continuous.ContinuousBatch, "advance", seen)
+    answered(HfGenerator(*tiny, fast=True), requests_for(tiny[1], Sampling(max_new_tokens=4)))
+    assert held
+    assert not any(held)
+
+
 def test_the_plain_path_serves_the_rest(tmp_path: Path) -> None:
     settings = ModelSettings(base=str(tiny_model(tmp_path, "llava")))
     model, encoder = load_model(settings, device="cpu"), load_encoder(settings)
