@@ -184,7 +184,7 @@ def _product(
     each = depth // PARTS
     for start in range(part * each, (part + 1) * each, DEPTH):
         read = tl.load(source + start, mask=of_x[:, None], other=0.0)
-        # Weights are not read again before all others were: what is kept of them would push out what is.
+        # A weight is not read again before all others were, so it gives way in the cache to what is.
         if EVEN:
             tile = tl.load(weight + place + start, eviction_policy="evict_first")
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +51,7 @@ class Projections:
         whole = len(adapted) == len(members) > 1
         self._joined = torch.block_diag(*[lora.second for lora in adapted]) if whole else None  # type: ignore[no-untyped-call]
         self._weight: Tensor | None = None
-        plain = [call for call in self._calls if type(call) is nn.Linear]
+        plain = [call for call in self._calls if _is_dense(call)]
         if copied and len(plain) == len(members) > 1 and len(adapted) in (0, len(members)):
             self._widths = [call.out_features for call in plain]
             self._weight, self._bias = _side_by_side(plain, self._first)
@@ -59,7 +59,7 @@ class Projections:
     @functools.cached_property
     def few(self) -> FewRows | None:
         """For products with few rows: one weight, or two of one shape; None where there are more, or other modules."""
-        plain = [call for call in self._calls if type(call) is nn.Linear]
+        plain = [call for call in self._calls if _is_dense(call)]
         if len(plain) < len(self._calls):
             return None
         if self._weight is not None:
@@ -149,7 +149,13 @@ def _plain_lora(member: Any) -> _Lora | None:
         return None
     from peft.tuners.lora.layer import Linear
 
-    return _Lora(member) if type(member) is Linear and is_plain(member) and type(member.base_layer) is nn.Linear else None
+    return _Lora(member) if type(member) is Linear and is_plain(member) and _is_dense(member.base_layer) else None
+
+
+def _is_dense(layer: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether the weight is the numbers themselves: in layers of 4 bits it is not, nor where a subclass of ``Tensor`` packs it, as
+    torchao does in plain ``nn.Linear``."""
+    return type(layer) is nn.Linear and type(layer.weight.data) is Tensor
 
 
 def _around(layer: nn.Module, member: Any) -> list[nn.Module]:

@@ -49,7 +49,9 @@ class TritonOperations:
 
     Attributes:
         chained: A kernel is launched while the one before it still runs, and waits for that itself (CUDA's programmatic dependent
-            launch, from Hopper on). Between two kernels of some microseconds there is otherwise one without any.
+            launch, from Hopper on). Between two kernels of some microseconds there is otherwise one without any. So every kernel
+            waits before it touches memory, which another may still be reading or writing, and only then lets the next one be
+            launched, which may therefore rely on all that ran before this one.
     """
 
     reads_all_slots = False
@@ -167,7 +169,7 @@ class TritonOperations:
         return output
 
     def product(self, projections: Projections, x: Tensor, *, apart: bool = False) -> list[Tensor]:
-        layer = self._few(projections, x)
+        layer = self._few(projections, x, weights=1)
         if layer is None:
             return projections(x)
         found = product_kernels.product(x.reshape(-1, x.shape[-1]), layer, apart=apart, chained=self.chained)
@@ -175,15 +177,16 @@ class TritonOperations:
         return list(torch.split(found, projections.widths, dim=-1))
 
     def gated_product(self, projections: Projections, x: Tensor, act: Any) -> Tensor:  # noqa: ARG002
-        layer = self._few(projections, x)
+        layer = self._few(projections, x, weights=2)
         if layer is None:
             gate, up = projections(x)
             return self.gated(gate, up)
         found = product_kernels.gated_product(x.reshape(-1, x.shape[-1]), layer, chained=self.chained)
         return found.view(*x.shape[:-1], -1)
 
-    def _few(self, projections: Projections, x: Tensor) -> FewRows | None:
-        return projections.few if self._multiplies and x.numel() <= MOST_ROWS * x.shape[-1] else None
+    def _few(self, projections: Projections, x: Tensor, *, weights: int) -> FewRows | None:
+        layer = projections.few if self._multiplies and x.numel() <= MOST_ROWS * x.shape[-1] else None
+        return layer if layer is not None and len(layer.weights) == weights else None
 
     def gated(self, gate: Tensor, up: Tensor) -> Tensor:
         """``silu(gate) * up``: (..., width) each."""

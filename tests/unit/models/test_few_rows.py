@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from medtune.models.few_rows import FewRows
@@ -46,6 +47,36 @@ def test_what_is_not_served(weights: tuple[torch.Tensor, ...], rank: int, bias: 
     adapter = (weight(rank, 256), weight(rank, 64)) if rank else (None, None)
     assert FewRows.of(weights, *adapter, bias) is None
     assert FewRows.of((weight(64, 256),), None, None, weight(64)) is not None
+
+
+@pytest.mark.parametrize("ranks", [{}, {"second": 7}, {"first": 12, "second": 3}])
+@pytest.mark.parametrize("targets", [["first"], ["second"], ["first", "second"], ["first", "second", "third"], []])
+@pytest.mark.parametrize("members", [["first"], ["first", "second"], ["first", "second", "third"]])
+@pytest.mark.parametrize("bias", [False, True])
+def test_they_compute_what_the_layers_do(members: list[str], targets: list[str], ranks: dict[str, int], bias: bool) -> None:
+    """Whichever of them are adapted, and with whatever ranks."""
+    torch.manual_seed(0)
+    layers = nn.ModuleDict({name: nn.Linear(128, 64, bias=bias) for name in ("first", "second", "third")})
+    if targets:
+        ranks = {name: rank for name, rank in ranks.items() if name in targets}
+        config = LoraConfig(r=4, lora_alpha=8, rank_pattern=ranks, target_modules=targets, init_lora_weights=False)
+        layers = get_peft_model(layers, config).base_model.model  # type: ignore[arg-type]
+    layers.bfloat16().eval()
+    chosen = [layers[name] for name in members]
+    layer = Projections(chosen, use_adapter=True, copied=len(members) == 3).few
+    if (bias and len(members) == 2) or (len(members) == 3 and len(targets) in (1, 2)):
+        assert layer is None
+        return
+    assert layer is not None
+    x = torch.randn(5, 128, dtype=torch.float64)
+    found = torch.cat([x @ weight.double().T for weight in layer.weights], dim=-1)
+    if layer.first is not None and layer.second is not None:
+        found += x @ layer.first.double().T @ layer.second.double()
+    if layer.bias is not None:
+        found += layer.bias.double()
+    layers.double()
+    wanted = torch.cat([member(x) for member in chosen], dim=-1)
+    torch.testing.assert_close(found, wanted, rtol=1e-2, atol=2e-2)
 
 
 def test_projections_hold_what_their_call_computes() -> None:

@@ -80,8 +80,8 @@ def test_gated_product(rows: int, width: int, rank: int, dtype: torch.dtype, cha
 def test_operations(targets: list[str] | None, dtype: torch.dtype) -> None:
     """Layers with an adapter on all, some and none of them; what the products leave in parts is added up by the norm."""
     torch.manual_seed(0)
-    layers: Any = nn.ModuleDict({"gate": nn.Linear(256, 384, bias=False), "up": nn.Linear(256, 384, bias=False)})
-    layers["down"] = nn.Linear(384, 256, bias=False)
+    layers: Any = nn.ModuleDict({"gate": nn.Linear(256, 512, bias=False), "up": nn.Linear(256, 512, bias=False)})
+    layers["down"] = nn.Linear(512, 256, bias=False)
     if targets is not None:
         layers = adapted(layers, targets)
     layers = layers.to(DEVICE, dtype)
@@ -92,9 +92,11 @@ def test_operations(targets: list[str] | None, dtype: torch.dtype) -> None:
     assert out.few is not None
     fused = TritonOperations(DEVICE, dtype)
     assert fused._multiplies
+    parts: list[int] = []
 
     def run(operations: Any, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         (added,) = operations.product(out, operations.gated_product(into, x, nn.SiLU()), apart=True)
+        parts.append(len(added) if added.ndim > x.ndim else 1)
         hidden, normed = operations.add_norm(x.clone(), added, norm)
         return hidden, normed
 
@@ -104,6 +106,10 @@ def test_operations(targets: list[str] | None, dtype: torch.dtype) -> None:
             for found, wanted in zip(run(fused, x), run(TorchOperations(), x), strict=True):
                 assert found.shape == wanted.shape
                 close(found, wanted, dtype)
+        assert parts == [4, 1, 4, 1, 1, 1], "of ours and of torch's, at three numbers of rows"
+        # Asked for both results, the kernel that multiplies them with each other does not serve.
+        for found, wanted in zip(fused.product(into, x[:3]), into(x[:3]), strict=True):
+            close(found, wanted, dtype)
 
 
 def adapted(layers: nn.Module, targets: list[str]) -> Any:

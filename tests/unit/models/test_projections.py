@@ -70,10 +70,17 @@ def test_what_is_no_plain_layer_is_not_copied() -> None:
     class Packed(nn.Linear):
         """As layers of 4 bits are."""
 
-    members = [nn.Linear(16, 4), Packed(16, 4)]
-    projections = Projections(members, use_adapter=True, copied=True)
-    assert projections._weight is None
+    class PackedNumbers(torch.Tensor):
+        """As the weights of plain layers are that torchao has quantized."""
+
+    quantized = nn.Linear(16, 4)
+    quantized.weight = nn.Parameter(quantized.weight.detach().as_subclass(PackedNumbers))
     x = torch.randn(2, 16)
-    with torch.inference_mode():
-        for found, member in zip(projections(x), members, strict=True):
-            torch.testing.assert_close(found, member(x))
+    for other in (Packed(16, 4), quantized):
+        members = [nn.Linear(16, 4), other]
+        projections = Projections(members, use_adapter=True, copied=True)
+        assert projections._weight is None
+        assert projections.few is None
+        with torch.inference_mode():
+            for found, member in zip(projections(x), members, strict=True):
+                torch.testing.assert_close(found, member(x))
