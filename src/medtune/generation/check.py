@@ -1,9 +1,9 @@
-"""What every generator asks of its requests before any work."""
+"""What generators ask of requests, and of an adapter, before any work."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medtune.errors import GenerationError, MedtuneError
 from medtune.imaging.read import read_size
@@ -13,7 +13,7 @@ from medtune.types import IMAGE_MARK, Request, StoredPicture
 if TYPE_CHECKING:
     from medtune.models.encoder import Encoder
 
-__all__ = ["check_requests", "checked_length", "named_error"]
+__all__ = ["check_adapter", "check_requests", "checked_length", "named_error"]
 
 
 def check_requests(requests: Sequence[Request]) -> None:
@@ -78,3 +78,32 @@ def checked_length(request: Request, encoder: Encoder, context: int | None) -> i
 def named_error(error: MedtuneError, name: str) -> GenerationError:
     """The same fault, with the request it belongs to."""
     return GenerationError(error.what, file=error.file, sample=name, key=error.key, remedy=error.remedy)
+
+
+def check_adapter(config: Any, *, use_adapter: bool) -> None:
+    """Refuse what would be answered by another model than the one that is asked for.
+
+    Args:
+        config: Of the active adapter, PEFT's.
+        use_adapter: False = the base model is asked.
+
+    Raises:
+        GenerationError: The adapter acts in PEFT's own ``forward`` or ``generate``, which are not called: virtual tokens before the
+            prompt, and LoRA that begins at an invocation in it (Greenewald et al. 2025, arXiv:2504.12397). Or the base model is
+            asked and is no more what it was: its biases are trained, or a part of its weights has been moved into the adapter
+            (PEFT's ``LoraConfig``, ``bias`` and ``init_lora_weights``).
+    """
+    if use_adapter and (config.is_prompt_learning or getattr(config, "alora_invocation_tokens", None)):
+        raise GenerationError(
+            msg("This adapter acts outside of the model's modules, where generation would not see it."),
+            key="adapter",
+            remedy=msg("Use LoRA, or another kind of adapter that PEFT puts into the model's modules."),
+        )
+    begun = str(getattr(config, "init_lora_weights", True)).lower()
+    moved = begun.startswith(("pissa", "olora", "corda", "lora_ga", "loftq"))
+    if not use_adapter and (moved or getattr(config, "bias", "none") != "none"):
+        raise GenerationError(
+            msg("This adapter has changed weights of the model itself, so the base model cannot be asked beside it."),
+            key="adapter",
+            remedy=msg("Load the base model without the adapter."),
+        )

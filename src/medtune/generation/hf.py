@@ -17,7 +17,7 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 from transformers.generation.streamers import BaseStreamer
 
 from medtune.errors import GenerationError, MedtuneError
-from medtune.generation.check import check_requests, checked_length, named_error
+from medtune.generation.check import check_adapter, check_requests, checked_length, named_error
 from medtune.generation.draw import FirstScores, logits_processors
 from medtune.generation.fast import FastPath, Planned, Refused
 from medtune.generation.first_token import score_token_ids
@@ -69,8 +69,8 @@ class HfGenerator:
         max_batch_rows: Answers at a time that the fast path chooses, at most.
 
     Raises:
-        GenerationError: ``fast`` is true and the model is not one that the fast path serves; or the adapter acts outside of the
-            model's modules, or, without ``use_adapter``, inside of the model's own weights.
+        GenerationError: ``fast`` is true and the model is not one that the fast path serves; or the adapter is one that
+            :func:`medtune.generation.check.check_adapter` refuses.
 
     Only the request's :class:`~medtune.types.Sampling` decides how tokens are drawn. What ``generation_config.json`` of the
     model says is ignored (Qwen3-VL ships temperature 0.7, top-p 0.8, top-k 20), and only the encoder's end tokens stop a text.
@@ -92,18 +92,8 @@ class HfGenerator:
             raise ValueError("batch_size must be at least 1")
         self._rows = batch_size or PLAIN_ROWS
         self._peft = model if hasattr(model, "get_base_model") else None
-        if not use_adapter and self._peft is not None and _changes_weights(self._peft.active_peft_config):
-            raise GenerationError(
-                msg("This adapter has changed weights of the model itself, so the base model cannot be asked beside it."),
-                key="adapter",
-                remedy=msg("Load the base model without the adapter."),
-            )
-        if use_adapter and self._peft is not None and _acts_outside(self._peft.active_peft_config):
-            raise GenerationError(
-                msg("This adapter acts outside of the model's modules, where generation would not see it."),
-                key="adapter",
-                remedy=msg("Use LoRA, or another kind of adapter that PEFT puts into the model's modules."),
-            )
+        if self._peft is not None:
+            check_adapter(self._peft.active_peft_config, use_adapter=use_adapter)
         # Adapters sit inside the transformers model; PEFT's own generate() would put the model's sampling defaults back.
         self._model = model.get_base_model() if self._peft is not None else model
         self._encoder = encoder
@@ -411,19 +401,6 @@ class _StopOn(StoppingCriteria):
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:  # noqa: ARG002
         return torch.full((input_ids.shape[0],), self._stop.is_set(), dtype=torch.bool, device=input_ids.device)
-
-
-def _acts_outside(config: Any) -> bool:
-    """Whether a PEFT adapter acts in PEFT's own ``forward`` or ``generate``: virtual tokens before the prompt, and LoRA that
-    begins at an invocation in it (Greenewald et al. 2025, arXiv:2504.12397), which is searched there."""
-    return bool(config.is_prompt_learning or getattr(config, "alora_invocation_tokens", None))
-
-
-def _changes_weights(config: Any) -> bool:
-    """Whether switching a PEFT adapter off does not give the base model back: its biases are trained, or a part of its weights has
-    been moved into the adapter (PEFT's ``LoraConfig``, ``bias`` and ``init_lora_weights``)."""
-    begun = str(getattr(config, "init_lora_weights", True)).lower()
-    return getattr(config, "bias", "none") != "none" or begun.startswith(("pissa", "olora", "corda", "lora_ga", "loftq"))
 
 
 def _generation_config(**settings: Any) -> GenerationConfig:
