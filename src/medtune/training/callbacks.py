@@ -238,7 +238,8 @@ class EventCallback(TrainerCallback):
 
     def tell_resumed_epoch(self, args: TrainingArguments, state: TrainerState) -> None:
         """Tell of the epoch that ends with the checkpoint a run goes on from: the run before it may not have come to it."""
-        if state.global_step and float(state.epoch or 0.5).is_integer():
+        ended = float(state.epoch or 0.5).is_integer() or state.global_step >= state.max_steps
+        if state.global_step and ended:
             told = any(event["kind"] == "epoch" and event["step"] == state.global_step for event in self._run.events())
             self._end_epoch(args, state)
             if told:

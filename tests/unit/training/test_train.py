@@ -365,6 +365,28 @@ def test_a_finished_run_is_not_trained_again(setup: Setup, tmp_path: Path) -> No
     assert run.record.status == "trained"
 
 
+def test_a_run_cut_off_behind_its_last_checkpoint_tells_of_the_epoch_that_it_ended_in(setup: Setup, tmp_path: Path) -> None:
+    run = setup.run(tmp_path / "run")
+
+    class Killed(BaseException):
+        pass
+
+    def stop(event: Event) -> None:
+        if event.kind == "checkpoint":
+            raise Killed
+
+    options: dict[str, Any] = {"max_steps": 1, "save_every": 1}
+    with pytest.raises(Killed):
+        setup.train(run, listener=stop, **options)
+    assert not [event for event in run.events() if event["kind"] == "epoch"]
+    record = setup.train(run, resume=True, **options)
+    assert record.num_epochs is not None
+    assert 0 < record.num_epochs < 1
+    told = [event for event in run.events() if event["kind"] == "epoch"]
+    assert [event["step"] for event in told] == [1]
+    assert told[0]["loss"] == pytest.approx(record.train_loss)
+
+
 def test_resuming_before_the_first_checkpoint_starts_again(setup: Setup, tmp_path: Path) -> None:
     run = setup.run(tmp_path / "run")
     (run.checkpoints / ".saving" / "checkpoint-2").mkdir(parents=True)

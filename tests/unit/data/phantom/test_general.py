@@ -16,7 +16,7 @@ from medtune import plugins
 from medtune.data.sources.phantom import Phantom, PhantomGeneral
 from medtune.data.sources.phantom.general import NUM_QUESTIONS, Blob, ask, box_text, draw_picture, vocabulary
 from medtune.data.sources.phantom.head import Mask
-from medtune.types import Record
+from medtune.types import Message, Record, Sample
 
 SIZE = 48
 NUM_PICTURES = 250
@@ -190,8 +190,10 @@ def test_boxes_and_closed_answers_are_read_back_by_the_tasks() -> None:
     for blob in pictures()[:40]:
         read = detection.parse(box_text(blob), None)
         assert len(read["boxes"]) == (blob is not None)
-        for _, answer in answers(blob, 5):
-            assert closed.parse(answer, None) == answer.lower()
+        for question, answer in answers(blob, 5):
+            turns = (Message(role="user", content=question), Message(role="assistant", content=answer))
+            sample = Sample(id="a", task="closed-vqa", messages=turns, target=answer, group="a", source="phantom")
+            assert closed.parse(answer, sample) == answer.lower()
 
 
 # -------------------------------------------------------------------------------------------------------- order and options
