@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from medtune.evaluation.bootstrap import cluster_bootstrap
 from medtune.evaluation.measure import ScoreTable
-from medtune.evaluation.metrics.findings import CELLS, finding_outcomes, named_coarser
+from medtune.evaluation.metrics.findings import CELLS, coarser_outcomes, finding_outcomes
 from medtune.tasks.reading.assertions import findings
 from medtune.types import FindingCount, Measurement, Score
 
@@ -38,8 +38,7 @@ def count_findings(table: ScoreTable) -> tuple[FindingCount, ...]:
                 groups, cells = rows.setdefault(name, (array("q"), array("i")))
                 groups.append(group)
                 cells.append(CELLS.index(outcome))
-            wanted, claimed = ({name for name, seen in outcomes.items() if seen != other} for other in ("invented", "missed"))
-            coarser.update(named_coarser(wanted, claimed))
+            coarser.update(coarser_outcomes(outcomes))
     return tuple(_row(name, *rows[name], coarser[name], table) for name in findings() if name in rows)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from medtune.evaluation.metrics.additive import reference
-from medtune.evaluation.metrics.findings import finding_outcomes, named_coarser
+from medtune.evaluation.metrics.findings import coarser_outcomes, finding_outcomes
 from medtune.tasks.reading.assertions import findings, read_assertions
 from medtune.tasks.reading.sections import about_this_study
 from medtune.types import Sample, Score
@@ -60,8 +60,7 @@ def finding_marks(sample: Sample, answer: str, score: Score | None) -> tuple[Fin
         fates[name] = outcome
         if outcome == "found" and name in truth and name in said and truth[name].side not in (None, said[name].side):
             fates[name] = "wrong-side"
-    wanted, claimed = ({name for name, seen in outcomes.items() if seen != other} for other in ("invented", "missed"))
-    for name in named_coarser(wanted, claimed):
+    for name in coarser_outcomes(outcomes):
         fates |= {each: "coarser" for each in (name, *known[name].kinds_of) if fates.get(each) == "missed"}
     covered = {(parent, fate) for name, fate in fates.items() for parent in known[name].kinds_of}
     return tuple(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["CELLS", "Outcome", "ReportFindings", "finding_outcomes", "named_coarser"]
+__all__ = ["CELLS", "Outcome", "ReportFindings", "coarser_outcomes", "finding_outcomes", "named_coarser"]
 
 Outcome = Literal["found", "missed", "invented"]
 
@@ -157,6 +157,12 @@ def named_coarser(wanted: Set[str], claimed: Set[str]) -> frozenset[str]:
     """
     known, said = findings(), _most_specific(claimed)
     return frozenset(name for name in _most_specific(wanted) - claimed if not said.isdisjoint(known[name].kinds_of))
+
+
+def coarser_outcomes(outcomes: Mapping[str, Outcome]) -> frozenset[str]:
+    """:func:`named_coarser` of what :func:`finding_outcomes` gives."""
+    wanted, claimed = ({name for name, seen in outcomes.items() if seen != other} for other in ("invented", "missed"))
+    return named_coarser(wanted, claimed)
 
 
 def _most_specific(claimed: Set[str]) -> frozenset[str]:
