@@ -19,16 +19,18 @@ _MAX_CORE = 40
 """Characters of what is asked about in Chinese, or words in English: a longer question is not read again."""
 
 _QUESTION = re.compile(r"[^?？。.!！\n:：>]*[?？]")
+# 没有积液吗, but not 有没有积液 or 是不是积液.
+_NEGATED_QUESTION_ZH = r"(?<!有)(?:[没沒][有见]|[无無](?!力))|未见|(?<!是)不是"
 # A question that offers a choice, is negated or asks for more than yes or no cannot be answered by being said again.
 _NOT_PLAIN = re.compile(
     r"\b(?:or|no|not|none|without|never|neither|how|what|which|who|where|when|why)\b|n't\b|或|还是|什么|哪|几|多少|怎|谁|为何"
-    r"|(?<!有)(?:[没沒][有见]|[无無](?!力))|未见|(?<!是)不是",
+    rf"|{_NEGATED_QUESTION_ZH}",
     re.IGNORECASE,
 )
 # "Is the heart normal?", "Is there no fracture?": whoever says that there is none of something may well mean yes.
 _ABSENCE = re.compile(
     r"\b(?:no|not|none|without|never)\b|n't\b|\A(?!.*\bthere\b).*\b(?:normal|intact|clear|unremarkable|healthy|midline|patent|symmetric(?:al)?)\b"
-    r"|正常|完整|清晰|居中|通畅|健康|(?<!有)(?:[没沒][有见]|[无無](?!力))|未见|(?<!是)不是",
+    rf"|正常|完整|清晰|居中|通畅|健康|{_NEGATED_QUESTION_ZH}",
     re.IGNORECASE | re.DOTALL,
 )
 # Words that put a question and name nothing.
