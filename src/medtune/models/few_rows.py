@@ -61,7 +61,6 @@ class FewRows:
         rank = next((rank for rank in _RANKS if rank >= len(first)), None)
         if rank is None:
             return None
-        more = rank - len(first)
-        first = torch.cat([first, first.new_zeros(more, first.shape[1])])
-        second = torch.cat([second, second.new_zeros(more, second.shape[1])])
+        if more := rank - len(first):
+            first, second = (torch.cat([each, each.new_zeros(more, each.shape[1])]) for each in (first, second))
         return cls(weights, first, second, bias)

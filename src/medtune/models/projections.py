@@ -66,8 +66,8 @@ class Projections:
             width = sum(self._widths)
             bias = None if self._bias is None else self._bias[:width]
             return FewRows.of((self._weight[:width],), self._first, self._joined, bias)
-        second = None
-        if self._first is not None:
+        second = self._joined
+        if second is None and self._first is not None:
             missing = self._first.new_zeros
             parts = [
                 missing(0, call.out_features) if part is None else part for call, part in zip(plain, self._second, strict=True)
