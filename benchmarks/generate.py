@@ -104,32 +104,20 @@ class Benchmark(Stages):
         return found or [{"setting": f"batch {rows}", "fault": fault}]
 
     def inside(self) -> list[dict[str, Any]]:
-        out = self.work / "inside.json"
-        out.unlink(missing_ok=True)
-        command: list[str | Path] = [
-            sys.executable,
-            HERE / "decoding.py",
-            self.run,
-            out,
-            "--new-tokens",
-            str(self.options.new_tokens),
-        ]
-        if self.options.kernels:
-            command.append("--kernels")
-        fault = run([*command, "--rows", *map(str, self.options.rows_inside)], self.work / "inside.log", **self.given())
-        rows: list[dict[str, Any]] = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else []
-        return [{"setting": f"{row['model_asked']}, {row['rows']} rows", "fault": fault, **row} for row in rows] or [
-            {"setting": "", "fault": fault}
-        ]
+        options = ["--new-tokens", str(self.options.new_tokens), *(["--kernels"] if self.options.kernels else [])]
+        rows = ["--rows", *map(str, self.options.rows_inside)]
+        return self.of_script("inside", "decoding.py", [*options, *rows], "{model_asked}, {rows} rows")
 
     def agreement(self) -> list[dict[str, Any]]:
-        out = self.work / "agreement.json"
+        return self.of_script("agreement", "agreement.py", [], "{model_asked}, {dtype}")
+
+    def of_script(self, stage: str, script: str, options: list[str], setting: str) -> list[dict[str, Any]]:
+        """What a script of this folder measures of the run; it writes a list of results."""
+        out = self.work / f"{stage}.json"
         out.unlink(missing_ok=True)
-        fault = run([sys.executable, HERE / "agreement.py", self.run, out], self.work / "agreement.log", **self.given())
+        fault = run([sys.executable, HERE / script, self.run, out, *options], self.work / f"{stage}.log", **self.given())
         rows: list[dict[str, Any]] = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else []
-        return [{"setting": f"{row['model_asked']}, {row['dtype']}", "fault": fault, **row} for row in rows] or [
-            {"setting": "", "fault": fault}
-        ]
+        return [{"setting": setting.format(**row), "fault": fault, **row} for row in rows] or [{"setting": "", "fault": fault}]
 
     def peer(self) -> list[dict[str, Any]]:
         options = self.options
